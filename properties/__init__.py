@@ -1,0 +1,1 @@
+"""YAML defaults: ``hnlm.yaml``, ``sampler/``, ``model/`` and ``prompts/``. Holds no code."""

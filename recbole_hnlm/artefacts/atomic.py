@@ -1,0 +1,143 @@
+"""RecBole's atomic files as plain text: tab-separated columns under a ``name:type`` header."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import pandas as pd
+
+FIELD_TYPES = ("token", "token_seq", "float", "float_seq")
+_FORBIDDEN = ("\t", "\n", "\r")
+
+
+@dataclass(frozen=True)
+class AtomicTable:
+    """A feature file held as text, one row per user or item.
+
+    Attributes:
+        types: Field name to RecBole type (``token``, ``token_seq``, ``float``, ``float_seq``), in
+            the order of the file.
+        frame: One string column per field; an empty cell is ``""``, never NaN.
+        key: The field that names the user or item, the first column unless told otherwise.
+    """
+
+    types: dict[str, str]
+    frame: pd.DataFrame
+    key: str
+
+    def __post_init__(self) -> None:
+        """Refuse a table whose parts do not belong together."""
+        if list(self.types) != list(self.frame.columns):
+            raise ValueError(f"columns {list(self.frame.columns)} expected {list(self.types)}")
+        if self.key not in self.types:
+            raise ValueError(f"key field {self.key!r} is not among the fields {list(self.types)}")
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.frame)
+
+    def column(self, field: str) -> list[str]:
+        """The cells of one field, in the order of the file."""
+        cells: list[str] = self.frame[field].tolist()
+        return cells
+
+
+def parse_header(line: str, separator: str = "\t") -> dict[str, str]:
+    """Field name to type out of a header line such as ``item_id:token<TAB>title:token_seq``.
+
+    Raises:
+        ValueError: If a column has no known type or a name occurs twice.
+    """
+    types: dict[str, str] = {}
+    for column in line.rstrip("\r\n").split(separator):
+        name, _, kind = column.rpartition(":")
+        if not name or kind not in FIELD_TYPES:
+            raise ValueError(f"header column {column!r}: expected name:type, {list(FIELD_TYPES)}")
+        if name in types:
+            raise ValueError(f"header column {name!r} occurs twice")
+        types[name] = kind
+    return types
+
+
+def read_atomic(path: str | Path, *, key: str | None = None, separator: str = "\t") -> AtomicTable:
+    """Read an atomic file whole, every cell as the text that stands in it.
+
+    Quotes mean nothing, so that a description may hold them singly; rows shorter than the header
+    are filled with empty cells, as RecBole does.
+
+    Args:
+        path: The file, for instance ``ml-100k.item``.
+        key: Field that names the row; the first one by default.
+        separator: RecBole's ``field_separator``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the header or a row does not have the form of an atomic file.
+    """
+    path = Path(path)
+    with path.open(encoding="utf-8-sig", newline="\n") as handle:
+        header = handle.readline()
+    try:
+        types = parse_header(header, separator)
+        frame = pd.read_csv(
+            path,
+            sep=separator,
+            header=None,
+            skiprows=1,
+            names=list(types),
+            index_col=False,
+            dtype=str,
+            keep_default_na=False,
+            quoting=csv.QUOTE_NONE,
+            lineterminator="\n",
+            encoding="utf-8-sig",
+            on_bad_lines="error",
+        )
+    except ValueError as error:
+        raise ValueError(f"{path} is no atomic file ({error}); correct that line") from error
+    frame = frame.fillna("")
+    last = frame.columns[-1]
+    frame[last] = frame[last].str.removesuffix("\r")
+    return AtomicTable(types, frame, key or next(iter(types)))
+
+
+def clean_text(text: str) -> str:
+    """``text`` on one line: every run of white space becomes one space, ends are stripped."""
+    return " ".join(text.split())
+
+
+def check_tokens(tokens: Iterable[str], what: str) -> None:
+    """Refuse tokens that an atomic file cannot hold.
+
+    Raises:
+        ValueError: If a token is empty or contains a tab or a line break.
+    """
+    for token in tokens:
+        if not token or any(mark in token for mark in _FORBIDDEN):
+            raise ValueError(
+                f"{what} {token!r}: expected a token without tab or line break; rename it in the dataset's files"
+            )
+
+
+def header_line(columns: Sequence[tuple[str, str]]) -> str:
+    """``[("item_id", "token"), ...]`` as the first line of an atomic file."""
+    return "\t".join(f"{name}:{kind}" for name, kind in columns) + "\n"
+
+
+def iter_rows(path: Path, columns: int, limit: int | None = None) -> Iterator[tuple[int, list[str]]]:
+    """Line number and cells of each row after the header, read as a stream.
+
+    Raises:
+        ValueError: At a row that does not have exactly ``columns`` cells.
+    """
+    with path.open(encoding="utf-8", newline="\n") as handle:
+        next(handle, None)
+        for number, line in enumerate(islice(handle, limit), start=2):
+            cells = line.rstrip("\r\n").split("\t")
+            if len(cells) != columns:
+                raise ValueError(f"line {number} has {len(cells)} columns, expected {columns}")
+            yield number, cells

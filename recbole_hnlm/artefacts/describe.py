@@ -1,0 +1,88 @@
+"""What an artefact holds, as text for people: files, coverage, origin and a few pairs."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+
+from recbole_hnlm.artefacts.atomic import iter_rows
+from recbole_hnlm.artefacts.manifest import ArtefactPaths, Manifest, read_manifest
+from recbole_hnlm.artefacts.pairs import neg_id_item
+
+
+def describe(directory: str | Path, name: str, samples: int = 3) -> str:
+    """The artefact of dataset ``name`` in words, for ``recbole-hnlm inspect``.
+
+    Args:
+        directory: Where the files lie.
+        name: Dataset.
+        samples: Training pairs to show, spread evenly over the file.
+
+    Raises:
+        MissingArtefactError: If nothing was built.
+    """
+    paths = ArtefactPaths(Path(directory), name)
+    manifest = read_manifest(directory, name)
+    lines = [f"artefacts of {name} in {paths.directory}", ""]
+    lines += _table(_facts(manifest))
+    lines += ["", "files"] + _table(
+        [
+            (file_name, f"{entry.bytes:>14,} bytes  sha256 {entry.sha256[:12]}")
+            for file_name, entry in sorted(manifest.files.items())
+        ]
+    )
+    lines += _samples(paths, manifest, samples)
+    return "\n".join(lines) + "\n"
+
+
+def _facts(manifest: Manifest) -> list[tuple[str, str]]:
+    origin = manifest.provenance
+    share = f"{manifest.coverage:.1%}"
+    return [
+        ("training pairs", f"{manifest.pairs:,} (hash {manifest.pairs_hash[:12]})"),
+        ("with a vector", f"{manifest.covered_pairs:,} (coverage {share})"),
+        ("negatives per pair", str(manifest.negatives_per_pair)),
+        ("vectors", f"{manifest.rows:,} x {manifest.width}, {manifest.dtype}"),
+        ("users / items", f"{manifest.users:,} / {manifest.items:,}"),
+        ("items with text", f"{manifest.items_with_text:,}"),
+        ("encoder", f"{origin.encoder} ({origin.encoder_revision}; pooling {origin.pooling})"),
+        ("template", origin.template),
+        ("item fields", ", ".join(origin.item_fields) or "none"),
+        ("user fields", ", ".join(origin.user_fields) or "none"),
+        ("teacher", json.dumps(dict(origin.teacher), sort_keys=True)),
+        ("settings", json.dumps(dict(origin.settings), sort_keys=True)),
+        ("written by", f"recbole_hnlm {manifest.package_version}"),
+    ]
+
+
+def _table(rows: list[tuple[str, str]]) -> list[str]:
+    width = max((len(left) for left, _ in rows), default=0)
+    return [f"  {left:<{width}}  {right}" for left, right in rows]
+
+
+def _samples(paths: ArtefactPaths, manifest: Manifest, samples: int) -> list[str]:
+    count = min(samples, manifest.covered_pairs)
+    if count <= 0:
+        return ["", "no pair has a vector"]
+    step = manifest.covered_pairs // count
+    rows = islice(iter_rows(paths.path("hnlm"), 3), 0, step * count, step)
+    pairs = [cells for _, cells in rows]
+    wanted = {item for _, item, _ in pairs}
+    wanted |= {neg_id_item(neg) for _, _, negs in pairs for neg in negs.split(" ")}
+    users = _profiles(paths.path("user_profile"), {user for user, _, _ in pairs})
+    items = _profiles(paths.path("item_profile"), wanted)
+    lines: list[str] = []
+    for user, item, negs in pairs:
+        lines += ["", f"user {user}: {users.get(user) or '(no text)'}"]
+        lines.append(f"  positive {item}: {items.get(item) or '(no text)'}")
+        for neg in negs.split(" "):
+            text = items.get(neg_id_item(neg)) or "(a vector of its own, no text)"
+            lines.append(f"  negative {neg_id_item(neg)}: {text}")
+    return lines
+
+
+def _profiles(path: Path, wanted: set[str]) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    return {token: text for _, (token, text) in iter_rows(path, 2) if token in wanted}

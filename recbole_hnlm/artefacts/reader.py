@@ -1,0 +1,198 @@
+"""Reads an artefact in training: rows of the memory-mapped vectors for pairs of internal ids.
+
+Legend: B pairs of a batch, K vectors per pair, S width of the vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recbole_hnlm.artefacts.checks import check_artefact, open_npy, read_tokens
+from recbole_hnlm.artefacts.errors import unusable
+from recbole_hnlm.artefacts.manifest import ArtefactPaths, Manifest, read_manifest
+from recbole_hnlm.artefacts.pairs import ranks_in
+
+_NO_USER = -(1 << 62)
+_NO_ITEM = -(1 << 61)
+
+
+class ArtefactReader:
+    """An artefact that was found whole and fit for the training pairs; see :meth:`open`."""
+
+    def __init__(self, paths: ArtefactPaths, manifest: Manifest) -> None:
+        """Take an artefact that was checked already; :meth:`open` does both."""
+        self.paths = paths
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, directory: str | Path, name: str, *, pairs_hash: str | None = None) -> ArtefactReader:
+        """Check the artefact of dataset ``name`` and open it.
+
+        Takes well under a second for a million pairs; large matrices are looked through in blocks.
+
+        Args:
+            directory: Where the files lie.
+            name: Dataset.
+            pairs_hash: :func:`~recbole_hnlm.artefacts.pairs.hash_pairs` of the training pairs at
+                hand; ``None`` takes an artefact of any split.
+
+        Raises:
+            MissingArtefactError: If a file is absent (also a ``FileNotFoundError``).
+            ArtefactError: If a file is damaged, or the artefact is of another split.
+        """
+        paths = ArtefactPaths(Path(directory), name)
+        manifest = read_manifest(directory, name)
+        check_artefact(paths, manifest, pairs_hash)
+        return cls(paths, manifest)
+
+    def bind(self, user_tokens: Sequence[str], item_tokens: Sequence[str]) -> BoundArtefact:
+        """Look the artefact's tokens up among a dataset's internal ids.
+
+        Args:
+            user_tokens: Token of each internal user id; entry 0 is padding.
+            item_tokens: Token of each internal item id; entry 0 is padding.
+
+        Returns:
+            The artefact, addressed by internal ids.
+
+        Raises:
+            ArtefactError: If the artefact has a user or item that the dataset does not have.
+        """
+        users, items = read_tokens(self.paths, self.manifest)
+        user_ranks = self._ranks(user_tokens, users, "user")
+        item_ranks = self._ranks(item_tokens, items, "item")
+        name = self.paths.name
+        return BoundArtefact(
+            self.manifest,
+            open_npy(self.paths.path("hnlm_index.npy"), name),
+            open_npy(self.paths.path("hnlm_emb.npy"), name),
+            open_npy(self.paths.path("item_text.npy"), name),
+            np.where(user_ranks >= 0, user_ranks * len(items), _NO_USER),
+            item_ranks,
+        )
+
+    def _ranks(self, tokens: Sequence[str], known: list[str], kind: str) -> NDArray[np.int64]:
+        ranks = ranks_in(list(tokens), known)
+        ranks[:1] = -1
+        found = np.zeros(len(known), dtype=bool)
+        found[ranks[ranks >= 0]] = True
+        if not found.all():
+            lacking = np.flatnonzero(~found)
+            raise unusable(
+                self.paths.path("hnlm_tokens"),
+                f"has {kind} {known[lacking[0]]!r}, which the dataset does not have ({len(lacking)} such {kind}s)",
+                self.paths.name,
+            )
+        return ranks
+
+
+class BoundArtefact:
+    """An artefact addressed by the internal ids of one dataset.
+
+    Holds two small arrays and three memory maps, whatever the number of pairs.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        index: NDArray[np.int64],
+        vectors: NDArray[np.float16],
+        item_vectors: NDArray[np.float16],
+        user_base: NDArray[np.int64],
+        item_ranks: NDArray[np.int64],
+    ) -> None:
+        """Made by :meth:`ArtefactReader.bind`.
+
+        Args:
+            manifest: Manifest of the files.
+            index: Keys and rows, shape ``(1 + K, covered)``.
+            vectors: Hard-negative vectors, shape ``(rows, S)``.
+            item_vectors: Text vectors by item rank, shape ``(items, S)``.
+            user_base: Part of the key by internal user id, shape ``(n_users,)``.
+            item_ranks: Item rank by internal item id, -1 for none, shape ``(n_items,)``.
+        """
+        self.manifest = manifest
+        self._keys = np.asarray(index[0])
+        self._rows = np.asarray(index[1:])
+        self._vectors = np.asarray(vectors)
+        self._item_vectors = np.asarray(item_vectors)
+        self._user_base = user_base
+        self._item_ranks = item_ranks
+        self._item_keys = np.where(item_ranks >= 0, item_ranks, _NO_ITEM)
+
+    @property
+    def width(self) -> int:
+        """Width of the vectors, S."""
+        return self.manifest.width
+
+    @property
+    def negatives_per_pair(self) -> int:
+        """Vectors a pair may have, K."""
+        return self.manifest.negatives_per_pair
+
+    def pair_rows(self, user_ids: NDArray[np.int64], item_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of the vectors of each pair, for :meth:`read`.
+
+        Args:
+            user_ids: Internal user ids, shape ``(B,)``.
+            item_ids: Internal item ids, shape ``(B,)``.
+
+        Returns:
+            Shape ``(B, K)``, int64, best negative first; -1 where there is none.
+
+        Raises:
+            IndexError: If an id is not the dataset's.
+        """
+        places, found = self._locate(user_ids, item_ids)
+        if not len(self._keys):
+            return np.full((len(places), self.negatives_per_pair), -1, dtype=np.int64)
+        return np.ascontiguousarray(np.where(found, self._rows[:, places], -1).T)
+
+    def coverage(self, user_ids: NDArray[np.int64], item_ids: NDArray[np.int64]) -> float:
+        """Share of the pairs, shape ``(B,)``, that have at least one vector; 0 for no pairs."""
+        _, found = self._locate(user_ids, item_ids)
+        return float(found.mean()) if len(found) else 0.0
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
+        """The vectors of ``rows``, shape ``(n,)``, as a new array ``(n, S)`` in half precision.
+
+        Raises:
+            IndexError: If a row is -1 (a pair without a vector) or beyond the matrix.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        if rows.size and (rows.min() < 0 or rows.max() >= len(self._vectors)):
+            raise IndexError(
+                f"rows {rows.min()} to {rows.max()} expected within 0 to {len(self._vectors) - 1}; "
+                "leave out pairs without a vector (row -1)"
+            )
+        return self._vectors.take(rows, axis=0)
+
+    def item_text(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Text vectors by internal item id, and which items have one.
+
+        Returns:
+            Vectors, shape ``(n_items, S)``, float32, zero where there is none; and a mask, shape
+            ``(n_items,)``.
+        """
+        known = self._item_ranks >= 0
+        vectors = np.zeros((len(known), self.width), dtype=np.float32)
+        vectors[known] = self._item_vectors[self._item_ranks[known]]
+        mask: NDArray[np.bool_] = np.any(vectors != 0, axis=1)
+        return vectors, mask
+
+    def _locate(
+        self, user_ids: NDArray[np.int64], item_ids: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        keys = self._user_base[user_ids] + self._item_keys[item_ids]
+        if not len(self._keys):
+            return np.zeros(len(keys), dtype=np.int64), np.zeros(len(keys), dtype=bool)
+        # Looked up in ascending order, neighbours share cache lines: less than half the time.
+        order = np.argsort(keys)
+        places = np.empty(len(keys), dtype=np.int64)
+        places[order] = np.searchsorted(self._keys, keys[order])
+        np.minimum(places, len(self._keys) - 1, out=places)
+        return places, self._keys[places] == keys

@@ -1,0 +1,166 @@
+"""Writing files so that a crash leaves either the old file or the new one, never half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_LOG = logging.getLogger(__name__)
+_BLOCK = 1 << 20
+_CHUNK_ROWS = 8192
+TEMPORARY_SUFFIX = ".hnlm-tmp"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """What the manifest records of a file: its length in bytes and its sha256 in hex."""
+
+    bytes: int
+    sha256: str
+
+
+class AtomicFile:
+    """A file under a temporary name that takes its own name when the block ends without error.
+
+    The data is synced before the rename and the directory after it. ``entry`` then holds the
+    length and the checksum, taken from what was written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Prepare to write ``path``; its directory must exist."""
+        self.path = path
+        self.entry = FileEntry(0, "")
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+        self._digest = hashlib.sha256()
+        self._bytes = 0
+        self._handle: IO[bytes] | None = None
+
+    def __enter__(self) -> AtomicFile:
+        """Open the temporary file."""
+        self._handle = self._temporary.open("wb")
+        return self
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Append ``data``; returns the bytes written, as files do."""
+        assert self._handle is not None
+        self._digest.update(data)
+        self._handle.write(data)
+        size = data.nbytes if isinstance(data, memoryview) else len(data)
+        self._bytes += size
+        return size
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Sync and rename, or remove the temporary file if the block failed."""
+        assert self._handle is not None
+        if kind is None:
+            self._handle.flush()
+            os.fsync(self._handle.fileno())
+        self._handle.close()
+        if kind is not None:
+            self._temporary.unlink(missing_ok=True)
+            return
+        os.replace(self._temporary, self.path)
+        sync_directory(self.path.parent)
+        self.entry = FileEntry(self._bytes, self._digest.hexdigest())
+
+
+def sync_directory(directory: Path) -> None:
+    """Make renames and removals in ``directory`` durable, where the system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_text(path: Path, lines: Iterable[str]) -> FileEntry:
+    """Write ``lines`` (each with its line end) as UTF-8, crash-safe."""
+    with AtomicFile(path) as file:
+        block: list[str] = []
+        for line in lines:
+            block.append(line)
+            if len(block) == _CHUNK_ROWS:
+                file.write("".join(block).encode())
+                block.clear()
+        file.write("".join(block).encode())
+    return file.entry
+
+
+def write_npy(path: Path, array: NDArray[Any], dtype: Any) -> FileEntry:
+    """Write ``array`` as ``.npy`` of ``dtype``, converted chunk by chunk, crash-safe."""
+    dtype = np.dtype(dtype)
+    header = {
+        "descr": np.lib.format.dtype_to_descr(dtype),
+        "fortran_order": False,
+        "shape": array.shape,
+    }
+    with AtomicFile(path) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, len(array), _CHUNK_ROWS):
+            chunk = np.ascontiguousarray(array[start : start + _CHUNK_ROWS], dtype=dtype)
+            if chunk.size:
+                file.write(chunk.tobytes())
+    return file.entry
+
+
+def hash_file(path: Path) -> str:
+    """sha256 of a file in hex, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while block := handle.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def file_entry(path: Path) -> FileEntry:
+    """Length and checksum of a file that is already there."""
+    return FileEntry(path.stat().st_size, hash_file(path))
+
+
+@contextlib.contextmanager
+def directory_lock(directory: Path) -> Iterator[None]:
+    """Hold ``directory`` against other builds; a killed holder lets go by itself.
+
+    Leaves nothing behind, since the lock is on the directory. File systems without such locks are
+    used unlocked.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        yield
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _LOG.info("waiting for another build in %s", directory)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            _LOG.debug("no lock on %s: %s", directory, error)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def remove_temporaries(directory: Path, name: str) -> None:
+    """Remove what killed writers of dataset ``name`` left; call it under the directory's lock."""
+    for path in directory.glob(f".{glob.escape(name)}.*{TEMPORARY_SUFFIX}"):
+        path.unlink(missing_ok=True)

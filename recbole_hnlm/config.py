@@ -1,0 +1,137 @@
+"""RecBole's Config with our options: layered defaults under the user's keys, checked before any data is read."""
+
+from __future__ import annotations
+
+import copyreg
+import importlib.resources
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+import yaml
+from recbole.config import Config
+
+from recbole_hnlm.models.support import refuse_unsupported
+from recbole_hnlm.options import SAMPLER_KEY
+from recbole_hnlm.run_options import (
+    RECBOLE_SAMPLER,
+    TEXT_SAMPLER,
+    RunOptions,
+    base_sampler_of,
+    parse_run,
+)
+
+_RECBOLE_DISTRIBUTIONS = ("uniform", "popularity", None, "None", "none")
+
+
+def packaged_defaults(name: str) -> dict[str, Any]:
+    """The defaults of one YAML file of ``properties/``, or nothing where there is no such file."""
+    path = importlib.resources.files("recbole_hnlm.properties").joinpath(*name.split("/"))
+    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
+
+
+def translate_recbole_spelling(values: dict[str, Any]) -> None:
+    """Turn ``train_neg_sample_args: {distribution: dns, sample_num: 1, candidate_num: 32}`` into our keys, in place.
+
+    Raises:
+        ValueError: If ``neg_sampler`` says something else at the same time.
+    """
+    args = values.get("train_neg_sample_args")
+    if not isinstance(args, Mapping) or args.get("distribution", "uniform") in _RECBOLE_DISTRIBUTIONS:
+        return
+    sampler = args["distribution"]
+    if values.get(SAMPLER_KEY, sampler) != sampler:
+        raise ValueError(
+            f"neg_sampler={values[SAMPLER_KEY]!r} and train_neg_sample_args distribution={sampler!r} disagree; keep one"
+        )
+    values[SAMPLER_KEY] = sampler
+    for theirs, ours in (("sample_num", "neg_sampler_num"), ("candidate_num", "neg_sampler_candidates")):
+        if args.get(theirs):
+            values.setdefault(ours, args[theirs])
+    del values["train_neg_sample_args"]
+
+
+class HNLMConfig(Config):
+    """A RecBole configuration in which ``neg_sampler`` and our prefixed keys have a meaning.
+
+    Precedence is RecBole's: command line over dictionary over files over defaults; our defaults lie above RecBole's and
+    below the user's. A checkpoint pickles it as RecBole's own ``Config``, so plain RecBole can read it.
+
+    Args:
+        model: Name or class of the model.
+        dataset: Name of the dataset.
+        config_file_list: YAML files.
+        config_dict: Parameters that override the files; left unchanged.
+
+    Raises:
+        ValueError: On unknown or useless keys of ours and impossible combinations.
+        TypeError: On values of the wrong type.
+    """
+
+    default_sampler: ClassVar[str | None] = None
+    """The sampler of a configuration that names none; None leaves RecBole as it is."""
+
+    def __init__(
+        self,
+        model: str | type | None = None,
+        dataset: str | None = None,
+        config_file_list: list[str] | None = None,
+        config_dict: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.__dict__["run"] = None
+        super().__init__(model, dataset, config_file_list, dict(config_dict or {}))
+
+    def _merge_external_config_dict(self) -> None:
+        super()._merge_external_config_dict()
+        translate_recbole_spelling(self.external_config_dict)
+        if self.default_sampler is not None:
+            self.external_config_dict.setdefault(SAMPLER_KEY, self.default_sampler)
+
+    def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
+        super()._load_internal_config_dict(model, model_class, dataset)
+        self.__dict__["_recbole_keys"] = {
+            *self.internal_config_dict,
+            *(key for keys in self.parameters.values() for key in keys),
+            "model", "dataset", "config_files", "nproc", "world_size", "ip", "port", "group_offset", "local_rank", "offset",
+        }  # fmt: skip
+        values = self.external_config_dict
+        names = ["hnlm"]
+        rule = base_sampler_of({**packaged_defaults("hnlm.yaml"), **values})
+        if isinstance(rule, str) and ":" not in rule:
+            names.append(f"sampler/{rule}")
+        if values.get(SAMPLER_KEY) == TEXT_SAMPLER and rule not in (None, RECBOLE_SAMPLER, "uniform", "popularity"):
+            names.append(f"sampler/{TEXT_SAMPLER}")
+        for name in names:
+            self.internal_config_dict.update(packaged_defaults(f"{name}.yaml"))
+
+    def _get_final_config_dict(self) -> dict[str, Any]:
+        final: dict[str, Any] = super()._get_final_config_dict()
+        run = parse_run(final, self.external_config_dict, self.__dict__["_recbole_keys"])
+        self.__dict__["run"] = run
+        if run is not None:
+            refuse_unsupported(self.model_class, str(final[SAMPLER_KEY]))
+            if run.sampler_type is not None:  # negatives are drawn on the device, the loader hands out pairs
+                final["train_neg_sample_args"] = None
+        return final
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle as RecBole's own Config with plain classes, so that a checkpoint needs nothing of ours to be read."""
+        state = {key: value for key, value in self.__dict__.items() if key not in ("run", "_recbole_keys")}
+        state["model_class"] = getattr(self.model_class, "hnlm_base", self.model_class)
+        return copyreg._reconstructor, (Config, object, None), state  # type: ignore[attr-defined]
+
+
+class MainConfig(HNLMConfig):
+    """The configuration of ``run_recbole_hnlm``: negatives are HNLM's unless ``neg_sampler`` says otherwise."""
+
+    default_sampler = TEXT_SAMPLER
+
+
+def set_threads(config: Config) -> None:
+    """Set torch's thread count where ``torch_threads`` asks for it; small models are fastest with one."""
+    threads = config["torch_threads"]
+    if threads:
+        torch.set_num_threads(int(threads))
+
+
+__all__ = ["HNLMConfig", "MainConfig", "RunOptions", "packaged_defaults", "set_threads", "translate_recbole_spelling"]

@@ -1,0 +1,61 @@
+"""Where a dataset's files should be, told before anything else runs."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import importlib.resources
+import os
+from typing import Any
+
+import yaml
+from recbole.data import create_dataset
+
+
+def check_dataset_files(config: Any) -> None:
+    """Refuse a dataset that is neither on disk nor one that RecBole can download.
+
+    Raises:
+        FileNotFoundError: With the path where the files are expected and what they are called.
+    """
+    path, name = str(config["data_path"]), str(config["dataset"])
+    parts = config["benchmark_filename"] or [None]
+    expected = [f"{name}.inter" if part is None else f"{name}.{part}.inter" for part in parts]
+    missing = [file for file in expected if not os.path.isfile(os.path.join(path, file))]
+    if not missing or config["save_dataset"] or config["dataset_save_path"]:
+        return
+    if not os.path.exists(path) and _downloadable(config, name):
+        return  # RecBole fetches it; see load_dataset for what follows where it cannot
+    raise FileNotFoundError(
+        f"dataset {name!r} needs {', '.join(missing)} in {os.path.abspath(path)}; put the atomic files there "
+        "or set data_path to the folder that holds the dataset's folder"
+    )
+
+
+def _downloadable(config: Any, name: str) -> bool:
+    if config["url"]:
+        return True
+    listed = importlib.resources.files("recbole").joinpath("properties", "dataset", "url.yaml")
+    return name in (yaml.safe_load(listed.read_text(encoding="utf-8")) or {})
+
+
+def load_dataset(config: Any) -> Any:
+    """RecBole's filtered dataset; RecBole downloads a known one that is not on disk.
+
+    Raises:
+        FileNotFoundError: If the download failed, with the folder where the files can be put by hand.
+    """
+    path = os.path.abspath(str(config["data_path"]))
+    present = os.path.exists(path)
+    try:
+        return create_dataset(config)
+    except (OSError, http.client.HTTPException) as error:
+        if present:
+            raise
+        name = str(config["dataset"])
+        with contextlib.suppress(OSError):
+            os.rmdir(path)  # RecBole leaves an empty folder behind, which would look like a dataset without files
+        raise FileNotFoundError(
+            f"dataset {name!r} is not on disk and RecBole could not download it ({type(error).__name__}: {error}); "
+            f"put {name}.inter (and {name}.item, {name}.user) into {path}"
+        ) from error

@@ -1,0 +1,245 @@
+"""Builds the artefact of a dataset: profiles, text vectors, and a hard-negative vector per pair.
+
+Legend: P training pairs, K negatives per pair, n items of the catalogue, S and D vector widths.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recbole_hnlm.artefacts.manifest import Provenance
+from recbole_hnlm.artefacts.pairs import (
+    hash_pairs,
+    item_neg_id,
+    rank_tokens,
+    ranks_in,
+)
+from recbole_hnlm.artefacts.writer import ArtefactContents, write_artefact
+from recbole_hnlm.llm.cache import VectorCache, encode_cached
+from recbole_hnlm.llm.encoders import TextEncoder, build_encoder
+from recbole_hnlm.llm.fields import select_text_fields
+from recbole_hnlm.llm.profiles import (
+    TEMPLATE_VERSION,
+    History,
+    item_names,
+    item_profiles,
+    user_profiles,
+)
+from recbole_hnlm.llm.report import BuildReport
+from recbole_hnlm.llm.request import BuildRequest
+from recbole_hnlm.llm.text_vectors import centre_and_normalise
+
+_LOG = logging.getLogger(__name__)
+TEACHER_ENCODER = "teacher"
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """The training pairs by rank, each once."""
+
+    users: list[str]
+    items: list[str]
+    user_ranks: NDArray[np.int64]
+    item_ranks: NDArray[np.int64]
+    negatives: NDArray[np.int64]
+    duplicates: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class _Vectors:
+    """Text vectors by item rank, and where they come from."""
+
+    vectors: NDArray[np.float32]
+    encoder: str
+    revision: str
+    pooling: str
+    encoded: int
+    cached: int
+
+
+def build_artefacts(request: BuildRequest, encoder: TextEncoder | None = None) -> BuildReport:
+    """Build and write the artefact of a dataset.
+
+    The vector of a pair is the text vector of its hard negative item; pairs that share an item
+    share its row. A pair whose hard negatives have no text has no vector and is counted. A build
+    that was killed, run again, encodes only what is not in the cache yet and ends with the bytes of
+    an undisturbed one.
+
+    Args:
+        request: What to build.
+        encoder: What makes the vectors; ``options.encoder`` by default, which is loaded only if
+            there is a text to encode.
+
+    Raises:
+        ValueError: If tokens are not in the catalogue or no vector can be made at all.
+    """
+    started = time.perf_counter()
+    options = request.options
+    pairs = _rank_pairs(request)
+    item_fields, user_fields = choose_fields(request)
+    texts = item_profiles(request.item_table, item_fields, pairs.items, options.profile_words)
+    _LOG.info(
+        "item profiles from %s: %d of %d items have text",
+        ", ".join(item_fields) or "no field",
+        sum(map(bool, texts)),
+        len(texts),
+    )
+    users = _user_texts(request, pairs, item_fields, user_fields)
+    found = _item_vectors(request, pairs, texts, encoder)
+    contents = _contents(pairs, found.vectors, texts, users)
+    provenance = Provenance(
+        encoder=found.encoder,
+        encoder_revision=found.revision,
+        pooling=found.pooling,
+        template=TEMPLATE_VERSION,
+        item_fields=item_fields,
+        user_fields=user_fields,
+        teacher=dict(request.teacher),
+        settings={
+            "profile_words": options.profile_words,
+            "user_history": options.user_history,
+            "user_history_order": options.user_history_order,
+            "seed": options.seed,
+        },
+    )
+    manifest = write_artefact(
+        request.output_dir,
+        request.dataset,
+        contents,
+        provenance,
+        text_rows_limit=request.text_rows_limit,
+    )
+    report = BuildReport(
+        directory=Path(request.output_dir),
+        manifest=manifest,
+        duplicates=pairs.duplicates,
+        items_without_text=texts.count(""),
+        texts_encoded=found.encoded,
+        texts_cached=found.cached,
+        seconds=time.perf_counter() - started,
+    )
+    _LOG.info("artefacts of %s\n%s", request.dataset, report.table())
+    return report
+
+
+def choose_fields(request: BuildRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Fields of the items' and of the users' profiles, in their order.
+
+    Raises:
+        ValueError: If the options name a field that does not exist, or there is no such file.
+    """
+    options = request.options
+    chosen = []
+    for table, explicit, kind in (
+        (request.item_table, options.text_fields, "item"),
+        (request.user_table, options.user_text_fields, "user"),
+    ):
+        if table is None and explicit:
+            raise ValueError(f"text fields {list(explicit)} need a .{kind} file, there is none")
+        chosen.append(() if table is None else select_text_fields(table, explicit))
+    return chosen[0], chosen[1]
+
+
+def _rank_pairs(request: BuildRequest) -> _Pairs:
+    items, _ = rank_tokens(request.catalogue)
+    users, user_ranks = rank_tokens(request.user_tokens)
+    item_ranks = ranks_in(request.item_tokens, items)
+    negatives = np.asarray(request.hard_negatives, dtype=object)
+    negatives = negatives.reshape(len(user_ranks), -1)
+    neg_ranks = ranks_in(negatives.ravel(), items).reshape(negatives.shape)
+    given = np.asarray(request.item_tokens, dtype=object)
+    _require_known("training item", given[item_ranks < 0].tolist())
+    _require_known("hard negative", [token for token in negatives[neg_ranks < 0].tolist() if token])
+    keys = user_ranks * len(items) + item_ranks
+    _, first = np.unique(keys, return_index=True)
+    first.sort()
+    duplicates = len(keys) - len(first)
+    if duplicates:
+        _LOG.info("%d training pairs occur more than once; the first of each counts", duplicates)
+    digest = hash_pairs(request.user_tokens, request.item_tokens)
+    return _Pairs(users, items, user_ranks[first], item_ranks[first], neg_ranks[first], duplicates, digest)
+
+
+def _require_known(what: str, unknown: list[str]) -> None:
+    if unknown:
+        raise ValueError(f"{what} {unknown[0]!r} is not in the catalogue ({len(unknown)} such)")
+
+
+def _user_texts(
+    request: BuildRequest, pairs: _Pairs, item_fields: Sequence[str], user_fields: Sequence[str]
+) -> list[str]:
+    options = request.options
+    names = item_names(request.item_table, item_fields, pairs.items)
+    order, seed = options.user_history_order, options.seed
+    history = History(pairs.user_ranks, pairs.item_ranks, options.user_history, order, seed)
+    return user_profiles(request.user_table, user_fields, pairs.users, names, history, options.profile_words)
+
+
+def _item_vectors(request: BuildRequest, pairs: _Pairs, texts: list[str], encoder: TextEncoder | None) -> _Vectors:
+    options = request.options
+    mask = np.array([bool(text) for text in texts])
+    if not mask.any():
+        return _fallback_vectors(request, pairs)
+    if encoder is None:
+        encoder = build_encoder(options.encoder, request.device, options.encoder_batch_size)
+    wanted = [text for text in texts if text]
+    rows, encoded = encode_cached(
+        wanted,
+        encoder,
+        VectorCache(request.cache_dir, encoder),
+        batch_size=options.encoder_batch_size,
+        show_progress=request.show_progress,
+    )
+    raw = np.zeros((len(texts), encoder.width), dtype=np.float32)
+    raw[mask] = rows
+    vectors = centre_and_normalise(raw, mask)
+    cached = len(set(wanted)) - encoded
+    return _Vectors(vectors, encoder.name, encoder.revision, encoder.pooling, encoded, cached)
+
+
+def _fallback_vectors(request: BuildRequest, pairs: _Pairs) -> _Vectors:
+    if request.fallback_vectors is None:
+        raise ValueError(
+            f"dataset {request.dataset} has no text and no fallback_vectors were given; add a "
+            ".item file with a token_seq field or pass the teacher's item embeddings"
+        )
+    _LOG.warning(
+        "dataset %s has no text; the teacher's item embeddings stand in for text vectors",
+        request.dataset,
+    )
+    raw = np.zeros((len(pairs.items), request.fallback_vectors.shape[1]), dtype=np.float32)
+    raw[ranks_in(request.catalogue, pairs.items)] = request.fallback_vectors
+    vectors = centre_and_normalise(raw, np.any(raw != 0, axis=1))
+    return _Vectors(vectors, TEACHER_ENCODER, "", "", 0, 0)
+
+
+def _contents(pairs: _Pairs, vectors: NDArray[np.float32], texts: list[str], users: list[str]) -> ArtefactContents:
+    half = vectors.astype(np.float16)
+    has_text: NDArray[np.bool_] = np.any(half != 0, axis=1)
+    used = np.zeros(len(half), dtype=bool)
+    used[pairs.negatives[pairs.negatives >= 0]] = True
+    rows = np.flatnonzero(used & has_text)
+    row_of_item = np.full(len(half) + 1, -1, dtype=np.int64)  # the last entry serves rank -1
+    row_of_item[rows] = np.arange(len(rows))
+    return ArtefactContents(
+        user_tokens=pairs.users,
+        item_tokens=pairs.items,
+        pair_users=pairs.user_ranks,
+        pair_items=pairs.item_ranks,
+        neg_rows=row_of_item[pairs.negatives],
+        neg_ids=[item_neg_id(pairs.items[row]) for row in rows.tolist()],
+        neg_vectors=half[rows],
+        item_vectors=half,
+        item_profiles=texts,
+        user_profiles=users,
+        pairs=len(pairs.user_ranks),
+        pairs_hash=pairs.digest,
+    )

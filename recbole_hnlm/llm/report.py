@@ -1,0 +1,56 @@
+"""What a build did, as numbers and as a short table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from recbole_hnlm.artefacts.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """Outcome of :func:`~recbole_hnlm.llm.build.build_artefacts`.
+
+    Attributes:
+        directory: Where the artefact lies.
+        manifest: Its manifest.
+        duplicates: Repeated training pairs that were left out.
+        items_without_text: Items of the catalogue without a profile.
+        texts_encoded: Texts that the encoder saw in this build.
+        texts_cached: Distinct texts whose vectors were there already.
+        seconds: Wall time.
+    """
+
+    directory: Path
+    manifest: Manifest
+    duplicates: int
+    items_without_text: int
+    texts_encoded: int
+    texts_cached: int
+    seconds: float
+
+    @property
+    def without_text(self) -> int:
+        """Training pairs none of whose hard negatives has a text vector."""
+        return self.manifest.pairs - self.manifest.covered_pairs
+
+    def table(self) -> str:
+        """The numbers, one a line."""
+        manifest = self.manifest
+        rows = [
+            ("training pairs", f"{manifest.pairs:,}"),
+            ("repeated pairs left out", f"{self.duplicates:,}"),
+            ("pairs with a vector", f"{manifest.covered_pairs:,}"),
+            ("pairs without text", f"{self.without_text:,}"),
+            ("coverage", f"{manifest.coverage:.2%}"),
+            (
+                "items with / without text",
+                f"{manifest.items_with_text:,} / {self.items_without_text:,}",
+            ),
+            ("texts encoded / from cache", f"{self.texts_encoded:,} / {self.texts_cached:,}"),
+            ("vectors", f"{manifest.rows:,} x {manifest.width}"),
+            ("encoder", manifest.provenance.encoder),
+            ("seconds", f"{self.seconds:.1f}"),
+        ]
+        return "\n".join(f"  {left:<28}{right:>20}" for left, right in rows)

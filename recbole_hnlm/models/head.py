@@ -1,0 +1,148 @@
+"""What the wrapper adds to a model: sampler, projector, text and statistics, all under the name ``hnlm``.
+
+Shapes: ``B`` pairs, ``M`` rows handed to the model (``K`` blocks of the pairs), ``D`` width of an item row, ``S`` text width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recbole_hnlm.models.losses import HardPairLoss, InfoNCELoss, unit_rows
+from recbole_hnlm.models.projector import Projector
+from recbole_hnlm.models.statistics import StepStatistics
+from recbole_hnlm.models.text import TextVectors
+from recbole_hnlm.options import HNLMOptions
+from recbole_hnlm.run_options import RunOptions
+from recbole_hnlm.samplers import EmbeddingView, NegativeSampler, Negatives, TrainingInteractions
+
+
+class TextHead(nn.Module):
+    """Projects text into the recommender's space, mixes it into negatives and aligns positives with it.
+
+    Args:
+        options: The text part's options.
+        text: Text vectors of the run.
+        row_width: ``D``.
+        seed: Seed of the projector's start; global random state is left alone.
+    """
+
+    def __init__(self, options: HNLMOptions, text: TextVectors, row_width: int, seed: int) -> None:
+        super().__init__()
+        self.options = options
+        self.text = text
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.projector = Projector(text.width, options.projector_width, row_width)
+        if options.preset == "frozen":
+            self.projector.requires_grad_(False)
+        self.info_nce = InfoNCELoss(options.temperature)
+        self.hard_pair = HardPairLoss(options.temperature)
+
+    def hard_rows(self, users: Tensor, positives: Tensor) -> tuple[Tensor, Tensor]:
+        """Projected hard-negative vectors of pairs and which pairs have one, ``(B, D)`` and ``(B,)``."""
+        vectors, present = self.text.pair_vectors(users, positives)
+        projected = self.projector(vectors)
+        return (projected.detach() if self.options.detached else projected), present
+
+    def mix(self, rows: Tensor, hard: Tensor, present: Tensor) -> Tensor:
+        """Eq. 7, ``(1 - alpha) e_j + alpha e_hard``; rows whose pair has no vector stay as they are, ``(B, D)``."""
+        if self.options.norm_matched:
+            length = rows.detach().norm(dim=1, keepdim=True)
+            hard = hard * (length / hard.norm(dim=1, keepdim=True).clamp_min(1e-12))
+        alpha = self.options.alpha * present.unsqueeze(1)
+        return (1 - alpha) * rows + alpha * hard
+
+    def alignment(self, view: EmbeddingView, users: Tensor, positives: Tensor) -> Tensor | None:
+        """The weighted alignment loss of a batch, or None where both weights are 0."""
+        options = self.options
+        count = options.aligned_pairs or users.numel()
+        users, positives = users[:count], positives[:count]  # the loader has shuffled them
+        weight = options.effective_alignment_weight
+        hard_weight = options.hard_alignment_weight if options.preset == "anchored" else weight
+        total: Tensor | None = None
+        if weight > 0 and options.preset == "anchored":
+            total = weight * self._anchor(view, users, positives)
+        if hard_weight > 0 and view.has_user_rows:
+            hard = hard_weight * self._hard(view, users, positives)
+            total = hard if total is None else total + hard
+        return total
+
+    def _anchor(self, view: EmbeddingView, users: Tensor, positives: Tensor) -> Tensor:
+        """InfoNCE of items, and of users where user and item rows share a width, with their own projected text."""
+        loss = self._anchor_side(view.item_rows(positives), self.text.items, self.text.item_mask, positives)
+        if view.has_user_rows:
+            loss = loss + self._anchor_side(view.user_rows(users), self.text.users, self.text.user_mask, users)
+        return loss
+
+    def _anchor_side(self, rows: Tensor, text: Tensor, mask: Tensor, ids: Tensor) -> Tensor:
+        known = torch.nonzero(mask[ids]).flatten()
+        if known.numel() < ids.numel():
+            rows, ids = rows[known], ids[known]
+        targets = unit_rows(self.projector(text[ids]), scale_free=False)
+        return self.info_nce(unit_rows(rows, self.options.scale_free), targets, ids)  # type: ignore[no-any-return]
+
+    def _hard(self, view: EmbeddingView, users: Tensor, positives: Tensor) -> Tensor:
+        vectors, present = self.text.pair_vectors(users, positives)
+        kept = torch.nonzero(present).flatten()
+        hard = self.projector(vectors[kept])
+        if self.options.detached:
+            hard = hard.detach()
+        free = self.options.scale_free
+        user_rows = unit_rows(view.user_rows(users[kept]), free)
+        item_rows = unit_rows(view.item_rows(positives[kept]), free)
+        return self.hard_pair(user_rows, item_rows, unit_rows(hard, scale_free=False))  # type: ignore[no-any-return]
+
+
+class HardNegativeHead(nn.Module):
+    """Sampler, text part and statistics of one wrapped model. Only the projector has parameters.
+
+    Args:
+        run: The run's options.
+        interactions: Training pairs on the training device.
+        device: Training device.
+    """
+
+    def __init__(self, run: RunOptions, interactions: TrainingInteractions, device: torch.device) -> None:
+        super().__init__()
+        self.run = run
+        self.interactions = interactions
+        self.generator = torch.Generator(device=device).manual_seed(run.seed)
+        self.sampler: NegativeSampler | None = None
+        if run.sampler_type is not None:
+            self.sampler = run.sampler_type(run.sampler_options, interactions, self.generator)
+        self.text_head: TextHead | None = None
+        self.statistics = StepStatistics(interactions)
+
+    @property
+    def alpha(self) -> float:
+        """Share of text in the negatives of this run."""
+        return self.run.hnlm.alpha if self.run.hnlm is not None else 0.0
+
+    def draw(self, users: Tensor, positives: Tensor, view: EmbeddingView) -> Negatives:
+        """Negatives of ``M`` rows, by the rule and then mixed with text where the run asks for it."""
+        assert self.sampler is not None
+        return self.sampler.sample(users, positives, view)
+
+    def with_text(self, negatives: Negatives, users: Tensor, positives: Tensor, view: EmbeddingView) -> Negatives:
+        """The same negatives with Eq. 7 applied; unchanged at ``alpha`` 0."""
+        if self.alpha == 0 or self.text_head is None:
+            return negatives
+        rows = negatives.rows if negatives.rows is not None else view.item_rows(negatives.ids.squeeze(1))
+        hard, present = self.text_head.hard_rows(users, positives)
+        self.statistics.count_coverage(present)
+        return Negatives(negatives.ids, rows=self.text_head.mix(rows, hard, present))
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """State of the sampler's generator, so that a resumed run goes on with the same draws."""
+        return {"generator": self.generator.get_state()}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore the sampler's generator."""
+        self.generator.set_state(state["generator"].cpu())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> HardNegativeHead:
+        """Shared, not copied: RecBole deep-copies models only to count operations of ``predict``, which reads nothing here."""
+        return self

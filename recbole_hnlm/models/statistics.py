@@ -1,0 +1,73 @@
+"""What a run tells about its negatives: running means on the device, read once an epoch.
+
+Shapes: ``M`` negatives of a step, ``B`` pairs.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from recbole_hnlm.samplers import EmbeddingView, TrainingInteractions
+
+_EVERY = 8  # steps between looks at the scores, which cost two gathers
+
+
+class StepStatistics:
+    """Means over the steps of an epoch of what describes the negatives.
+
+    Args:
+        interactions: Training pairs, for the popularity of negatives.
+    """
+
+    def __init__(self, interactions: TrainingInteractions) -> None:
+        self._interactions = interactions
+        self._held_out: TrainingInteractions | None = None
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._steps = 0
+
+    def watch_held_out(self, held_out: TrainingInteractions) -> None:
+        """Also count drawn negatives that are held-out positives. For the log alone: nothing reads it back."""
+        self._held_out = held_out
+
+    def add(self, name: str, value: Tensor) -> None:
+        """Add one step's value of a scalar; no synchronisation with the device."""
+        value = value.detach().reshape(())
+        self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._counts[name] = self._counts.get(name, 0) + 1
+
+    def count_coverage(self, present: Tensor) -> None:
+        """Record the share of pairs with a vector."""
+        self.add("coverage", present.float().mean())
+
+    def observe(
+        self, users: Tensor, positives: Tensor, ids: Tensor, rows: Tensor | None, view: EmbeddingView | None
+    ) -> None:
+        """Record hardness, popularity and false negatives of one step's negatives, on one step in eight.
+
+        Args:
+            users: User ids, shape ``(M,)``.
+            positives: Positive items, shape ``(M,)``.
+            ids: Negative items, shape ``(M,)``.
+            rows: Synthetic rows in their place, ``(M, D)``, or None.
+            view: The model's embeddings, or None where scores are not at hand.
+        """
+        self._steps += 1
+        if self._steps % _EVERY != 1:
+            return
+        with torch.no_grad():
+            counts = self._interactions.item_counts
+            self.add("negative_popularity", counts[ids].float().mean())
+            if view is not None and view.has_user_rows:
+                user_rows = view.user_rows(users)
+                negative = view.item_rows(ids) if rows is None else rows
+                self.add("hardness", (user_rows * (negative - view.item_rows(positives))).sum(dim=1).mean())
+            if self._held_out is not None:
+                self.add("false_negative_rate", self._held_out.contains(users, ids).float().mean())
+
+    def epoch_means(self) -> dict[str, float]:
+        """Means since the last call, then start anew."""
+        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        self._sums, self._counts = {}, {}
+        return means

@@ -1,0 +1,168 @@
+"""Text vectors as training reads them: from the artefacts of the offline part, bound to one dataset's ids.
+
+Shapes: ``N`` items, ``U`` users, ``S`` text width, ``B`` pairs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from recbole_hnlm.artefacts import ArtefactReader, hash_pairs
+from recbole_hnlm.options import HNLMOptions
+from recbole_hnlm.samplers import TrainingInteractions
+
+logger = logging.getLogger(__name__)
+
+
+def artefact_directory(config: Any, options: HNLMOptions) -> Path:
+    """Where the artefacts of a run live: as told, else beside the dataset if that is writable, else in the working directory."""
+    if options.artefact_dir is not None:
+        return Path(options.artefact_dir)
+    beside = Path(config["data_path"])
+    if beside.is_dir() and os.access(beside, os.W_OK):
+        return beside
+    return Path("hnlm_artefacts") / str(config["dataset"])
+
+
+def training_pairs(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
+    """User and item tokens of a RecBole training split, two string arrays of its length."""
+    users = dataset.field2id_token[dataset.uid_field][dataset.inter_feat[dataset.uid_field].numpy()]
+    items = dataset.field2id_token[dataset.iid_field][dataset.inter_feat[dataset.iid_field].numpy()]
+    return np.asarray(users, dtype=str), np.asarray(items, dtype=str)
+
+
+class TextVectors:
+    """Item and user text vectors on the training device, and the pairs' hard-negative vectors on disk.
+
+    Args:
+        items: Item text vectors, shape ``(N, S)``; zero rows where an item has no text.
+        item_mask: Which items have text, shape ``(N,)``, bool.
+        interactions: Training pairs; a user's vector is the mean of the user's items.
+        pairs: Bound reader of the per-pair vectors, or None where training does not read them.
+        device: Training device.
+    """
+
+    def __init__(
+        self, items: Tensor, item_mask: Tensor, interactions: TrainingInteractions, pairs: Any, device: torch.device
+    ) -> None:
+        self.items = items.to(device)
+        self.item_mask = item_mask.to(device)
+        self.pairs = pairs
+        self.users, self.user_mask = self._mean_of_items(interactions)
+
+    @property
+    def width(self) -> int:
+        """``S``."""
+        return int(self.items.shape[1])
+
+    def _mean_of_items(self, interactions: TrainingInteractions) -> tuple[Tensor, Tensor]:
+        owner = torch.div(interactions.keys, interactions.n_items, rounding_mode="floor")
+        item = interactions.keys - owner * interactions.n_items
+        total = torch.zeros(interactions.n_users, self.width, device=self.items.device)
+        for start in range(0, owner.numel(), 1 << 17):  # blocks keep the gathered rows small
+            block = slice(start, start + (1 << 17))
+            total.index_add_(0, owner[block].to(total.device), self.items[item[block].to(total.device)])
+        norm = total.norm(dim=1, keepdim=True)
+        return total / norm.clamp_min(1e-12), norm.squeeze(1) > 0
+
+    def pair_vectors(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Hard-negative vectors of pairs, several per pair averaged.
+
+        Args:
+            users: User ids, shape ``(B,)``.
+            items: Item ids, shape ``(B,)``.
+
+        Returns:
+            Vectors ``(B, S)``, zero where a pair has none, and which pairs have one, ``(B,)``.
+        """
+        rows = self.pairs.pair_rows(users.cpu().numpy(), items.cpu().numpy())  # (B, K)
+        present = rows >= 0
+        vectors = np.zeros((*rows.shape, self.width), dtype=np.float32)
+        vectors[present] = self.pairs.read(rows[present])
+        count = present.sum(axis=1, keepdims=True)
+        mean = torch.from_numpy(vectors.sum(axis=1) / np.maximum(count, 1).astype(np.float32))
+        return mean.to(self.items.device), torch.from_numpy(count[:, 0] > 0).to(self.items.device)
+
+
+def controlled(items: Tensor, mask: Tensor, control: str, generator: torch.Generator) -> Tensor:
+    """Text vectors under an honesty control, ``(N, S) -> (N, S)``; only items with text take part."""
+    if control == "none":
+        return items
+    changed = items.clone()
+    rows = torch.nonzero(mask).flatten()
+    if control == "permuted":
+        changed[rows] = items[rows[torch.randperm(rows.numel(), generator=generator)]]
+    else:
+        noise = torch.randn(rows.numel(), items.shape[1], generator=generator)
+        changed[rows] = functional.normalize(noise, dim=1)
+    return changed
+
+
+class _ControlledPairs:
+    """Per-pair vectors under a control: rows of the vector matrix are permuted or replaced by noise, on reading."""
+
+    def __init__(self, pairs: Any, rows: int, width: int, control: str, seed: int) -> None:
+        self._pairs = pairs
+        rng = np.random.default_rng(seed)
+        self._order = rng.permutation(rows) if control == "permuted" else None
+        self._width, self._seed = width, seed
+
+    def pair_rows(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """As the reader's."""
+        rows: np.ndarray = self._pairs.pair_rows(users, items)
+        return rows
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Vectors of other rows, or noise that is the same for a row every time."""
+        if self._order is not None:
+            permuted: np.ndarray = self._pairs.read(self._order[rows])
+            return permuted
+        unique, inverse = np.unique(rows, return_inverse=True)
+        noise = np.stack([np.random.default_rng((self._seed, int(row))).standard_normal(self._width) for row in unique])
+        noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+        return noise[inverse].astype(np.float32)
+
+
+def read_text(
+    config: Any, dataset: Any, options: HNLMOptions, interactions: TrainingInteractions, seed: int
+) -> TextVectors:
+    """Open, check and bind the artefacts of a run.
+
+    Raises:
+        FileNotFoundError: If there are none; the message says how to build them.
+        ValueError: If they are damaged, belong to another split, or cover too few pairs.
+    """
+    directory = artefact_directory(config, options)
+    reader = ArtefactReader.open(directory, str(config["dataset"]), pairs_hash=hash_pairs(*training_pairs(dataset)))
+    bound = reader.bind(dataset.field2id_token[dataset.uid_field], dataset.field2id_token[dataset.iid_field])
+    vectors, mask = bound.item_text()
+    items, item_mask = torch.from_numpy(vectors).float(), torch.from_numpy(mask)
+    generator = torch.Generator().manual_seed(seed)
+    items = controlled(items, item_mask, options.control, generator)
+    pairs: Any = None
+    if options.reads_pair_vectors:
+        _check_coverage(bound, dataset, options)
+        pairs = bound
+        if options.control != "none":
+            pairs = _ControlledPairs(bound, reader.manifest.rows, items.shape[1], options.control, seed)
+    logger.info("text vectors: %d items of %d, width %d, from %s", mask.sum(), len(mask) - 1, items.shape[1], directory)
+    return TextVectors(items, item_mask, interactions, pairs, config["device"])
+
+
+def _check_coverage(bound: Any, dataset: Any, options: HNLMOptions) -> None:
+    feat = dataset.inter_feat
+    coverage = bound.coverage(feat[dataset.uid_field].numpy(), feat[dataset.iid_field].numpy())
+    if coverage < options.min_coverage:
+        raise ValueError(
+            f"only {coverage:.1%} of the training pairs have a hard-negative vector, hnlm_min_coverage asks for "
+            f"{options.min_coverage:.1%}; rebuild with --hnlm_rebuild=True or lower hnlm_min_coverage"
+        )
+    logger.info("hard-negative vectors cover %.1f %% of the training pairs", 100 * coverage)

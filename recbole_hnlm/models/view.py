@@ -1,0 +1,158 @@
+"""A model's embeddings as a sampler sees them during one step.
+
+Shapes: ``B`` pairs, ``C`` candidates, ``D`` width of an item row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from recbole.data.interaction import Interaction
+from torch import Tensor, nn
+
+from recbole_hnlm.models.item_space import ItemSpace, LookupSpace
+
+_GATHERED_FLOATS = 1 << 24  # most entries of a gathered (B, C, D) tensor: 64 MiB in float32
+
+
+def gathered_scores(user_rows: Tensor, table: Tensor, items: Tensor) -> Tensor:
+    """Inner products of each user row with its candidates' rows, ``(B, D), (N, D), (B, C) -> (B, C)``.
+
+    Candidates are gathered by blocks of columns, so that memory stays bounded however large ``C`` is.
+    """
+    batch, count = items.shape
+    width = table.shape[1]
+    block = max(1, _GATHERED_FLOATS // max(1, batch * width))
+    columns = user_rows.unsqueeze(2)
+    parts = []
+    for start in range(0, count, block):
+        ids = items[:, start : start + block]
+        rows = table.index_select(0, ids.reshape(-1)).view(batch, -1, width)
+        parts.append(torch.bmm(rows, columns).squeeze(2))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+class TableView:
+    """View of a graph model: tables of one propagation, with hops where their mean is the final table.
+
+    Args:
+        users: Final user table, shape ``(n_users, D)``.
+        items: Final item table, shape ``(n_items, D)``.
+        hops: Item tables per hop, or empty.
+    """
+
+    has_user_rows = True
+
+    def __init__(self, users: Tensor, items: Tensor, hops: list[Tensor]) -> None:
+        self.users = users
+        self.items = items
+        self.hops = hops or [items]
+        self.n_hops = len(self.hops)
+
+    def score(self, users: Tensor, items: Tensor) -> Tensor:
+        """Inner products of final rows, without gradient."""
+        with torch.no_grad():
+            return gathered_scores(self.users[users], self.items, items)
+
+    def score_hop(self, hop: int, users: Tensor, items: Tensor) -> Tensor:
+        """Inner products with the items' rows at one hop, without gradient."""
+        with torch.no_grad():
+            return gathered_scores(self.users[users], self.hops[hop], items)
+
+    def user_rows(self, users: Tensor) -> Tensor:
+        """Final user rows."""
+        return self.users[users]
+
+    def item_rows(self, items: Tensor) -> Tensor:
+        """Final item rows."""
+        return self.items[items]
+
+    def item_hop_rows(self, hop: int, items: Tensor) -> Tensor:
+        """Item rows at one hop."""
+        return self.hops[hop][items]
+
+
+class LookupView:
+    """View of a model without propagation. Scores are inner products where those are the model's scores, else ``predict``.
+
+    Args:
+        model: The model under training.
+        space: Its item space.
+        inner: Whether the model scores by the inner product of its one user and one item embedding.
+    """
+
+    n_hops = 1
+
+    def __init__(self, model: nn.Module, space: ItemSpace, inner: bool) -> None:
+        self.model = model
+        self.space = space
+        self.inner = inner
+        self.has_user_rows = inner
+
+    def score(self, users: Tensor, items: Tensor) -> Tensor:
+        """The model's scores, without gradient, without a change of mode or of global random state."""
+        with torch.no_grad():
+            if self.inner:
+                return gathered_scores(self.space.users[0].weight[users], self.space.items[0].weight, items)
+            return self._predict(users, items)
+
+    def _predict(self, users: Tensor, items: Tensor) -> Tensor:
+        model: Any = self.model
+        pairs = Interaction({model.USER_ID: users.repeat_interleave(items.shape[1]), model.ITEM_ID: items.reshape(-1)})
+        devices = [users.device] if users.is_cuda else []
+        with torch.random.fork_rng(devices=devices):  # dropout of a model in training mode must not shift its own draws
+            return model.predict(pairs).view(items.shape)  # type: ignore[no-any-return]
+
+    def score_hop(self, hop: int, users: Tensor, items: Tensor) -> Tensor:
+        """The final scores; there is one hop."""
+        return self.score(users, items)
+
+    def user_rows(self, users: Tensor) -> Tensor:
+        """Rows of the user embeddings side by side."""
+        return self._rows(self.space.users, users)
+
+    def item_rows(self, items: Tensor) -> Tensor:
+        """Rows of the item embeddings side by side."""
+        return self._rows(self.space.items, items)
+
+    def item_hop_rows(self, hop: int, items: Tensor) -> Tensor:
+        """The item's rows; there is one hop."""
+        return self.item_rows(items)
+
+    def _rows(self, modules: list[nn.Embedding], ids: Tensor) -> Tensor:
+        assert isinstance(self.space, LookupSpace)
+        return self.space.rows(modules, ids)
+
+
+def hop_tables(recorded: list[Tensor], users: Tensor, items: Tensor) -> list[Tensor]:
+    """Item tables per hop where the recorded hops average to the final tables, else none.
+
+    LightGCN, SGL and NCL average; NGCF concatenates and SpectralCF transforms, so these count as one hop.
+    """
+    n_users = users.shape[0]
+    tables = [table for table in recorded if table.shape[1] == items.shape[1]]
+    with torch.no_grad():
+        sample = torch.arange(0, items.shape[0], max(1, items.shape[0] // 64), device=items.device)
+        total = torch.zeros_like(items[sample])
+        for count, table in enumerate(tables, start=1):  # NCL propagates further than what it averages
+            total += table[n_users + sample]
+            if count > 1 and torch.allclose(total / count, items[sample], rtol=1e-4, atol=1e-6):
+                return [kept[n_users:] for kept in tables[:count]]
+    return []
+
+
+def scores_by_inner_product(model: nn.Module, space: ItemSpace) -> bool:
+    """Whether ``predict`` equals the inner product of one user and one item embedding, tried on a few pairs."""
+    widths = {module.embedding_dim for module in (*space.users, *space.items)}
+    if len(space.users) != 1 or len(space.items) != 1 or len(widths) != 1:
+        return False
+    anything: Any = model
+    count = min(16, anything.n_users, anything.n_items)
+    device = space.items[0].weight.device
+    ids = torch.arange(count, device=device)
+    with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        expected = (space.users[0].weight[ids] * space.items[0].weight[ids]).sum(dim=1)
+        actual = anything.predict(Interaction({anything.USER_ID: ids, anything.ITEM_ID: ids}))
+    scale = expected.abs().max()
+    return bool(scale > 0) and torch.allclose(actual, expected, rtol=1e-4, atol=float(scale) * 1e-5)

@@ -1,0 +1,268 @@
+"""The wrapper ``hnlm(ModelClass)``: any RecBole general model, trained on hard negatives (HNLMRec, arXiv 2504.04726).
+
+The base's own ``calculate_loss`` runs unchanged; what it looks up under the negatives' ids is exchanged for one step.
+Shapes: ``B`` pairs of a batch, ``K`` negatives per pair, ``M = B K`` rows, ``D`` width of an item row.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from recbole.data.interaction import Interaction
+from recbole.model.loss import BPRLoss
+from recbole.utils import InputType
+from torch import Tensor, nn
+
+from recbole_hnlm.models.head import HardNegativeHead, TextHead
+from recbole_hnlm.models.item_space import LookupSpace, StepRows, TableSpace, build_item_space
+from recbole_hnlm.models.losses import joint_ranking_loss
+from recbole_hnlm.models.propagation import FastProducts, Propagation
+from recbole_hnlm.models.start import start_from_text
+from recbole_hnlm.models.support import refuse_unsupported
+from recbole_hnlm.models.text import read_text
+from recbole_hnlm.models.view import LookupView, TableView, hop_tables, scores_by_inner_product
+from recbole_hnlm.run_options import RunOptions, parse_run
+from recbole_hnlm.samplers import EmbeddingView, Negatives, TrainingInteractions
+
+logger = logging.getLogger(__name__)
+
+_WRAPPED: dict[type, type] = {}
+
+
+def run_of(config: Any) -> RunOptions | None:
+    """The options that a RecBole configuration holds for this package."""
+    values = config.final_config_dict
+    return parse_run(values, given=(), recbole_keys=())
+
+
+class HardNegativeMixin:
+    """Adds sampling, mixing and alignment to the general model that follows it in the method resolution order."""
+
+    hnlm_base: type
+    """The wrapped class."""
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)  # type: ignore[call-arg]
+        self.__dict__["_step_rows"] = None
+        self.__dict__["_step_tables"] = None
+        run = run_of(config)
+        self.hnlm: HardNegativeHead | None = None
+        if run is not None:
+            refuse_unsupported(self.hnlm_base, run.sampler)
+            self._attach(config, dataset, run)
+
+    def _attach(self, config: Any, dataset: Any, run: RunOptions) -> None:
+        feat, device = dataset.inter_feat, torch.device(config["device"])
+        pairs = feat[dataset.uid_field].to(device), feat[dataset.iid_field].to(device)
+        model: Any = self
+        interactions = TrainingInteractions(*pairs, n_users=model.n_users, n_items=model.n_items)
+        model.to(device)
+        self._pairwise = self.hnlm_base.input_type is InputType.PAIRWISE  # type: ignore[attr-defined]
+        self.__dict__["_space"] = build_item_space(model, self.hnlm_base)
+        self.__dict__["_inner"] = not self._space.is_table and scores_by_inner_product(model, self._space)
+        self.__dict__["_products"] = FastProducts(model) if run.general.fast_propagation else None
+        self._label = config["LABEL_FIELD"]
+        self._check_abilities(run)
+        self.hnlm = HardNegativeHead(run, interactions, device)
+        if run.hnlm is not None and run.hnlm.reads_text:
+            self._attach_text(config, dataset, run)
+        if run.negatives > 1 or (run.sampler_type is not None and run.sampler_type.weighs):
+            for module in list(model.modules()):
+                if isinstance(module, BPRLoss):
+                    module.register_forward_hook(_JointLossHook(self))
+
+    @property
+    def _space(self) -> Any:
+        return self.__dict__["_space"]
+
+    def _check_abilities(self, run: RunOptions) -> None:
+        name, rule = self.hnlm_base.__name__, run.sampler_type
+        has_user_rows = self._space.is_table or self.__dict__["_inner"]
+        if run.hnlm is not None and run.hnlm.reads_text and not self._space.exchangeable:
+            raise ValueError(
+                f"{name} reads items by id, not from an embedding, so no text can enter it; "
+                f"use an id-only sampler such as neg_sampler: {run.hnlm.base_sampler}"
+            )
+        if rule is None:
+            return
+        if rule.synthesizes and not self._space.exchangeable:
+            raise ValueError(f"{name} reads items by id, not from an embedding; {run.sampler} makes rows: use dns")
+        if rule.needs_user_rows and not has_user_rows:
+            raise ValueError(f"{run.sampler} needs scores that are inner products, those of {name} are not; use mixgcf")
+        if rule.weighs and not any(isinstance(module, BPRLoss) for module in self.modules()):  # type: ignore[attr-defined]
+            raise ValueError(f"{run.sampler} weighs negatives, which the loss of {name} cannot take; use dns_mn")
+
+    def _attach_text(self, config: Any, dataset: Any, run: RunOptions) -> None:
+        head, options = self.hnlm, run.hnlm
+        assert head is not None and options is not None
+        text = read_text(config, dataset, options, head.interactions, run.seed)
+        if options.init != "random" and self._space.items:
+            start_from_text(self._space.items, self._space.users, text, head.interactions, options.init_scale)
+        head.text_head = TextHead(options, text, self._row_width(), run.seed).to(config["device"])
+
+    def _row_width(self) -> int:
+        if isinstance(self._space, LookupSpace):
+            return sum(self._space.widths)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            return int(self._propagate(record=False)[0][1].shape[1])
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The base's forward; the main propagation of a training step is computed once and carries the synthetic rows."""
+        if self.__dict__.get("_space") is None or not self._space.is_table:
+            return super().forward(*args, **kwargs)  # type: ignore[misc]
+        main, step = self._space.main_args(), self.__dict__["_step_rows"]
+        if kwargs or len(args) != len(main) or any(ours is not theirs for ours, theirs in zip(main, args, strict=True)):
+            return super().forward(*args, **kwargs)  # type: ignore[misc]
+        tables = self.__dict__["_step_tables"]
+        self.__dict__["_step_tables"] = None
+        if tables is None:
+            tables, _ = self._propagate(record=False)
+        if step is None or step.rows is None:
+            return tables
+        step.consumed = True
+        return (tables[0], torch.cat([tables[1], step.rows]), *tables[2:])
+
+    def _propagate(self, record: bool) -> tuple[Any, list[Tensor]]:
+        """The base's main propagation, and the tables of its hops where asked for."""
+        nodes = self.n_users + self.n_items if record else 0  # type: ignore[attr-defined]
+        with Propagation(self.__dict__["_products"], nodes) as propagation:
+            tables = super().forward(*self._space.main_args())  # type: ignore[misc]
+        return tables, propagation.tables
+
+    def calculate_loss(self, interaction: Interaction) -> Any:
+        """The base's loss on this step's negatives, plus the alignment."""
+        head = self.hnlm
+        if head is None:
+            return super().calculate_loss(interaction)  # type: ignore[misc]
+        users, positives, given = self._pairs(interaction, head)
+        view = self._view(head)
+        negatives = Negatives(given.unsqueeze(1)) if given is not None else None
+        if negatives is None:
+            negatives = head.draw(users, positives, view)
+        negatives = head.with_text(negatives, users, positives, view)
+        batch, step = self._step(interaction, users, positives, negatives)
+        self.__dict__["_step_rows"] = step
+        self.__dict__["_step_weights"] = negatives.weights
+        try:
+            loss = super().calculate_loss(batch)  # type: ignore[misc]
+        finally:
+            self.__dict__["_step_rows"] = self.__dict__["_step_tables"] = self.__dict__["_step_weights"] = None
+        if not step.consumed:
+            raise RuntimeError(
+                f"{self.hnlm_base.__name__} did not look its negatives up where synthetic rows could be put; "
+                "use an id-only sampler such as dns with hnlm_alpha: 0 and report this model"
+            )
+        if negatives.weights is None:
+            head.statistics.observe(users, positives, step.ids, step.rows, view)
+        return self._with_alignment(loss, view, users, positives, head)
+
+    def _pairs(self, interaction: Interaction, head: HardNegativeHead) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Users, positives and, where RecBole's loader drew them, negatives of ``M`` rows."""
+        model: Any = self
+        users, items = interaction[model.USER_ID], interaction[model.ITEM_ID]
+        if head.sampler is None:
+            if self._pairwise:
+                return users, items, interaction[model.NEG_ITEM_ID]
+            pairs = int((interaction[self._label] > 0).sum())  # RecBole puts the positives first
+            times = users.numel() // pairs - 1
+            return users[pairs:], items[:pairs].repeat(times), items[pairs:]
+        times = head.run.negatives
+        return (users, items, None) if times == 1 else (users.repeat(times), items.repeat(times), None)
+
+    def _view(self, head: HardNegativeHead) -> Any:
+        """The embeddings of this moment; graph models propagate here, once for the whole step."""
+        if not self._space.is_table:
+            return LookupView(self, self._space, self.__dict__["_inner"])  # type: ignore[arg-type]
+        reads_rows = head.alpha > 0 or head.text_head is not None
+        if head.sampler is None and not reads_rows:
+            return None
+        with_hops = head.sampler is not None and head.sampler.synthesizes
+        tables, recorded = self._propagate(record=with_hops)
+        self.__dict__["_step_tables"] = tables
+        hops = hop_tables(recorded, tables[0], tables[1]) if with_hops else []
+        return TableView(tables[0], tables[1], hops)
+
+    def _step(
+        self, interaction: Interaction, users: Tensor, positives: Tensor, negatives: Negatives
+    ) -> tuple[Interaction, StepRows]:
+        """The batch as the base expects it, and what its negatives' lookups return."""
+        model: Any = self
+        ids = negatives.ids.T.reshape(-1)  # K blocks of B rows, as RecBole orders them
+        synthetic = negatives.rows is not None
+        if self._pairwise:
+            times = ids.numel() // len(interaction)
+            batch = interaction.repeat(times) if times > 1 else Interaction(dict(interaction.interaction))
+            shown = self._space.negative_ids(ids, synthetic).contiguous()
+            batch.update(Interaction({model.NEG_ITEM_ID: shown}))
+            return batch, StepRows(ids, negatives.rows, shown, offset=0)
+        pairs = len(interaction)
+        if self.hnlm is not None and self.hnlm.sampler is None:
+            pairs -= ids.numel()
+            batch, shown = interaction, interaction[model.ITEM_ID]
+        else:
+            batch = interaction.repeat(1 + ids.numel() // pairs)
+            shown = torch.cat([interaction[model.ITEM_ID], ids])
+            labels = torch.zeros(shown.numel(), device=ids.device)
+            labels[:pairs] = 1.0
+            batch.update(Interaction({model.ITEM_ID: shown, self._label: labels}))
+        return batch, StepRows(ids, negatives.rows, shown, offset=pairs)
+
+    def _with_alignment(self, loss: Any, view: Any, users: Tensor, positives: Tensor, head: HardNegativeHead) -> Any:
+        head.statistics.add("rank_loss", sum(loss) if isinstance(loss, tuple) else loss)
+        extra = head.text_head.alignment(view, users, positives) if head.text_head is not None else None
+        if extra is None:
+            return loss
+        head.statistics.add("alignment_loss", extra)
+        if isinstance(loss, tuple):  # NCL drops its last term while it warms up, so ours joins the first
+            return (loss[0] + extra, *loss[1:])
+        return loss + extra
+
+
+class _JointLossHook:
+    """Forward hook of a BPR loss: several negatives of one pair enter one logarithm, or carry weights."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        step: StepRows | None = self.model.__dict__.get("_step_rows")
+        if step is None:
+            return None
+        weights: Tensor | None = self.model.__dict__.get("_step_weights")
+        times = weights.shape[1] if weights is not None else self.model.hnlm.run.negatives
+        pos_scores, neg_scores = args
+        if times == 1 or pos_scores.dim() != 1 or pos_scores.numel() != step.ids.numel():
+            return None
+        blocks = neg_scores.view(times, -1).T  # (B, K)
+        return joint_ranking_loss(pos_scores.view(times, -1)[0], blocks, weights)
+
+
+def hnlm(model_class: type) -> type:
+    """A subclass of a RecBole general model that trains on hard negatives.
+
+    Name, ``type``, ``input_type`` and parameter names stay those of the base, so RecBole's config lookup, trainer choice and
+    checkpoints go on working; our parameters live under ``hnlm.``. Without ``neg_sampler`` in its configuration the class
+    behaves as the base does.
+
+    Args:
+        model_class: A model class, not an instance.
+
+    Returns:
+        The wrapped class; the same one for the same base.
+
+    Raises:
+        TypeError: If it is no class or already wrapped.
+        ValueError: If it trains without sampled negatives.
+    """
+    if not isinstance(model_class, type):
+        raise TypeError(f"hnlm() takes a model class, got {type(model_class).__name__}; pass the class, not an instance")
+    if issubclass(model_class, HardNegativeMixin):
+        raise TypeError(f"{model_class.__name__} is wrapped already; pass the plain model class")
+    refuse_unsupported(model_class, "hnlm")
+    if model_class not in _WRAPPED:
+        namespace = {"hnlm_base": model_class, "__module__": model_class.__module__, "__doc__": model_class.__doc__}
+        wrapped = type(model_class.__name__, (HardNegativeMixin, model_class), namespace)
+        _WRAPPED[model_class] = wrapped
+    return _WRAPPED[model_class]

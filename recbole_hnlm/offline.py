@@ -1,0 +1,82 @@
+"""The offline part of one run, end to end: split, teacher, text, artefacts. Joins RecBole's dataset to the file format."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recbole_hnlm.artefacts import ArtefactReader, hash_pairs
+from recbole_hnlm.llm import AtomicTable, BuildRequest, build_artefacts, read_atomic
+from recbole_hnlm.models.text import artefact_directory, training_pairs
+from recbole_hnlm.options import HNLMOptions
+from recbole_hnlm.run_options import RunOptions
+from recbole_hnlm.teacher import train_teacher
+
+logger = logging.getLogger(__name__)
+
+
+def cache_directory(run: RunOptions) -> Path:
+    """Where encoded texts and trained teachers are kept between builds."""
+    return Path(run.llm.cache_dir) if run.llm.cache_dir is not None else Path("hnlm_cache")
+
+
+def ensure_artefacts(config: Any, run: RunOptions, train_data: Any) -> Path | None:
+    """Build what the run reads and is not there yet; refuse what is there and does not fit.
+
+    Args:
+        config: RecBole's configuration of the run.
+        run: The run's options.
+        train_data: A loader over the training split.
+
+    Returns:
+        The artefacts' folder, or None where the run reads no text.
+
+    Raises:
+        ValueError: If artefacts are there but damaged or of another split, and ``hnlm_rebuild`` is off.
+    """
+    if run.hnlm is None or not run.hnlm.reads_text:
+        return None
+    directory = artefact_directory(config, run.hnlm)
+    name = str(config["dataset"])
+    if not run.hnlm.rebuild and (directory / f"{name}.hnlm.json").exists():
+        ArtefactReader.open(directory, name, pairs_hash=hash_pairs(*training_pairs(train_data._dataset)))
+        return directory
+    build(config, run, train_data, run.hnlm)
+    return directory
+
+
+def build(config: Any, run: RunOptions, train_data: Any, options: HNLMOptions) -> None:
+    """Make every artefact of a run: profiles, text vectors, each pair's hard negative, manifest."""
+    dataset = train_data._dataset
+    directory, name = artefact_directory(config, options), str(config["dataset"])
+    logger.info("building hard negatives of %s in %s", name, directory)
+    cache = cache_directory(run)
+    users, items = training_pairs(dataset)
+    teacher = train_teacher(config, train_data, run.llm, cache)
+    catalogue = np.asarray(dataset.field2id_token[dataset.iid_field], dtype=str)
+    source = Path(config["data_path"])
+    request = BuildRequest(
+        dataset=name,
+        output_dir=directory,
+        cache_dir=cache,
+        user_tokens=users,
+        item_tokens=items,
+        catalogue=catalogue[1:],
+        hard_negatives=catalogue[teacher.negatives],
+        item_table=_table(source / f"{name}.item"),
+        user_table=_table(source / f"{name}.user"),
+        fallback_vectors=teacher.item_vectors[1:],
+        teacher=teacher.description,
+        options=run.llm,
+        device=str(config["device"]),
+        show_progress=bool(config["show_progress"]),
+    )
+    build_artefacts(request)
+
+
+def _table(path: Path) -> AtomicTable | None:
+    """An atomic file of the dataset, or None where the dataset has none."""
+    return read_atomic(path) if path.is_file() else None

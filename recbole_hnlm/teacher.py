@@ -1,0 +1,190 @@
+"""The teacher: a MixGCF-trained model whose rule names each training pair's hard negatives (METHODS section 3)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.utils import get_model, get_trainer, init_seed
+from torch import Tensor
+from tqdm import tqdm
+
+from recbole_hnlm.config import HNLMConfig
+from recbole_hnlm.loader import training_loader
+from recbole_hnlm.models import hnlm
+from recbole_hnlm.options import LLMOptions
+from recbole_hnlm.samplers import TrainingInteractions
+from recbole_hnlm.samplers.candidates import UniformCandidates
+
+logger = logging.getLogger(__name__)
+
+_DRAW_PAIRS = 8192  # pairs whose candidates are scored at a time
+
+
+@dataclass(frozen=True)
+class TeacherResult:
+    """What the offline part takes from the teacher.
+
+    Attributes:
+        negatives: Internal ids of each pair's hard negatives, best first, shape ``(E, K)``.
+        item_vectors: The teacher's item rows, shape ``(n_items, D)``, for datasets without text.
+        description: What made them, for the manifest.
+    """
+
+    negatives: np.ndarray
+    item_vectors: np.ndarray
+    description: dict[str, Any]
+
+
+def hard_negatives(
+    user_rows: Tensor, item_rows: Tensor, pairs: TrainingInteractions, users: Tensor, items: Tensor, options: LLMOptions
+) -> Tensor:
+    """For each pair the items that MixGCF's rule picks most often over seeded draws, best first.
+
+    Ties go to the higher score. One draw takes ``teacher_candidates`` unseen items and keeps the one with the highest inner
+    product with the user; mixing with the positive by a share common to all candidates does not change which one that is.
+
+    Args:
+        user_rows: Final user table of the teacher.
+        item_rows: Final item table.
+        pairs: Training pairs.
+        users: User ids of the pairs wanted, shape ``(E,)``.
+        items: Item ids of the pairs wanted, shape ``(E,)``.
+        options: Draws, candidates, negatives kept and seed.
+
+    Returns:
+        Item ids, shape ``(E, K)``; where fewer than ``K`` different items were picked, the best is repeated.
+    """
+    generator = torch.Generator(device=user_rows.device).manual_seed(options.seed)
+    drawer = UniformCandidates(pairs, generator)
+    kept = torch.empty(users.numel(), options.negatives_per_pair, dtype=torch.long)
+    for start in range(0, users.numel(), _DRAW_PAIRS):
+        block = users[start : start + _DRAW_PAIRS]
+        winners = torch.empty(block.numel(), options.teacher_draws, dtype=torch.long, device=block.device)
+        scores = torch.empty(winners.shape, device=block.device)
+        for draw in range(options.teacher_draws):
+            candidates = drawer.draw(block, options.teacher_candidates)
+            rows = item_rows.index_select(0, candidates.reshape(-1)).view(*candidates.shape, -1)
+            cand_scores = torch.bmm(rows, user_rows[block].unsqueeze(2)).squeeze(2)
+            best = cand_scores.max(dim=1)
+            scores[:, draw] = best.values
+            winners[:, draw] = candidates.gather(1, best.indices.unsqueeze(1)).squeeze(1)
+        kept[start : start + block.numel()] = _most_picked(winners, scores, options.negatives_per_pair).cpu()
+    return kept
+
+
+def _most_picked(winners: Tensor, scores: Tensor, count: int) -> Tensor:
+    """The ``count`` most frequent winners per row, ties by score, shape ``(B, count)``."""
+    times = (winners.unsqueeze(2) == winners.unsqueeze(1)).sum(dim=2)  # (B, R): how often each draw's winner won
+    rank = times.double() + torch.sigmoid(scores.double())  # the sigmoid lies below 1 and only breaks ties
+    order = rank.argsort(dim=1, descending=True, stable=True)
+    winners = winners.gather(1, order)
+    first = torch.ones_like(winners, dtype=torch.bool)
+    for column in range(1, winners.shape[1]):
+        first[:, column] = (winners[:, :column] != winners[:, column : column + 1]).all(dim=1)
+    place = first.int().argsort(dim=1, descending=True, stable=True)[:, :count]
+    chosen = winners.gather(1, place)
+    return torch.where(first.gather(1, place), chosen, chosen[:, :1])
+
+
+def train_teacher(config: Any, train_data: Any, options: LLMOptions, cache: Path) -> TeacherResult:
+    """Train the teacher on the training split, or read it back where the same one was trained before.
+
+    Args:
+        config: The run's configuration; the teacher shares its dataset, device and seed.
+        train_data: A loader over the training split, whose dataset is used.
+        options: The offline part's options.
+        cache: Folder for the trained tables.
+
+    Returns:
+        Hard negatives of every training pair in the split's order.
+    """
+    dataset = train_data._dataset
+    users, items = dataset.inter_feat[dataset.uid_field], dataset.inter_feat[dataset.iid_field]
+    description = {
+        "model": options.teacher_model, "epochs": options.teacher_epochs, "candidates": options.teacher_candidates,
+        "draws": options.teacher_draws, "seed": options.seed, "sampler": "mixgcf",
+    }  # fmt: skip
+    tables = _cached_tables(cache, description, users, items)
+    if tables is None:
+        tables = _fit(config, train_data, options)
+        _store_tables(cache, description, users, items, tables)
+    device = torch.device(config["device"])
+    user_rows, item_rows = (torch.from_numpy(table).to(device) for table in tables)
+    pairs = TrainingInteractions(users.to(device), items.to(device), dataset.user_num, dataset.item_num)
+    negatives = hard_negatives(user_rows, item_rows, pairs, users.to(device), items.to(device), options)
+    return TeacherResult(negatives.numpy(), tables[1], description)
+
+
+def _fit(config: Any, train_data: Any, options: LLMOptions) -> tuple[np.ndarray, np.ndarray]:
+    """Train, and return the final user and item tables."""
+    values = {
+        "epochs": options.teacher_epochs, "neg_sampler": "mixgcf", "neg_sampler_candidates": options.teacher_candidates,
+        "seed": options.seed, "data_path": str(Path(config["data_path"]).parent), "embedding_size": 64,
+        "learning_rate": 0.001, "train_batch_size": config["train_batch_size"], "checkpoint_dir": config["checkpoint_dir"],
+        "use_gpu": config["use_gpu"], "gpu_id": config["gpu_id"], "show_progress": False,
+    }  # fmt: skip
+    teacher_config = _WithoutCommandLine(options.teacher_model, str(config["dataset"]), config_dict=values)
+    init_seed(options.seed, True)
+    dataset = train_data._dataset
+    model_class = hnlm(get_model(options.teacher_model))
+    model: Any = model_class(teacher_config, dataset).to(teacher_config["device"])
+    loader = training_loader(teacher_config, train_data, teacher_config.run)
+    trainer = get_trainer(teacher_config["MODEL_TYPE"], teacher_config["model"])(teacher_config, model)
+    epochs = range(options.teacher_epochs)
+    for epoch in tqdm(epochs, desc=f"Teacher {options.teacher_model}", disable=not config["show_progress"]):
+        loss = trainer._train_epoch(loader, epoch)
+    logger.info("teacher %s trained for %d epochs, last loss %.4f", options.teacher_model, options.teacher_epochs, loss)
+    model.eval()
+    with torch.no_grad():
+        view = model._view(model.hnlm)
+        if not view.has_user_rows:
+            raise ValueError(
+                f"llm_teacher_model={options.teacher_model} does not score by inner product; use LightGCN or BPR"
+            )
+        user_ids = torch.arange(model.n_users, device=teacher_config["device"])
+        item_ids = torch.arange(model.n_items, device=teacher_config["device"])
+        tables = view.user_rows(user_ids).cpu().numpy(), view.item_rows(item_ids).cpu().numpy()
+        model.__dict__["_step_tables"] = None
+    return tables
+
+
+class _WithoutCommandLine(HNLMConfig):
+    """A configuration that is no business of the command line's."""
+
+    def _load_cmd_line(self) -> dict[str, Any]:
+        return {}
+
+
+def _fingerprint(description: dict[str, Any], users: Tensor, items: Tensor) -> str:
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    digest.update(users.numpy().tobytes())
+    digest.update(items.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _cached_tables(
+    cache: Path, description: dict[str, Any], users: Tensor, items: Tensor
+) -> tuple[np.ndarray, np.ndarray] | None:
+    path = cache / f"teacher-{_fingerprint(description, users, items)[:16]}.npz"
+    if not path.is_file():
+        return None
+    logger.info("teacher read from %s", path)
+    with np.load(path) as stored:
+        return stored["users"], stored["items"]
+
+
+def _store_tables(
+    cache: Path, description: dict[str, Any], users: Tensor, items: Tensor, tables: tuple[np.ndarray, np.ndarray]
+) -> None:
+    cache.mkdir(parents=True, exist_ok=True)
+    path = cache / f"teacher-{_fingerprint(description, users, items)[:16]}.npz"
+    temporary = path.with_suffix(".tmp.npz")
+    np.savez(temporary, users=tables[0], items=tables[1])
+    temporary.replace(path)

@@ -1,0 +1,55 @@
+"""RecBole's trainers with our scalars in their TensorBoard and their time and memory kept."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from typing import Any
+
+_WATCHING: dict[type, type] = {}
+
+
+class _WatchingMixin:
+    """Writes the epoch means of the model's negatives and keeps the seconds of every epoch."""
+
+    def __init__(self, config: Any, model: Any) -> None:
+        super().__init__(config, model)  # type: ignore[call-arg]
+        self.epoch_seconds: list[float] = []
+        self.best_epoch: int | None = None
+        self.negative_statistics: list[dict[str, float]] = []
+
+    def _train_epoch(self, *args: Any, **kwargs: Any) -> Any:
+        started = time.perf_counter()
+        result = super()._train_epoch(*args, **kwargs)  # type: ignore[misc]
+        self.epoch_seconds.append(time.perf_counter() - started)
+        return result
+
+    def _add_train_loss_to_tensorboard(self, epoch_idx: int, losses: Any, tag: str = "Loss/Train") -> None:
+        super()._add_train_loss_to_tensorboard(epoch_idx, losses, tag)  # type: ignore[misc]
+        head = getattr(self.model, "hnlm", None)  # type: ignore[attr-defined]
+        if head is None:
+            return
+        means = head.statistics.epoch_means()
+        self.negative_statistics.append(means)
+        for name, value in means.items():
+            self.tensorboard.add_scalar(f"HNLM/{name}", value, epoch_idx)  # type: ignore[attr-defined]
+
+    def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
+        self.best_epoch = epoch
+        super()._save_checkpoint(epoch, verbose=verbose, **kwargs)  # type: ignore[misc]
+
+
+def watching(trainer_class: type) -> type:
+    """A subclass of a RecBole trainer that also tells of the negatives; the same one for the same trainer."""
+    if issubclass(trainer_class, _WatchingMixin):
+        return trainer_class
+    if trainer_class not in _WATCHING:
+        _WATCHING[trainer_class] = type(trainer_class.__name__, (_WatchingMixin, trainer_class), {})
+    return _WATCHING[trainer_class]
+
+
+def peak_memory_mib() -> float:
+    """The process's peak resident memory in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,167 @@
+"""Vectors of pairs by internal id."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recbole_hnlm.artefacts import (
+    ArtefactContents,
+    ArtefactError,
+    ArtefactReader,
+    BoundArtefact,
+    Provenance,
+    describe,
+    hash_pairs,
+    read_manifest,
+    write_artefact,
+)
+
+USERS = ["[PAD]", "u2", "u1", "u10", "cold"]
+ITEMS = ["[PAD]", "i3", "i2", "unseen", "i1", "i0"]
+
+
+@pytest.fixture
+def bound(built: Path) -> BoundArtefact:
+    return ArtefactReader.open(built, "toy").bind(USERS, ITEMS)
+
+
+def test_rows_of_every_pair(bound: BoundArtefact) -> None:
+    known = {("u1", "i2"): [0, 1], ("u1", "i0"): [2, -1], ("u2", "i1"): [1, -1]}
+    pairs = list(itertools.product(range(len(USERS)), range(len(ITEMS))))
+    users, items = (np.array(ids) for ids in zip(*pairs, strict=True))
+    rows = bound.pair_rows(users, items)
+    assert rows.dtype == np.int64
+    expected = [known.get((USERS[user], ITEMS[item]), [-1, -1]) for user, item in pairs]
+    assert rows.tolist() == expected
+    assert bound.coverage(users, items) == pytest.approx(3 / len(pairs))
+    assert bound.coverage(users[:0], items[:0]) == 0.0
+
+
+def test_vectors_are_those_written(bound: BoundArtefact, contents: ArtefactContents) -> None:
+    rows = np.array([2, 0, 2])
+    read = bound.read(rows)
+    assert read.dtype == np.float16
+    np.testing.assert_array_equal(read, contents.neg_vectors[rows].astype(np.float16))
+    read[:] = 7  # a copy: the files stay as they are
+    np.testing.assert_array_equal(bound.read(rows), contents.neg_vectors[rows].astype(np.float16))
+
+
+@pytest.mark.parametrize("row", [-1, 3])
+def test_a_row_that_is_not_there_is_refused(bound: BoundArtefact, row: int) -> None:
+    with pytest.raises(IndexError, match="without a vector"):
+        bound.read(np.array([0, row]))
+
+
+def test_item_text_by_internal_id(bound: BoundArtefact, contents: ArtefactContents) -> None:
+    vectors, mask = bound.item_text()
+    assert vectors.dtype == np.float32
+    assert mask.tolist() == [False, True, False, False, True, True]
+    half = contents.item_vectors.astype(np.float16).astype(np.float32)
+    np.testing.assert_array_equal(vectors[[1, 4, 5]], half[[3, 1, 0]])
+    assert not vectors[~mask].any()
+
+
+def test_padding_is_never_a_token(built: Path) -> None:
+    bound = ArtefactReader.open(built, "toy").bind(["u1", *USERS[1:]], ITEMS)
+    assert bound.pair_rows(np.array([0]), np.array([2])).tolist() == [[-1, -1]]
+
+
+@pytest.mark.parametrize(
+    ("users", "items", "message"),
+    [(USERS, ITEMS[:-1], "item 'i0'"), ([*USERS[:3], "cold"], ITEMS, "user 'u10'")],
+)
+def test_a_token_the_dataset_lacks_is_refused(
+    built: Path, users: list[str], items: list[str], message: str
+) -> None:
+    with pytest.raises(ArtefactError, match=message) as error:
+        ArtefactReader.open(built, "toy").bind(users, items)
+    assert "recbole-hnlm build --dataset=toy --hnlm_rebuild=True" in str(error.value)
+
+
+def test_many_pairs_against_a_dictionary(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    n_users, n_items, n_pairs = 300, 200, 20_000
+    keys = rng.choice(n_users * n_items, n_pairs, replace=False)
+    users, items = np.divmod(keys, n_items)
+    rows = rng.integers(-1, 50, (n_pairs, 1))
+    user_tokens = sorted(f"u{place}" for place in range(n_users))
+    item_tokens = sorted(f"i{place}" for place in range(n_items))
+    contents = ArtefactContents(
+        user_tokens=user_tokens,
+        item_tokens=item_tokens,
+        pair_users=users,
+        pair_items=items,
+        neg_rows=rows,
+        neg_ids=[f"n{row}" for row in range(50)],
+        neg_vectors=rng.standard_normal((50, 8)),
+        item_vectors=np.zeros((n_items, 8)),
+        item_profiles=[""] * n_items,
+        user_profiles=[""] * n_users,
+        pairs=n_pairs,
+        pairs_hash="0",
+    )
+    manifest = write_artefact(tmp_path, "big", contents, Provenance(encoder="x"))
+    assert manifest.covered_pairs == (rows >= 0).sum()
+    known = {
+        (user_tokens[user], item_tokens[item]): row
+        for user, item, row in zip(users.tolist(), items.tolist(), rows[:, 0].tolist(), strict=True)
+    }
+    internal_users = ["[PAD]", *rng.permutation(user_tokens).tolist()]
+    internal_items = ["[PAD]", *rng.permutation(item_tokens).tolist()]
+    bound = ArtefactReader.open(tmp_path, "big").bind(internal_users, internal_items)
+    asked = rng.integers(0, n_users + 1, 5000), rng.integers(0, n_items + 1, 5000)
+    expected = [
+        known.get((internal_users[user], internal_items[item]), -1) for user, item in zip(*asked, strict=True)
+    ]
+    assert bound.pair_rows(*asked)[:, 0].tolist() == expected
+
+
+def test_no_pair_has_a_vector(tmp_path: Path, contents: ArtefactContents) -> None:
+    import dataclasses
+
+    empty = dataclasses.replace(
+        contents, neg_rows=np.full((4, 1), -1), neg_ids=[], neg_vectors=np.zeros((0, 3), np.float32)
+    )
+    assert write_artefact(tmp_path, "toy", empty, Provenance(encoder="x")).coverage == 0
+    bound = ArtefactReader.open(tmp_path, "toy").bind(USERS, ITEMS)
+    assert bound.pair_rows(np.array([1, 2]), np.array([1, 2])).tolist() == [[-1], [-1]]
+    assert bound.coverage(np.array([1]), np.array([1])) == 0.0
+    assert bound.read(np.zeros(0, dtype=np.int64)).shape == (0, 3)
+    assert "no pair has a vector" in describe(tmp_path, "toy")
+
+
+def test_manifest_says_what_is_there(built: Path) -> None:
+    manifest = read_manifest(built, "toy")
+    assert (manifest.pairs, manifest.covered_pairs, manifest.coverage) == (4, 3, 0.75)
+    assert (manifest.rows, manifest.width, manifest.negatives_per_pair) == (3, 3, 2)
+    assert (manifest.users, manifest.items, manifest.items_with_text) == (3, 4, 3)
+    assert manifest.provenance.teacher == {"model": "BPR"}
+    assert manifest.pairs_hash == hash_pairs(["u1", "u1", "u2", "u10"], ["i2", "i0", "i1", "i3"])
+    assert set(manifest.files) == {path.name for path in built.iterdir()} - {"toy.hnlm.json"}
+
+
+def test_atomic_text_of_the_artefact(built: Path) -> None:
+    assert (built / "toy.hnlm").read_text() == (
+        "user_id:token\titem_id:token\tneg_id:token_seq\nu1\ti0\ti3\nu1\ti2\ti0 i1\nu2\ti1\ti1\n"
+    )
+    assert (built / "toy.item_profile").read_text().split("\n")[1:] == [
+        "i0\tZero",
+        "i1\tOne and more",
+        "i2\t",
+        'i3\tThree "quoted" 3" wide',
+        "",
+    ]
+    assert (built / "toy.hnlm_emb").read_text().split("\n")[2] == "i1\t0.0 0.5 -0.25"
+    assert "i2" not in (built / "toy.item_text").read_text()
+
+
+def test_describe_shows_numbers_and_sample_texts(built: Path) -> None:
+    text = describe(built, "toy", samples=3)
+    for part in ("coverage 75.0%", "test", "BPR", "toy.hnlm_emb.npy", "positive i2: (no text)"):
+        assert part in text
+    assert 'negative i3: Three "quoted" 3" wide' in text
+    assert "user u1: first" in text

@@ -1,0 +1,75 @@
+"""Which fields are text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from recbole_hnlm.llm import AtomicTable, read_atomic, select_text_fields
+from recbole_hnlm.llm.fields import is_text_like, order_fields
+
+N = 200
+
+
+def test_ml_100k(ml_100k: Path) -> None:
+    items = read_atomic(ml_100k.with_suffix(".item"))
+    assert select_text_fields(items) == ("movie_title", "class", "release_year")
+    users = read_atomic(ml_100k.with_suffix(".user"))
+    assert select_text_fields(users) == ("age", "gender", "occupation")
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "expected"),
+    [
+        ("business_id", [f"xQ{place}-aZ" for place in range(N)], False),
+        ("sku", [f"B00{place:04d}X" for place in range(N)], False),
+        ("zip_code", [str(10_000 + place) for place in range(N)], False),
+        ("zip_code", [str(10_000 + place % 9) for place in range(N)], False),
+        ("postal_code", [f"V6B {place % 9}A1" for place in range(N)], False),
+        ("image", [f"https://a.b/{place % 9}" for place in range(N)], False),
+        ("poster", [f"pictures/{place}.jpg" for place in range(N)], False),
+        ("views", [str(place * 7) for place in range(N)], False),
+        ("category_id", [str(place % 9) for place in range(N)], False),
+        ("constant", ["same"] * N, False),
+        ("year", [str(1900 + place % 100) for place in range(N)], True),
+        ("year", ["1999.0", "2004.0", "2010.0", "2011.0"], True),
+        ("gender", ["M", "F"] * N, True),
+        ("age", [str(18 + place % 40) for place in range(N)], True),
+        ("brand", [f"Brand{'abcdefghij'[place % 10]}" for place in range(N)], True),
+        ("brand", ["Canon", "Bic", "Avery"], True),
+        ("headline", [f"Wide binder of {place} sheets" for place in range(N)], True),
+        ("product_id", [f"Wide binder number {place}" for place in range(N)], True),
+    ],
+)
+def test_token_fields_by_content(field: str, values: list[str], expected: bool) -> None:
+    assert is_text_like(field, values) is expected
+
+
+def test_sequences_always_numbers_never(table: Callable[..., AtomicTable]) -> None:
+    items = table(
+        {
+            "item_id:token": ["one word", "two words"],
+            "description:token_seq": ["x1", ""],
+            "price:float": ["1", "2"],
+            "vector:float_seq": ["1 2", "3 4"],
+            "empty:token_seq": ["", ""],
+            "title:token_seq": ["a", "b"],
+        }
+    )
+    assert select_text_fields(items) == ("title", "description")
+
+
+def test_explicit_fields_keep_their_order_and_type(table: Callable[..., AtomicTable]) -> None:
+    items = table({"item_id:token": ["1"], "title:token_seq": ["a"], "price:float": ["2"]})
+    assert select_text_fields(items, ["price", "title"]) == ("price", "title")
+    assert select_text_fields(items, []) == ()
+    with pytest.raises(ValueError, match="did you mean 'title'") as error:
+        select_text_fields(items, ["titel"])
+    assert "'titel'" in str(error.value)
+
+
+def test_order_is_titles_first_descriptions_last() -> None:
+    given = ["description", "year", "city", "genres", "brand_name", "item_name"]
+    assert order_fields(given) == ("item_name", "brand_name", "genres", "city", "year", "description")
