@@ -92,7 +92,8 @@ class HNLMConfig(Config):
         self.__dict__["_recbole_keys"] = {
             *self.internal_config_dict,
             *(key for keys in self.parameters.values() for key in keys),
-            "model", "dataset", "config_files", "nproc", "world_size", "ip", "port", "group_offset", "local_rank", "offset",
+            "model", "dataset", "config_files", "nproc", "world_size", "ip", "port", "group_offset", "local_rank",
+            "offset",
         }  # fmt: skip
         values = self.external_config_dict
         names = ["hnlm"]

@@ -1,4 +1,5 @@
-"""The offline part of one run, end to end: split, teacher, text, artefacts. Joins RecBole's dataset to the file format."""
+"""The offline part of one run, end to end: split, teacher, text, artefacts. Joins RecBole's dataset to the file
+format."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ class HNLMOptions:
     PREFIX: ClassVar[str] = "hnlm_"
 
     preset: Literal["anchored", "frozen", "paper"] = "anchored"
-    """Who trains the projector: ``anchored`` = only the alignment of positives with their own text, ``frozen`` = nobody,
-    ``paper`` = ranking loss and Eq. 9 of HNLMRec. METHODS section 3 tells why ``paper`` drifts."""
+    """Who trains the projector: ``anchored`` = only the alignment of positives with their own text, ``frozen`` =
+    nobody, ``paper`` = ranking loss and Eq. 9 of HNLMRec. METHODS section 3 tells why ``paper`` drifts."""
     base_sampler: str = "dns"
     """Rule that picks the catalogue negative ``e_j`` under ``neg_sampler: hnlm``."""
     alpha: float = 0.0
@@ -47,8 +47,9 @@ class HNLMOptions:
     aligned_pairs: int = 512
     """Pairs of a batch that the alignment reads; 0 means all of them. 512 of 2048 lost nothing in a prototype."""
     scale_free: bool = True
-    """Whether the alignment's pull on an embedding is proportional to its norm, as the ranking loss's is. Off, a cosine's
-    gradient grows as the embedding shrinks, and a good weight at one learning rate ruins the model at another."""
+    """Whether the alignment's pull on an embedding is proportional to its norm, as the ranking loss's is. Off, a
+    cosine's gradient grows as the embedding shrinks, and a good weight at one learning rate ruins the model at
+    another."""
     projector_width: int = 256
     """Hidden width of the projector MLP."""
     match_norm: bool | None = None
@@ -56,8 +57,9 @@ class HNLMOptions:
     detach: bool | None = None
     """Whether the ranking loss sees the projected negative as a constant; ``None`` = only in ``anchored``."""
     init: Literal["auto", "text", "random"] = "auto"
-    """Start of the item embeddings: leading principal components of the text vectors (users: mean of their items), or the
-    model's own start. ``auto`` takes text where the dataset has it and the model is an embedding lookup of its own."""
+    """Start of the item embeddings: leading principal components of the text vectors (users: mean of their items), or
+    the model's own start. ``auto`` takes text where the dataset has it and the model is an embedding lookup of its
+    own."""
     init_scale: float = 0.1
     """Standard deviation of the entries of a text start, above 0."""
     min_coverage: float = 0.5
@@ -65,7 +67,8 @@ class HNLMOptions:
     control: Literal["none", "permuted", "gaussian"] = "none"
     """Honesty control: text vectors permuted over items, or replaced by Gaussian noise of the same shape."""
     artefact_dir: str | None = None
-    """Where the artefacts live; ``None`` = beside the dataset if that is writable, else ``hnlm_artefacts/<dataset>``."""
+    """Where the artefacts live; ``None`` = beside the dataset if that is writable, else
+    ``hnlm_artefacts/<dataset>``."""
     rebuild: bool = False
     """Whether artefacts are made anew even where fitting ones are found."""
     log_false_negatives: bool = False
@@ -209,7 +212,9 @@ def _coerce(key: str, value: Any, hint: Any) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
-        raise TypeError(f"{key}={value!r} should be {hint.__name__}, got {type(value).__name__}; check the YAML's quoting")
+        raise TypeError(
+            f"{key}={value!r} should be {hint.__name__}, got {type(value).__name__}; check the YAML's quoting"
+        )
     return value
 
 

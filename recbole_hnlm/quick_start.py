@@ -43,8 +43,8 @@ def run_recbole_hnlm(
         queue: Queue that takes the result in a multi-process run.
 
     Returns:
-        RecBole's result dictionary, plus under ``"hnlm"`` the options, seconds per stage, epochs, negatives' statistics and
-        peak memory of this run.
+        RecBole's result dictionary, plus under ``"hnlm"`` the options, seconds per stage, epochs, negatives'
+        statistics and peak memory of this run.
 
     Raises:
         ValueError: On options, data or artefacts that cannot work; before training.
@@ -99,9 +99,7 @@ def train(config: HNLMConfig, loaders: tuple[Any, Any, Any], saved: bool = True)
     if run is not None and run.hnlm is not None and run.hnlm.log_false_negatives:
         model.hnlm.statistics.watch_held_out(held_out_pairs(valid_data, test_data, torch.device(config["device"])))
     started = time.perf_counter()
-    best_score, best_result = trainer.fit(
-        train_data, valid_data, saved=saved, show_progress=config["show_progress"]
-    )
+    best_score, best_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=config["show_progress"])
     fit_seconds = time.perf_counter() - started
     test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=config["show_progress"])
     logger.info("best valid: %s", best_result)

@@ -1,4 +1,5 @@
-"""What one run does: which sampler with which options, and whether text takes part. Parsed from the flat configuration."""
+"""What one run does: which sampler with which options, and whether text takes part. Parsed from the flat
+configuration."""
 
 from __future__ import annotations
 

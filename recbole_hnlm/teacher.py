@@ -47,8 +47,9 @@ def hard_negatives(
 ) -> Tensor:
     """For each pair the items that MixGCF's rule picks most often over seeded draws, best first.
 
-    Ties go to the higher score. One draw takes ``teacher_candidates`` unseen items and keeps the one with the highest inner
-    product with the user; mixing with the positive by a share common to all candidates does not change which one that is.
+    Ties go to the higher score. One draw takes ``teacher_candidates`` unseen items and keeps the one with the highest
+    inner product with the user; mixing with the positive by a share common to all candidates does not change which one
+    that is.
 
     Args:
         user_rows: Final user table of the teacher.
@@ -127,8 +128,8 @@ def _fit(config: Any, train_data: Any, options: LLMOptions) -> tuple[np.ndarray,
     values = {
         "epochs": options.teacher_epochs, "neg_sampler": "mixgcf", "neg_sampler_candidates": options.teacher_candidates,
         "seed": options.seed, "data_path": str(Path(config["data_path"]).parent), "embedding_size": 64,
-        "learning_rate": 0.001, "train_batch_size": config["train_batch_size"], "checkpoint_dir": config["checkpoint_dir"],
-        "use_gpu": config["use_gpu"], "gpu_id": config["gpu_id"], "show_progress": False,
+        "learning_rate": 0.001, "train_batch_size": config["train_batch_size"], "checkpoint_dir":
+        config["checkpoint_dir"], "use_gpu": config["use_gpu"], "gpu_id": config["gpu_id"], "show_progress": False,
     }  # fmt: skip
     teacher_config = _WithoutCommandLine(options.teacher_model, str(config["dataset"]), config_dict=values)
     init_seed(options.seed, True)

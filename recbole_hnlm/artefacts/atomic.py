@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -11,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 FIELD_TYPES = ("token", "token_seq", "float", "float_seq")
-_FORBIDDEN = ("\t", "\n", "\r")
+_FORBIDDEN = re.compile(r"[\t\n\r]")
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def check_tokens(tokens: Iterable[str], what: str) -> None:
         ValueError: If a token is empty or contains a tab or a line break.
     """
     for token in tokens:
-        if not token or any(mark in token for mark in _FORBIDDEN):
+        if not token or _FORBIDDEN.search(token):
             raise ValueError(
                 f"{what} {token!r}: expected a token without tab or line break; rename it in the dataset's files"
             )

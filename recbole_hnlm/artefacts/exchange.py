@@ -94,11 +94,18 @@ def import_text(
     pairs_hash = pairs_hash or (old.pairs_hash if old else None)
     if pairs_hash is None:
         raise ArtefactError(f"{paths.manifest} does not exist; pass pairs_hash to import_text")
+    pairs = old.pairs if pairs is None and old else pairs
+    contents = _read_contents(paths, pairs_hash, pairs, old.negatives_per_pair if old else 1)
+    provenance = provenance or (old.provenance if old else Provenance(encoder="imported"))
+    return write_artefact(directory, name, contents, provenance, text_rows_limit=_ALL_ROWS)
+
+
+def _read_contents(paths: ArtefactPaths, pairs_hash: str, pairs: int | None, least_per_pair: int) -> ArtefactContents:
     neg_ids, neg_vectors = _read_vectors(paths, "hnlm_emb")
     item_ids, item_rows = _read_vectors(paths, "item_text")
     if item_ids and neg_ids and item_rows.shape[1] != neg_vectors.shape[1]:
         found = f"has width {item_rows.shape[1]}, hnlm_emb has {neg_vectors.shape[1]}"
-        raise unusable(paths.path("item_text"), found, name)
+        raise unusable(paths.path("item_text"), found, paths.name)
     width = neg_vectors.shape[1] if neg_ids else item_rows.shape[1]
     users, items, negs = _read_pairs(paths, set(neg_ids))
     item_profiles = _read_profiles(paths, "item_profile")
@@ -108,13 +115,12 @@ def import_text(
     item_vectors = np.zeros((len(all_items), width), dtype=np.float16)
     if item_ids:
         item_vectors[ranks_in(item_ids, all_items)] = item_rows
-    per_pair = old.negatives_per_pair if old else 1
-    per_pair = max([per_pair, *(len(row) for row in negs)])
+    per_pair = max([least_per_pair, *(len(row) for row in negs)])
     neg_rows = np.full((len(users), per_pair), -1, dtype=np.int64)
     row_of = {neg_id: row for row, neg_id in enumerate(neg_ids)}
     for place, ids in enumerate(negs):
         neg_rows[place, : len(ids)] = [row_of[neg_id] for neg_id in ids]
-    contents = ArtefactContents(
+    return ArtefactContents(
         user_tokens=all_users,
         item_tokens=all_items,
         pair_users=ranks_in(users, all_users),
@@ -125,11 +131,9 @@ def import_text(
         item_vectors=item_vectors,
         item_profiles=[item_profiles.get(item, "") for item in all_items],
         user_profiles=[user_profiles.get(user, "") for user in all_users],
-        pairs=pairs or (old.pairs if old else len(users)),
+        pairs=len(users) if pairs is None else pairs,
         pairs_hash=pairs_hash,
     )
-    provenance = provenance or (old.provenance if old else Provenance(encoder="imported"))
-    return write_artefact(directory, name, contents, provenance, text_rows_limit=_ALL_ROWS)
 
 
 def _read_vectors(paths: ArtefactPaths, suffix: str) -> tuple[list[str], NDArray[np.float16]]:

@@ -5,7 +5,6 @@ Legend: B pairs of a batch, K vectors per pair, S width of the vectors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from recbole_hnlm.artefacts.checks import check_artefact, open_npy, read_tokens
 from recbole_hnlm.artefacts.errors import unusable
 from recbole_hnlm.artefacts.manifest import ArtefactPaths, Manifest, read_manifest
-from recbole_hnlm.artefacts.pairs import ranks_in
+from recbole_hnlm.artefacts.pairs import Tokens, ranks_in
 
 _NO_USER = -(1 << 62)
 _NO_ITEM = -(1 << 61)
@@ -49,7 +48,7 @@ class ArtefactReader:
         check_artefact(paths, manifest, pairs_hash)
         return cls(paths, manifest)
 
-    def bind(self, user_tokens: Sequence[str], item_tokens: Sequence[str]) -> BoundArtefact:
+    def bind(self, user_tokens: Tokens, item_tokens: Tokens) -> BoundArtefact:
         """Look the artefact's tokens up among a dataset's internal ids.
 
         Args:
@@ -75,8 +74,8 @@ class ArtefactReader:
             item_ranks,
         )
 
-    def _ranks(self, tokens: Sequence[str], known: list[str], kind: str) -> NDArray[np.int64]:
-        ranks = ranks_in(list(tokens), known)
+    def _ranks(self, tokens: Tokens, known: list[str], kind: str) -> NDArray[np.int64]:
+        ranks = ranks_in(tokens, known)
         ranks[:1] = -1
         found = np.zeros(len(known), dtype=bool)
         found[ranks[ranks >= 0]] = True

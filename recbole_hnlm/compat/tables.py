@@ -96,7 +96,10 @@ def sequence_lengths(module: Any) -> bool:
     """
     import pandas as pd
 
-    if isinstance(pd.Series([[0], [0, 0]]).agg(len), pd.Series):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # pandas 2.1 and later announce the change
+        lengths = pd.Series([[0], [0, 0]]).agg(len)
+    if isinstance(lengths, pd.Series):
         return False
 
     def len_of_each(sized: Any) -> Any:

@@ -95,26 +95,11 @@ def build_artefacts(request: BuildRequest, encoder: TextEncoder | None = None) -
     users = _user_texts(request, pairs, item_fields, user_fields)
     found = _item_vectors(request, pairs, texts, encoder)
     contents = _contents(pairs, found.vectors, texts, users)
-    provenance = Provenance(
-        encoder=found.encoder,
-        encoder_revision=found.revision,
-        pooling=found.pooling,
-        template=TEMPLATE_VERSION,
-        item_fields=item_fields,
-        user_fields=user_fields,
-        teacher=dict(request.teacher),
-        settings={
-            "profile_words": options.profile_words,
-            "user_history": options.user_history,
-            "user_history_order": options.user_history_order,
-            "seed": options.seed,
-        },
-    )
     manifest = write_artefact(
         request.output_dir,
         request.dataset,
         contents,
-        provenance,
+        _provenance(request, found, (item_fields, user_fields)),
         text_rows_limit=request.text_rows_limit,
     )
     report = BuildReport(
@@ -219,6 +204,25 @@ def _fallback_vectors(request: BuildRequest, pairs: _Pairs) -> _Vectors:
     raw[ranks_in(request.catalogue, pairs.items)] = request.fallback_vectors
     vectors = centre_and_normalise(raw, np.any(raw != 0, axis=1))
     return _Vectors(vectors, TEACHER_ENCODER, "", "", 0, 0)
+
+
+def _provenance(request: BuildRequest, found: _Vectors, fields: tuple[tuple[str, ...], tuple[str, ...]]) -> Provenance:
+    options = request.options
+    return Provenance(
+        encoder=found.encoder,
+        encoder_revision=found.revision,
+        pooling=found.pooling,
+        template=TEMPLATE_VERSION,
+        item_fields=fields[0],
+        user_fields=fields[1],
+        teacher=dict(request.teacher),
+        settings={
+            "profile_words": options.profile_words,
+            "user_history": options.user_history,
+            "user_history_order": options.user_history_order,
+            "seed": options.seed,
+        },
+    )
 
 
 def _contents(pairs: _Pairs, vectors: NDArray[np.float32], texts: list[str], users: list[str]) -> ArtefactContents:

@@ -119,7 +119,8 @@ def encode_cached(
 
     New texts are encoded longest first (batches of like length waste little padding, and a machine
     too small fails at once), a shard of eight batches at a time. A killed run continues after its
-    last whole shard with the very batches it would have had, hence with the same bits.
+    last whole shard with the very batches it would have had, hence with the same bits on the same
+    machine and number of threads.
 
     Args:
         texts: Any texts, repeated or not.

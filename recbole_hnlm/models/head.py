@@ -1,6 +1,7 @@
 """What the wrapper adds to a model: sampler, projector, text and statistics, all under the name ``hnlm``.
 
-Shapes: ``B`` pairs, ``M`` rows handed to the model (``K`` blocks of the pairs), ``D`` width of an item row, ``S`` text width.
+Shapes: ``B`` pairs, ``M`` rows handed to the model (``K`` blocks of the pairs), ``D`` width of an item row, ``S`` text
+width.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from recbole_hnlm.models.statistics import StepStatistics
 from recbole_hnlm.models.text import TextVectors
 from recbole_hnlm.options import HNLMOptions
 from recbole_hnlm.run_options import RunOptions
-from recbole_hnlm.samplers import EmbeddingView, NegativeSampler, Negatives, TrainingInteractions
+from recbole_hnlm.samplers import EmbeddingView, Negatives, NegativeSampler, TrainingInteractions
 
 
 class TextHead(nn.Module):
@@ -82,7 +83,7 @@ class TextHead(nn.Module):
         if known.numel() < ids.numel():
             rows, ids = rows[known], ids[known]
         targets = unit_rows(self.projector(text[ids]), scale_free=False)
-        return self.info_nce(unit_rows(rows, self.options.scale_free), targets, ids)  # type: ignore[no-any-return]
+        return self.info_nce(unit_rows(rows, self.options.scale_free), targets, ids)
 
     def _hard(self, view: EmbeddingView, users: Tensor, positives: Tensor) -> Tensor:
         vectors, present = self.text.pair_vectors(users, positives)
@@ -93,7 +94,7 @@ class TextHead(nn.Module):
         free = self.options.scale_free
         user_rows = unit_rows(view.user_rows(users[kept]), free)
         item_rows = unit_rows(view.item_rows(positives[kept]), free)
-        return self.hard_pair(user_rows, item_rows, unit_rows(hard, scale_free=False))  # type: ignore[no-any-return]
+        return self.hard_pair(user_rows, item_rows, unit_rows(hard, scale_free=False))
 
 
 class HardNegativeHead(nn.Module):
@@ -144,5 +145,7 @@ class HardNegativeHead(nn.Module):
         self.generator.set_state(state["generator"].cpu())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> HardNegativeHead:
-        """Shared, not copied: RecBole deep-copies models only to count operations of ``predict``, which reads nothing here."""
+        """Shared, not copied: RecBole deep-copies models only to count operations of ``predict``, which reads nothing
+        here.
+        """
         return self

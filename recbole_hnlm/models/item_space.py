@@ -1,7 +1,8 @@
 """Where a RecBole model keeps its item rows, and how synthetic rows take their place for one training step.
 
-Three kinds: graph models return tables from ``forward``; lookup models read ``nn.Embedding`` modules; the rest keep items where
-nothing can be exchanged. Shapes: ``M`` negative rows of a step, ``D`` summed width of the model's item rows.
+Three kinds: graph models return tables from ``forward``; lookup models read ``nn.Embedding`` modules; the rest keep
+items where nothing can be exchanged. Shapes: ``M`` negative rows of a step, ``D`` summed width of the model's item
+rows.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ _TABLE_TYPES = frozenset({inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.P
 
 
 def embeddings_of(model: nn.Module, kind: str, rows: int) -> list[nn.Embedding]:
-    """The model's embedding modules named after ``kind`` ("user" or "item") with one row per id, in order of definition."""
+    """The model's embedding modules named after ``kind`` ("user" or "item") with one row per id, in order of
+    definition.
+    """
     found = []
     for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding) and module.num_embeddings == rows:
-            if name.rpartition(".")[2].startswith(kind):
-                found.append(module)
+        named = name.rpartition(".")[2].startswith(kind)
+        if named and isinstance(module, nn.Embedding) and module.num_embeddings == rows:
+            found.append(module)
     return found
 
 
@@ -74,8 +77,8 @@ class ItemSpace:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.items = embeddings_of(model, "item", model.n_items)  # type: ignore[attr-defined,arg-type]
-        self.users = embeddings_of(model, "user", model.n_users)  # type: ignore[attr-defined,arg-type]
+        self.items = embeddings_of(model, "item", model.n_items)  # type: ignore[arg-type]
+        self.users = embeddings_of(model, "user", model.n_users)  # type: ignore[arg-type]
 
     @property
     def exchangeable(self) -> bool:
@@ -123,7 +126,7 @@ class _SlotHook:
         if positions is None:
             return None
         step.consumed = True
-        widths = self.model._space.widths  # type: ignore[union-attr]
+        widths: list[int] = self.model.__dict__["_space"].widths
         start = sum(widths[: self.slot])
         rows = step.rows[:, start : start + widths[self.slot]]
         if step.offset:  # pointwise: positives come first in the same tensor
@@ -185,6 +188,6 @@ def build_item_space(model: nn.Module, base: type) -> ItemSpace:
     """The kind of item space a freshly constructed model has."""
     if base.input_type is InputType.PAIRWISE and main_forward_args(model, base) is not None:  # type: ignore[attr-defined]
         return TableSpace(model, base)
-    if embeddings_of(model, "item", model.n_items):  # type: ignore[attr-defined,arg-type]
+    if embeddings_of(model, "item", model.n_items):  # type: ignore[arg-type]
         return LookupSpace(model)
     return ItemSpace(model)

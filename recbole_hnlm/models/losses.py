@@ -14,12 +14,12 @@ class _ScaledGradient(torch.autograd.Function):
     """Identity whose gradient is multiplied by a factor."""
 
     @staticmethod
-    def forward(ctx, rows: Tensor, factor: Tensor) -> Tensor:  # type: ignore[no-untyped-def,override]  # noqa: ANN001
+    def forward(ctx, rows: Tensor, factor: Tensor) -> Tensor:  # type: ignore[no-untyped-def]  # noqa: ANN001
         ctx.save_for_backward(factor)
         return rows.view_as(rows)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def,override]  # noqa: ANN001
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]  # noqa: ANN001
         (factor,) = ctx.saved_tensors
         return grad * factor, None
 
@@ -27,9 +27,10 @@ class _ScaledGradient(torch.autograd.Function):
 def unit_rows(rows: Tensor, scale_free: bool) -> Tensor:
     """Rows divided by their norm, shape ``(B, D)``.
 
-    A cosine's gradient grows as ``1 / norm`` while the ranking loss's gradient grows with the norm of the other side, so one
-    weight means something else at every scale. With ``scale_free`` the gradient is multiplied by the squared norm: its pull
-    on a row is then proportional to the row's norm, and weight and learning rate no longer have to be tuned together.
+    A cosine's gradient grows as ``1 / norm`` while the ranking loss's gradient grows with the norm of the other side,
+    so one weight means something else at every scale. With ``scale_free`` the gradient is multiplied by the squared
+    norm: its pull on a row is then proportional to the row's norm, and weight and learning rate no longer have to be
+    tuned together.
     """
     if scale_free:
         squared = rows.detach().square().sum(dim=-1, keepdim=True)
@@ -40,7 +41,8 @@ def unit_rows(rows: Tensor, scale_free: bool) -> Tensor:
 class InfoNCELoss(nn.Module):
     r"""Alignment of anchors with their own target among the batch's targets.
 
-    .. math:: L = -\frac{1}{B} \sum_b \ln \frac{\exp(a_b \cdot t_b / \tau)}{\sum_{c: id_c \ne id_b \vee c = b} \exp(a_b \cdot t_c / \tau)}
+    .. math:: L = -\frac{1}{B} \sum_b \ln \frac{\exp(a_b \cdot t_b / \tau)}{\sum_{c: id_c \ne id_b \vee c = b} \exp(a_b
+    \cdot t_c / \tau)}
 
     A target that belongs to the same user or item as the anchor is no negative and is left out of the sum.
 

@@ -1,7 +1,8 @@
-"""Sparse products of graph models: several times faster over CSR, and recorded hop by hop where a sampler asks for hops.
+"""Sparse products of graph models: several times faster over CSR, and recorded hop by hop where a sampler asks for
+hops.
 
-A normalised adjacency matrix is its own transpose, so one CSR copy serves forward and backward. On the CPU both give the same
-bits as RecBole's uncoalesced COO product, since every output row sums the same terms in the same order.
+A normalised adjacency matrix is its own transpose, so one CSR copy serves forward and backward. On the CPU both give
+the same bits as RecBole's uncoalesced COO product, since every output row sums the same terms in the same order.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ class _SymmetricProduct(torch.autograd.Function):
     """``A x`` for a symmetric CSR matrix; the gradient with respect to ``x`` is ``A g``."""
 
     @staticmethod
-    def forward(ctx, matrix: Tensor, dense: Tensor) -> Tensor:  # type: ignore[no-untyped-def,override]  # noqa: ANN001
+    def forward(ctx, matrix: Tensor, dense: Tensor) -> Tensor:  # type: ignore[no-untyped-def]  # noqa: ANN001
         ctx.matrix = matrix
         return matrix @ dense
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[None, Tensor]:  # type: ignore[no-untyped-def,override]  # noqa: ANN001
+    def backward(ctx, grad: Tensor) -> tuple[None, Tensor]:  # type: ignore[no-untyped-def]  # noqa: ANN001
         return None, ctx.matrix @ grad.contiguous()
 
 
@@ -33,12 +34,15 @@ def symmetric_csr(matrix: Tensor) -> Tensor | None:
     if matrix.layout is not torch.sparse_coo or matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1]:
         return None
     indices, values = matrix._indices().cpu().numpy(), matrix._values().cpu().numpy()
-    square = sp.csr_matrix((values, (indices[0], indices[1])), shape=tuple(matrix.shape))
+    nodes = matrix.shape[0]
+    square = sp.csr_matrix((values, (indices[0], indices[1])), shape=(nodes, nodes))
     square.sort_indices()
     if square.nnz != values.size or abs(square - square.T).max() != 0:
         return None
-    parts = [torch.from_numpy(np.ascontiguousarray(part)) for part in (square.indptr, square.indices)]
-    csr = torch.sparse_csr_tensor(*parts, torch.from_numpy(square.data), size=tuple(matrix.shape), check_invariants=False)
+    starts, columns = (torch.from_numpy(np.ascontiguousarray(part)) for part in (square.indptr, square.indices))
+    csr = torch.sparse_csr_tensor(
+        starts, columns, torch.from_numpy(square.data), (nodes, nodes), check_invariants=False
+    )
     return csr.to(matrix.device)
 
 
@@ -46,7 +50,8 @@ class FastProducts:
     """CSR copies of a model's own constant adjacency matrices, made when they are first multiplied.
 
     Args:
-        model: The model; only sparse tensors that are its attributes are copied, as others may change from pass to pass.
+        model: The model; only sparse tensors that are its attributes are copied, as others may change from pass to
+        pass.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -12,8 +12,8 @@ from recbole_hnlm.samplers import TrainingInteractions
 def principal_components(vectors: Tensor, mask: Tensor, width: int) -> Tensor:
     """Coordinates of text vectors on their leading principal axes, unit variance overall, ``(N, S) -> (N, width)``.
 
-    Where ``width`` exceeds ``S`` the remaining columns are zero. Signs are fixed, so that the result does not depend on the
-    linear algebra library.
+    Where ``width`` exceeds ``S`` the remaining columns are zero. Signs are fixed, so that the result does not depend
+    on the linear algebra library.
     """
     known = vectors[mask].double()
     centred = known - known.mean(dim=0)
@@ -33,7 +33,8 @@ def start_from_text(
     interactions: TrainingInteractions,
     scale: float,
 ) -> None:
-    """Overwrite embeddings by text. Items without text, users without such items and padding keep the model's own start.
+    """Overwrite embeddings by text. Items without text, users without such items and padding keep the model's own
+    start.
 
     Args:
         items: The model's item embeddings; each takes the leading components up to its width.

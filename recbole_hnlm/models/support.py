@@ -22,16 +22,18 @@ def _names_in(code: CodeType) -> set[str]:
 def refusal(model_class: type) -> str | None:
     """Why a model class cannot take a negative sampler, or None where it can.
 
-    A model trains on sampled negatives when ``calculate_loss`` reads the negative item (pairwise) or the label (pointwise) of
-    a batch; autoencoders, neighbourhood and closed-form models read neither.
+    A model trains on sampled negatives when ``calculate_loss`` reads the negative item (pairwise) or the label
+    (pointwise) of a batch; autoencoders, neighbourhood and closed-form models read neither.
     """
     name = model_class.__name__
     model_type = inspect.getattr_static(model_class, "type", None)
     if model_type is not ModelType.GENERAL:
         if model_type is ModelType.TRADITIONAL:
             return f"{name} is fitted without gradient steps, so it samples no negatives"
-        return f"{name} is a {getattr(model_type, 'name', model_type)} model; only RecBole's general models are supported"
-    field = _NEGATIVE_FIELDS.get(getattr(model_class, "input_type", None))  # type: ignore[arg-type]
+        return (
+            f"{name} is a {getattr(model_type, 'name', model_type)} model; only RecBole's general models are supported"
+        )
+    field = _NEGATIVE_FIELDS.get(getattr(model_class, "input_type", None))
     if field is None:
         return f"{name} trains on whole user rows, so it samples no negatives"
     loss: Any = getattr(model_class, "calculate_loss", None)

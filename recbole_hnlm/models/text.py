@@ -23,7 +23,9 @@ logger = logging.getLogger(__name__)
 
 
 def artefact_directory(config: Any, options: HNLMOptions) -> Path:
-    """Where the artefacts of a run live: as told, else beside the dataset if that is writable, else in the working directory."""
+    """Where the artefacts of a run live: as told, else beside the dataset if that is writable, else in the working
+    directory.
+    """
     if options.artefact_dir is not None:
         return Path(options.artefact_dir)
     beside = Path(config["data_path"])

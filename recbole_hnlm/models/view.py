@@ -74,7 +74,8 @@ class TableView:
 
 
 class LookupView:
-    """View of a model without propagation. Scores are inner products where those are the model's scores, else ``predict``.
+    """View of a model without propagation. Scores are inner products where those are the model's scores, else
+    ``predict``.
 
     Args:
         model: The model under training.
@@ -102,7 +103,7 @@ class LookupView:
         pairs = Interaction({model.USER_ID: users.repeat_interleave(items.shape[1]), model.ITEM_ID: items.reshape(-1)})
         devices = [users.device] if users.is_cuda else []
         with torch.random.fork_rng(devices=devices):  # dropout of a model in training mode must not shift its own draws
-            return model.predict(pairs).view(items.shape)  # type: ignore[no-any-return]
+            return model.predict(pairs).view(items.shape)
 
     def score_hop(self, hop: int, users: Tensor, items: Tensor) -> Tensor:
         """The final scores; there is one hop."""

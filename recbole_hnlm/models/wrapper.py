@@ -16,7 +16,7 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 
 from recbole_hnlm.models.head import HardNegativeHead, TextHead
-from recbole_hnlm.models.item_space import LookupSpace, StepRows, TableSpace, build_item_space
+from recbole_hnlm.models.item_space import LookupSpace, StepRows, build_item_space
 from recbole_hnlm.models.losses import joint_ranking_loss
 from recbole_hnlm.models.propagation import FastProducts, Propagation
 from recbole_hnlm.models.start import start_from_text
@@ -24,7 +24,7 @@ from recbole_hnlm.models.support import refuse_unsupported
 from recbole_hnlm.models.text import read_text
 from recbole_hnlm.models.view import LookupView, TableView, hop_tables, scores_by_inner_product
 from recbole_hnlm.run_options import RunOptions, parse_run
-from recbole_hnlm.samplers import EmbeddingView, Negatives, TrainingInteractions
+from recbole_hnlm.samplers import Negatives, TrainingInteractions
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,9 @@ class HardNegativeMixin:
             return int(self._propagate(record=False)[0][1].shape[1])
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The base's forward; the main propagation of a training step is computed once and carries the synthetic rows."""
+        """The base's forward; the main propagation of a training step is computed once and carries the synthetic
+        rows.
+        """
         if self.__dict__.get("_space") is None or not self._space.is_table:
             return super().forward(*args, **kwargs)  # type: ignore[misc]
         main, step = self._space.main_args(), self.__dict__["_step_rows"]
@@ -210,7 +212,8 @@ class HardNegativeMixin:
         return batch, StepRows(ids, negatives.rows, shown, offset=pairs)
 
     def _with_alignment(self, loss: Any, view: Any, users: Tensor, positives: Tensor, head: HardNegativeHead) -> Any:
-        head.statistics.add("rank_loss", sum(loss) if isinstance(loss, tuple) else loss)
+        terms = loss if isinstance(loss, tuple) else (loss,)
+        head.statistics.add("rank_loss", torch.stack([term.detach().reshape(()) for term in terms]).sum())
         extra = head.text_head.alignment(view, users, positives) if head.text_head is not None else None
         if extra is None:
             return loss
@@ -242,9 +245,9 @@ class _JointLossHook:
 def hnlm(model_class: type) -> type:
     """A subclass of a RecBole general model that trains on hard negatives.
 
-    Name, ``type``, ``input_type`` and parameter names stay those of the base, so RecBole's config lookup, trainer choice and
-    checkpoints go on working; our parameters live under ``hnlm.``. Without ``neg_sampler`` in its configuration the class
-    behaves as the base does.
+    Name, ``type``, ``input_type`` and parameter names stay those of the base, so RecBole's config lookup, trainer
+    choice and checkpoints go on working; our parameters live under ``hnlm.``. Without ``neg_sampler`` in its
+    configuration the class behaves as the base does.
 
     Args:
         model_class: A model class, not an instance.
@@ -257,7 +260,9 @@ def hnlm(model_class: type) -> type:
         ValueError: If it trains without sampled negatives.
     """
     if not isinstance(model_class, type):
-        raise TypeError(f"hnlm() takes a model class, got {type(model_class).__name__}; pass the class, not an instance")
+        raise TypeError(
+            f"hnlm() takes a model class, got {type(model_class).__name__}; pass the class, not an instance"
+        )
     if issubclass(model_class, HardNegativeMixin):
         raise TypeError(f"{model_class.__name__} is wrapped already; pass the plain model class")
     refuse_unsupported(model_class, "hnlm")

@@ -1,11 +1,12 @@
-"""Negative samplers: vectorised candidate drawing, selection rules, and their registry. Knows neither RecBole nor text."""
+"""Negative samplers: vectorised candidate drawing, selection rules, and their registry. Knows neither RecBole nor
+text."""
 
 from recbole_hnlm.samplers.base import (
     CandidateOptions,
     CandidateSampler,
     EmbeddingView,
-    NegativeSampler,
     Negatives,
+    NegativeSampler,
     Selector,
 )
 from recbole_hnlm.samplers.interactions import TrainingInteractions

@@ -13,7 +13,8 @@ _LEAST_BASE = 1e-4  # s(u,i) + shift below this makes the published power negati
 
 @dataclass(frozen=True)
 class AdaptiveOptions(CandidateOptions):
-    """Options of :class:`AdaptiveHardnessSelector`, named after their part in ``slope * (s + shift) ** (exponent + 1)``."""
+    """Options of :class:`AdaptiveHardnessSelector`, named after their part in ``slope * (s + shift) ** (exponent +
+    1)``."""
 
     exponent: float = -2.0
     """``p`` of the paper, below -1 so that a well-ranked positive meets easier negatives."""
@@ -31,8 +32,8 @@ class AdaptiveOptions(CandidateOptions):
 class AdaptiveHardnessSelector(Selector):
     """The candidate whose score is nearest to ``slope * (s(u, i) + shift) ** (exponent + 1)``.
 
-    Where ``s(u, i) + shift`` is not positive the power has no meaning; it is held at a small positive base, so that a badly
-    ranked positive meets the hardest candidate, as the rule intends.
+    Where ``s(u, i) + shift`` is not positive the power has no meaning; it is held at a small positive base, so that a
+    badly ranked positive meets the hardest candidate, as the rule intends.
     """
 
     Options = AdaptiveOptions

@@ -35,7 +35,7 @@ class EmbeddingView(Protocol):
     """What a sampler may ask of the model under training. ``score*`` run without gradient, ``*_rows`` with it."""
 
     n_hops: int
-    """Hops whose item rows average to the final row; 1 where the model has none."""
+    """Hops whose item rows average to the final row; 1 where the model has none, and its scores are then the hop's."""
     has_user_rows: bool
     """Whether user and item rows have one width and a score is their inner product."""
 
@@ -164,9 +164,6 @@ def hardest_per_hop(users: Tensor, candidates: Tensor, view: EmbeddingView) -> l
     chosen = []
     with torch.no_grad():
         for hop in range(view.n_hops):
-            if view.n_hops == 1:
-                scores = view.score(users, candidates)
-            else:
-                scores = view.score_hop(hop, users, candidates)
+            scores = view.score_hop(hop, users, candidates)
             chosen.append(candidates.gather(1, scores.argmax(dim=1, keepdim=True)).squeeze(1))
     return chosen

@@ -46,7 +46,8 @@ class TrainingInteractions:
         self.item_counts = torch.bincount(self.keys - owner * n_items, minlength=n_items)
         self.user_starts = torch.cumsum(self.user_counts, 0) - self.user_counts
         self._refuse_saturated_users()
-        # The r-th item outside a user's sorted positives p_0 < p_1 < ... is r + #{k: p_k - k <= r}; these keys count it.
+        # The r-th item outside a user's sorted positives p_0 < p_1 < ... is r + #{k: p_k - k <= r}; these keys count
+        # it.
         position = torch.arange(self.keys.numel(), device=self.keys.device) - self.user_starts[owner]
         self._rank_keys = self.keys - position
         self._build_filter()

@@ -26,8 +26,8 @@ class MixOptions(CandidateOptions):
 class MixGCFSynthesizer(CandidateSampler):
     """Per hop the hardest candidate, mixed with the positive, hops pooled by their mean.
 
-    The share ``l`` is one draw per (pair, hop), so the candidate that maximises ``<e_u, l e_i + (1-l) e_j>`` is the one that
-    maximises ``<e_u, e_j>``: mixed candidates never need to be built, only the chosen row is.
+    The share ``l`` is one draw per (pair, hop), so the candidate that maximises ``<e_u, l e_i + (1-l) e_j>`` is the
+    one that maximises ``<e_u, e_j>``: mixed candidates never need to be built, only the chosen row is.
     """
 
     Options = MixOptions

@@ -1,6 +1,7 @@
 """Names of the negative samplers: the one place that a new one is entered.
 
-A new sampler is one file in this folder, one line in :data:`SAMPLERS` and one YAML of defaults in ``properties/sampler``.
+A new sampler is one file in this folder, one line in :data:`SAMPLERS` and one YAML of defaults in
+``properties/sampler``.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recbole_hnlm.samplers.base import EmbeddingView, NegativeSampler, Negatives
+from recbole_hnlm.samplers.base import EmbeddingView, Negatives, NegativeSampler
 from recbole_hnlm.samplers.candidates import UniformCandidates
 from recbole_hnlm.samplers.interactions import TrainingInteractions
 

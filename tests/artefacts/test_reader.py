@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import threading
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ from recbole_hnlm.artefacts import (
     read_manifest,
     write_artefact,
 )
+from recbole_hnlm.artefacts.storage import directory_lock
 
 USERS = ["[PAD]", "u2", "u1", "u10", "cold"]
 ITEMS = ["[PAD]", "i3", "i2", "unseen", "i1", "i0"]
@@ -74,9 +78,7 @@ def test_padding_is_never_a_token(built: Path) -> None:
     ("users", "items", "message"),
     [(USERS, ITEMS[:-1], "item 'i0'"), ([*USERS[:3], "cold"], ITEMS, "user 'u10'")],
 )
-def test_a_token_the_dataset_lacks_is_refused(
-    built: Path, users: list[str], items: list[str], message: str
-) -> None:
+def test_a_token_the_dataset_lacks_is_refused(built: Path, users: list[str], items: list[str], message: str) -> None:
     with pytest.raises(ArtefactError, match=message) as error:
         ArtefactReader.open(built, "toy").bind(users, items)
     assert "recbole-hnlm build --dataset=toy --hnlm_rebuild=True" in str(error.value)
@@ -114,15 +116,11 @@ def test_many_pairs_against_a_dictionary(tmp_path: Path) -> None:
     internal_items = ["[PAD]", *rng.permutation(item_tokens).tolist()]
     bound = ArtefactReader.open(tmp_path, "big").bind(internal_users, internal_items)
     asked = rng.integers(0, n_users + 1, 5000), rng.integers(0, n_items + 1, 5000)
-    expected = [
-        known.get((internal_users[user], internal_items[item]), -1) for user, item in zip(*asked, strict=True)
-    ]
+    expected = [known.get((internal_users[user], internal_items[item]), -1) for user, item in zip(*asked, strict=True)]
     assert bound.pair_rows(*asked)[:, 0].tolist() == expected
 
 
 def test_no_pair_has_a_vector(tmp_path: Path, contents: ArtefactContents) -> None:
-    import dataclasses
-
     empty = dataclasses.replace(
         contents, neg_rows=np.full((4, 1), -1), neg_ids=[], neg_vectors=np.zeros((0, 3), np.float32)
     )
@@ -165,3 +163,50 @@ def test_describe_shows_numbers_and_sample_texts(built: Path) -> None:
         assert part in text
     assert 'negative i3: Three "quoted" 3" wide' in text
     assert "user u1: first" in text
+
+
+def test_memory_of_a_bound_artefact_does_not_grow_with_the_pairs(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    used = {}
+    for n_pairs in (100, 80_000):
+        keys = rng.choice(400 * 300, n_pairs, replace=False)
+        contents = ArtefactContents(
+            user_tokens=(users := sorted(f"u{place}" for place in range(400))),
+            item_tokens=(items := sorted(f"i{place}" for place in range(300))),
+            pair_users=keys // 300,
+            pair_items=keys % 300,
+            neg_rows=np.arange(n_pairs)[:, None],
+            neg_ids=[f"n{place}" for place in range(n_pairs)],
+            neg_vectors=np.ones((n_pairs, 8), dtype=np.float16),
+            item_vectors=np.zeros((300, 8)),
+            item_profiles=[""] * 300,
+            user_profiles=[""] * 400,
+            pairs=n_pairs,
+            pairs_hash="0",
+        )
+        write_artefact(tmp_path, f"p{n_pairs}", contents, Provenance(encoder="x"), text_rows_limit=0)
+        tracemalloc.start()
+        bound = ArtefactReader.open(tmp_path, f"p{n_pairs}").bind(["[PAD]", *users], ["[PAD]", *items])
+        bound.read(bound.pair_rows(keys[:64] // 300 + 1, keys[:64] % 300 + 1)[:, 0])
+        used[n_pairs] = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+    assert used[80_000] < used[100] + 100_000  # the index alone is 1.3 MB
+
+
+def test_a_second_writer_waits_for_the_first(tmp_path: Path, contents: ArtefactContents) -> None:
+    writer = threading.Thread(target=write_artefact, args=(tmp_path, "toy", contents, Provenance(encoder="x")))
+    with directory_lock(tmp_path):
+        writer.start()
+        writer.join(0.3)
+        assert writer.is_alive()
+        assert list(tmp_path.iterdir()) == []
+    writer.join(10)
+    assert ArtefactReader.open(tmp_path, "toy")
+
+
+def test_leftovers_of_a_killed_writer_are_removed(tmp_path: Path, contents: ArtefactContents) -> None:
+    mine, others = tmp_path / ".toy.hnlm.77.hnlm-tmp", tmp_path / ".toys.hnlm.77.hnlm-tmp"
+    mine.touch()
+    others.touch()
+    write_artefact(tmp_path, "toy", contents, Provenance(encoder="x"))
+    assert (mine.exists(), others.exists()) == (False, True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -89,15 +90,36 @@ def test_without_sentence_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
         build_encoder()
 
 
-def test_reachability(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        monkeypatch.delenv(name, raising=False)
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", True),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", True),
+        (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", False),
+        (b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", False),
+        (b"what?\r\n\r\n", False),
+        (b"", False),
+    ],
+)
+def test_reachable_is_what_answers_sensibly(monkeypatch: pytest.MonkeyPatch, answer: bytes, expected: bool) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        assert encoders.is_reachable(f"http://127.0.0.1:{port}")
-        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
-        assert encoders.is_reachable("https://no-such-host.invalid")
-    assert not encoders.is_reachable(f"http://127.0.0.1:{port}")
-    started = time.perf_counter()
-    assert not encoders.is_reachable("http://10.255.255.1", seconds=0.2)
-    assert time.perf_counter() - started < 2
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        assert encoders.is_reachable(f"http://127.0.0.1:{server.getsockname()[1]}") is expected
+        thread.join(5)
+
+
+def test_a_server_that_stays_silent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as server:  # takes the connection, never answers
+        started = time.perf_counter()
+        assert not encoders.is_reachable(f"http://127.0.0.1:{server.getsockname()[1]}", seconds=0.3)
+        assert time.perf_counter() - started < 2

@@ -1,0 +1,114 @@
+"""Command lines: ``run_recbole_hnlm.py`` and ``recbole-hnlm build | inspect | export``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+def run_main(arguments: list[str] | None = None) -> dict[str, Any] | None:
+    """Train and evaluate; every other ``--key=value`` is a RecBole or recbole_hnlm option.
+
+    A user's error ends with its message and status 2 instead of a traceback.
+    """
+    parser = argparse.ArgumentParser(prog="run_recbole_hnlm.py", description=run_main.__doc__)
+    _add_common(parser)
+    parser.add_argument("--nproc", type=int, default=1, help="processes on this host")
+    parser.add_argument("--world_size", type=int, default=-1, help="processes on all hosts")
+    parser.add_argument("--ip", default="localhost", help="address of the host with rank 0")
+    parser.add_argument("--port", default="5678", help="port of the host with rank 0")
+    parser.add_argument("--group_offset", type=int, default=0, help="rank of this host's first process")
+    args, _ = parser.parse_known_args(arguments)
+    group = {key: getattr(args, key) for key in ("nproc", "world_size", "ip", "port", "group_offset")}
+
+    def work() -> dict[str, Any] | None:
+        from recbole_hnlm.launch import launch
+        from recbole_hnlm.report import result_lines
+
+        result = launch(args.model, args.dataset, _files(args), processes=group)
+        if result is not None:
+            logging.getLogger().info("\n%s", "\n".join(result_lines(args.model, result)))
+        return result
+
+    return _guarded(work)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """``recbole-hnlm``: the offline part and its files."""
+    parser = argparse.ArgumentParser(prog="recbole-hnlm", description=main.__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (("build", "make the artefacts of a dataset"), ("inspect", "show what is in them")):
+        _add_common(commands.add_parser(name, help=text))
+    export = commands.add_parser("export", help="artefacts to atomic text files, or a checkpoint to safetensors")
+    _add_common(export)
+    export.add_argument("--checkpoint", type=Path, help="a .pth file, exported instead of the artefacts")
+    export.add_argument("--output", type=Path, default=Path("exported"), help="folder for an exported checkpoint")
+    args, _ = parser.parse_known_args(arguments)
+    work = {"build": _build, "inspect": _inspect, "export": _export}[args.command]
+    _guarded(lambda: work(args))
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", "-m", default="LightGCN", help="name of a RecBole general model")
+    parser.add_argument("--dataset", "-d", default="ml-100k", help="name of the dataset")
+    parser.add_argument("--config_files", default=None, help="YAML files, separated by spaces")
+
+
+def _files(args: argparse.Namespace) -> list[str] | None:
+    return args.config_files.strip().split(" ") if args.config_files else None
+
+
+def _guarded(work: Any) -> Any:
+    try:
+        return work()
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        if logging.getLogger().isEnabledFor(logging.DEBUG):
+            raise
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        raise SystemExit(2) from error
+
+
+def _build(args: argparse.Namespace) -> None:
+    from recbole_hnlm.config import MainConfig
+    from recbole_hnlm.quick_start import prepare
+
+    prepare(MainConfig(args.model, args.dataset, _files(args)))
+
+
+def _artefacts_of(args: argparse.Namespace) -> Path:
+    from recbole_hnlm.config import MainConfig
+    from recbole_hnlm.models.text import artefact_directory
+    from recbole_hnlm.options import HNLMOptions
+
+    config = MainConfig(args.model, args.dataset, _files(args))
+    options = config.run.hnlm if config.run is not None and config.run.hnlm is not None else HNLMOptions()
+    return artefact_directory(config, options)
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    from recbole_hnlm.artefacts import describe
+
+    sys.stdout.write(describe(_artefacts_of(args), args.dataset) + "\n")
+
+
+def _export(args: argparse.Namespace) -> None:
+    if args.checkpoint is not None:
+        from recbole_hnlm.export import export_checkpoint
+
+        weights, settings = export_checkpoint(args.checkpoint, args.output)
+        sys.stdout.write(f"{weights}\n{settings}\n")
+        return
+    from recbole_hnlm.artefacts import export_text
+
+    directory = _artefacts_of(args)
+    export_text(directory, args.dataset)
+    sys.stdout.write(f"{directory / args.dataset}.hnlm_emb and .item_text written as text\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""``register()``: RecBole's own ``run_recbole`` and HyperTuning learn our samplers; ``unregister()`` takes it back.
+
+Besides compat.py the only module that changes anything of RecBole's: four names, in every module of RecBole that holds
+them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import recbole.config
+import recbole.data
+import recbole.utils
+
+_replaced: list[tuple[Any, str, Any]] = []
+
+
+def register() -> None:
+    """Teach RecBole ``neg_sampler`` and our options, until :func:`unregister`.
+
+    Afterwards ``recbole.quick_start.run_recbole``, ``objective_function`` and ``HyperTuning`` accept every sampler,
+    build absent artefacts after the split, and train wrapped models. A configuration without ``neg_sampler`` runs as
+    before. Scripts that took ``Config`` or ``get_model`` out of RecBole before this call keep what they took. Calling
+    twice changes nothing.
+    """
+    if _replaced:
+        return
+    from recbole_hnlm.config import HNLMConfig
+
+    importlib.import_module("recbole.quick_start.quick_start")
+    original_preparation, original_get_model = recbole.data.data_preparation, recbole.utils.get_model
+    replacements: list[tuple[Any, Any]] = [
+        (recbole.config.Config, HNLMConfig),
+        (original_preparation, _with_artefacts(original_preparation)),
+        (original_get_model, _wrapping(original_get_model)),
+        (recbole.utils.get_trainer, _watched(recbole.utils.get_trainer)),
+    ]
+    for original, replacement in replacements:
+        for name, module in list(sys.modules.items()):
+            if name.partition(".")[0] != "recbole" or name == "recbole.config.configurator":
+                continue  # the configurator looks up plain classes to read their type
+            for attribute, value in list(vars(module).items()):
+                if value is original:
+                    _replaced.append((module, attribute, original))
+                    setattr(module, attribute, replacement)
+
+
+def unregister() -> None:
+    """Put everything back as :func:`register` found it; does nothing where nothing is registered."""
+    while _replaced:
+        module, attribute, original = _replaced.pop()
+        setattr(module, attribute, original)
+
+
+def _with_artefacts(preparation: Callable[..., Any]) -> Callable[..., Any]:
+    """RecBole's ``data_preparation``, followed by what a run of ours needs of the split."""
+
+    def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
+        from recbole_hnlm.loader import training_loader
+        from recbole_hnlm.offline import ensure_artefacts
+
+        train_data, valid_data, test_data = preparation(config, dataset)
+        run = getattr(config, "run", None)
+        if run is not None:
+            ensure_artefacts(config, run, train_data)
+        return training_loader(config, train_data, run), valid_data, test_data
+
+    return data_preparation
+
+
+def _wrapping(get_model: Callable[[str], type]) -> Callable[[str], type]:
+    """RecBole's ``get_model``, wrapping every class that can train on our negatives; inert without ``neg_sampler``."""
+
+    def get_wrapped_model(model_name: str) -> type:
+        from recbole_hnlm.models import hnlm, refusal
+
+        model_class = get_model(model_name)
+        return model_class if refusal(model_class) else hnlm(model_class)
+
+    return get_wrapped_model
+
+
+def _watched(get_trainer: Callable[..., type]) -> Callable[..., type]:
+    """RecBole's ``get_trainer``, whose trainers write our scalars to TensorBoard."""
+
+    def get_watching_trainer(model_type: Any, model_name: str) -> type:
+        from recbole_hnlm.watching import watching
+
+        return watching(get_trainer(model_type, model_name))
+
+    return get_watching_trainer
