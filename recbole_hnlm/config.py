@@ -115,6 +115,12 @@ class HNLMConfig(Config):
                 final["train_neg_sample_args"] = None
         return final
 
+    def _set_train_neg_sample_args(self) -> None:
+        super()._set_train_neg_sample_args()
+        run: RunOptions | None = self.__dict__["run"]
+        if run is not None and run.sampler_type is not None:  # SimpleX reads its negatives per pair from here
+            self.final_config_dict["train_neg_sample_args"]["sample_num"] = run.negatives
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickle as RecBole's own Config with plain classes, so that a checkpoint needs nothing of ours to be read."""
         state = {key: value for key, value in self.__dict__.items() if key not in ("run", "_recbole_keys")}

@@ -44,8 +44,9 @@ class CommonSamplerOptions:
 class GeneralOptions:
     """Options that have nothing to do with negatives. Keys carry no prefix."""
 
-    fast_propagation: bool = True
-    """Whether graph models multiply over CSR; on the CPU the results are the same to the last bit."""
+    fast_propagation: bool | None = None
+    """Whether graph models multiply over CSR, equal to 1e-6 and up to three times faster. ``None`` = yes, except where
+    RecBole's own sampler draws: such a run is the bare model's to the last bit."""
     torch_threads: int | None = None
     """Threads of torch in this process; ``None`` leaves them. Small models are fastest with one."""
 
@@ -77,6 +78,12 @@ class RunOptions:
     hnlm: HNLMOptions | None
     llm: LLMOptions
     general: GeneralOptions
+
+    @property
+    def fast_propagation(self) -> bool:
+        """Whether sparse products run over CSR in this run."""
+        chosen = self.general.fast_propagation
+        return self.sampler_type is not None if chosen is None else chosen
 
 
 def base_sampler_of(values: Mapping[str, Any]) -> Any:

@@ -1,8 +1,7 @@
-"""Sparse products of graph models: several times faster over CSR, and recorded hop by hop where a sampler asks for
-hops.
+"""Sparse products of graph models: several times faster over CSR, and recorded hop by hop where a sampler asks.
 
-A normalised adjacency matrix is its own transpose, so one CSR copy serves forward and backward. On the CPU both give
-the same bits as RecBole's uncoalesced COO product, since every output row sums the same terms in the same order.
+A normalised adjacency matrix is its own transpose, so one CSR copy serves forward and backward. A row's terms may be
+summed in another order than over RecBole's uncoalesced COO, so results agree to rounding, not always to the bit.
 """
 
 from __future__ import annotations

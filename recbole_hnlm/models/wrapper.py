@@ -62,7 +62,7 @@ class HardNegativeMixin:
         self._pairwise = self.hnlm_base.input_type is InputType.PAIRWISE  # type: ignore[attr-defined]
         self.__dict__["_space"] = build_item_space(model, self.hnlm_base)
         self.__dict__["_inner"] = not self._space.is_table and scores_by_inner_product(model, self._space)
-        self.__dict__["_products"] = FastProducts(model) if run.general.fast_propagation else None
+        self.__dict__["_products"] = FastProducts(model) if run.fast_propagation else None
         self._label = config["LABEL_FIELD"]
         self._check_abilities(run)
         self.hnlm = HardNegativeHead(run, interactions, device)
