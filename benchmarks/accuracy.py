@@ -25,16 +25,18 @@ ID_ONLY = {
     "ahns": {"neg_sampler": "ahns"},
     "dins": {"neg_sampler": "dins"},
 }
-ALIGN = {"neg_sampler": "hnlm", "hnlm_init": "random"}
-WARM = {"neg_sampler": "hnlm", "hnlm_init": "text", "hnlm_alignment_weight": 0.0}
-BOTH = {"neg_sampler": "hnlm", "hnlm_init": "text"}
+ALIGN = {"neg_sampler": "hnlm", "hnlm_init": "random", "hnlm_alpha": 0.0}
+WARM = {"neg_sampler": "hnlm", "hnlm_alignment_weight": 0.0, "hnlm_alpha": 0.0}
+BOTH = {"neg_sampler": "hnlm", "hnlm_alpha": 0.0}
 TEXT = {
     f"{kind}+{rule}": {**values, "hnlm_base_sampler": rule}
     for (kind, values), rule in itertools.product((("align", ALIGN), ("warm", WARM), ("both", BOTH)), ("dns", "mixgcf"))
 }
-ROWS: dict[str, dict[str, Any]] = {**ID_ONLY, **TEXT}
+DEFAULT = {"neg_sampler": "hnlm", "hnlm_base_sampler": "dns"}
+ROWS: dict[str, dict[str, Any]] = {**ID_ONLY, **TEXT, "hnlm default": DEFAULT}
 CONTROLS = {
-    f"{name} permuted": {**TEXT[name], "hnlm_control": "permuted"} for name in ("align+dns", "warm+dns", "both+dns")
+    f"{name} permuted": {**ROWS[name], "hnlm_control": "permuted"}
+    for name in ("align+dns", "warm+dns", "both+dns", "hnlm default")
 }
 KNOB = {  # the rule's own main knob, two values for every row
     "uniform": [{}],
@@ -43,7 +45,7 @@ KNOB = {  # the rule's own main knob, two values for every row
     "ahns": [{"neg_sampler_candidates": 8}, {"neg_sampler_candidates": 32}],
     "dins": [{"neg_sampler_candidates": 8}, {"neg_sampler_candidates": 16}],
 }
-GRID = [{"learning_rate": rate, "reg_weight": reg} for rate in (0.001, 0.005) for reg in (1e-5, 1e-4)]
+GRID = [{"learning_rate": rate, "reg_weight": reg} for rate in (0.001, 0.005) for reg in (1e-4, 1e-2)]
 SEEDS = (2020, 2021, 2022, 2023, 2024)
 
 

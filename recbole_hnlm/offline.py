@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from recbole_hnlm.artefacts import ArtefactReader, hash_pairs
+from recbole_hnlm.artefacts import ArtefactReader, Manifest, hash_pairs
 from recbole_hnlm.llm import AtomicTable, BuildRequest, build_artefacts, read_atomic
 from recbole_hnlm.models.text import artefact_directory, training_pairs
-from recbole_hnlm.options import HNLMOptions
+from recbole_hnlm.options import HNLMOptions, LLMOptions
 from recbole_hnlm.run_options import RunOptions
 from recbole_hnlm.teacher import train_teacher
 
 logger = logging.getLogger(__name__)
+
+TEACHER_ENCODER = "teacher"
 
 
 def cache_directory(run: RunOptions) -> Path:
@@ -43,7 +45,8 @@ def ensure_artefacts(config: Any, run: RunOptions, train_data: Any) -> Path | No
     directory = artefact_directory(config, run.hnlm)
     name = str(config["dataset"])
     if not run.hnlm.rebuild and (directory / f"{name}.hnlm.json").exists():
-        ArtefactReader.open(directory, name, pairs_hash=hash_pairs(*training_pairs(train_data._dataset)))
+        reader = ArtefactReader.open(directory, name, pairs_hash=hash_pairs(*training_pairs(train_data._dataset)))
+        _check_provenance(reader.manifest, run.llm, directory)
         return directory
     build(config, run, train_data, run.hnlm)
     return directory
@@ -56,6 +59,7 @@ def build(config: Any, run: RunOptions, train_data: Any, options: HNLMOptions) -
     logger.info("building hard negatives of %s in %s", name, directory)
     cache = cache_directory(run)
     users, items = training_pairs(dataset)
+    order = _by_time(dataset)
     teacher = train_teacher(config, train_data, run.llm, cache)
     catalogue = np.asarray(dataset.field2id_token[dataset.iid_field], dtype=str)
     source = Path(config["data_path"])
@@ -63,10 +67,10 @@ def build(config: Any, run: RunOptions, train_data: Any, options: HNLMOptions) -
         dataset=name,
         output_dir=directory,
         cache_dir=cache,
-        user_tokens=users,
-        item_tokens=items,
+        user_tokens=users[order],
+        item_tokens=items[order],
         catalogue=catalogue[1:],
-        hard_negatives=catalogue[teacher.negatives],
+        hard_negatives=catalogue[teacher.negatives[order]],
         item_table=_table(source / f"{name}.item"),
         user_table=_table(source / f"{name}.user"),
         fallback_vectors=teacher.item_vectors[1:],
@@ -76,6 +80,33 @@ def build(config: Any, run: RunOptions, train_data: Any, options: HNLMOptions) -
         show_progress=bool(config["show_progress"]),
     )
     build_artefacts(request)
+
+
+def _by_time(dataset: Any) -> np.ndarray:
+    """Order of the training pairs in time, so that a profile can name the most recent; as they stand without times."""
+    feat, field = dataset.inter_feat, dataset.time_field
+    times = feat[field].numpy() if field in feat.columns else np.zeros(len(feat))
+    return np.argsort(times, kind="stable")
+
+
+def _check_provenance(manifest: Manifest, wanted: LLMOptions, directory: Path) -> None:
+    """Refuse artefacts that another encoder, text field or teacher made than this run asks for."""
+    made, teacher = manifest.provenance, manifest.provenance.teacher
+    pairs = {
+        "llm_encoder": (made.encoder, wanted.encoder if made.encoder != TEACHER_ENCODER else TEACHER_ENCODER),
+        "llm_text_fields": (tuple(made.item_fields), wanted.text_fields or tuple(made.item_fields)),
+        "llm_teacher_model": (teacher.get("model"), wanted.teacher_model),
+        "llm_teacher_epochs": (teacher.get("epochs"), wanted.teacher_epochs),
+        "llm_teacher_candidates": (teacher.get("candidates"), wanted.teacher_candidates),
+        "llm_teacher_draws": (teacher.get("draws"), wanted.teacher_draws),
+        "llm_negatives_per_pair": (manifest.negatives_per_pair, wanted.negatives_per_pair),
+    }
+    for key, (found, asked) in pairs.items():
+        if found != asked:
+            raise ValueError(
+                f"the artefacts in {directory} were made with {key}={found!r}, this run asks for {asked!r}; "
+                "rebuild with --hnlm_rebuild=True or drop the option"
+            )
 
 
 def _table(path: Path) -> AtomicTable | None:

@@ -19,7 +19,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "SimpleX": {"history_len": 5, "train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}},
     "NeuMF": {"mf_embedding_size": 8, "mlp_embedding_size": 8, "mlp_hidden_size": [8]},
     "NNCF": {"ui_embedding_size": 8, "neigh_embedding_size": 8, "num_conv_kernel": 4, "mlp_hidden_size": [8]},
-    "DMF": {"user_embedding_size": 8, "item_embedding_size": 8, "user_hidden_size_list": [8], "item_hidden_size_list": [8]},
+    "DMF": {
+        "user_embedding_size": 8,
+        "item_embedding_size": 8,
+        "user_hidden_size_list": [8],
+        "item_hidden_size_list": [8],
+    },
     "SGL": {"n_layers": 2},
     "GCMC": {"gcn_output_dim": 16, "embedding_size": 8},
 }

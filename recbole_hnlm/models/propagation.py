@@ -6,6 +6,7 @@ summed in another order than over RecBole's uncoalesced COO, so results agree to
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,10 @@ class FastProducts:
     def __init__(self, model: nn.Module) -> None:
         self._copies: dict[str, tuple[Tensor, Tensor | None]] = {}
         self._model = model
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FastProducts:
+        """A copy without the matrices, which torch cannot deep-copy and which are made anew when needed."""
+        return FastProducts(copy.deepcopy(self._model, memo))
 
     def of(self, matrix: Tensor) -> Tensor | None:
         """The CSR copy to multiply with in place of ``matrix``, or None."""

@@ -72,6 +72,21 @@ def test_known_answer(request_: BuildRequest, digest_encoder) -> None:  # type: 
     assert "coverage" in report.table()
 
 
+def test_a_repeated_pair_keeps_the_training_order_and_its_neighbours_negatives(  # type: ignore[no-untyped-def]
+    request_: BuildRequest, digest_encoder
+) -> None:
+    repeated = dataclasses.replace(
+        request_,
+        user_tokens=["u1", "u1", "u1"],
+        item_tokens=["b", "b", "a"],
+        hard_negatives=np.array(["a", "c c", "b"]),
+    )
+    assert build_artefacts(repeated, digest_encoder).duplicates == 1
+    out = Path(request_.output_dir)
+    assert (out / "toy.hnlm").read_text().splitlines()[1:] == ["u1\ta\tb", "u1\tb\ta"]
+    assert (out / "toy.user_profile").read_text().splitlines()[1:] == ["u1\tChose: Ay; Bee"]
+
+
 def test_second_build_encodes_nothing_and_changes_no_byte(request_: BuildRequest, digest_encoder) -> None:  # type: ignore[no-untyped-def]
     build_artefacts(request_, digest_encoder)
     before = {path.name: path.read_bytes() for path in Path(request_.output_dir).iterdir()}

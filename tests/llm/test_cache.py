@@ -33,6 +33,20 @@ def test_longest_texts_go_first(tmp_path: Path, digest_encoder) -> None:  # type
     assert digest_encoder.calls == [["ccc", "aa", "a", "b"]]
 
 
+def test_what_was_encoded_before_a_failure_is_kept(tmp_path: Path, digest_encoder, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    encode = digest_encoder.encode
+
+    def failing(texts: list[str]) -> np.ndarray:
+        if len(digest_encoder.calls) == 2:
+            raise MemoryError
+        return encode(texts)
+
+    monkeypatch.setattr(digest_encoder, "encode", failing)
+    with pytest.raises(MemoryError):
+        encode_cached(TEXTS, digest_encoder, VectorCache(tmp_path, digest_encoder), batch_size=2)
+    assert len(VectorCache(tmp_path, digest_encoder)) == 2 * 16
+
+
 def test_another_encoder_shares_nothing(tmp_path: Path, digest_encoder) -> None:  # type: ignore[no-untyped-def]
     VectorCache(tmp_path, digest_encoder).store(["a"], digest_encoder.encode(["a"]))
     assert "a" in VectorCache(tmp_path, digest_encoder)

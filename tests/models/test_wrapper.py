@@ -134,9 +134,7 @@ def test_text_reaches_base_and_projector_and_leaves_mode_and_random_state_alone(
 
 
 def test_scores_are_unchanged_by_wrapping_and_state_round_trips(folder: Path) -> None:
-    model, loaders, _ = made(
-        folder, "LightGCN", neg_sampler="mixgcf", neg_sampler_candidates=4, fast_propagation=False
-    )
+    model, loaders, _ = made(folder, "LightGCN", neg_sampler="mixgcf", neg_sampler_candidates=4, fast_propagation=False)
     bare, _, _ = made(folder, "LightGCN")
     first_loss(model, loaders)
     state = copy.deepcopy(model.state_dict())
@@ -157,7 +155,9 @@ def test_fast_propagation_equals_recboles_product_forward_and_backward(folder: P
         loss = first_loss(model, loaders)
         gradients = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
         copies = model.__dict__["_products"]._copies if fast else {}
-        assert (len([copy for _, copy in copies.values() if copy is not None]) > 0) == (fast and name not in {"DGCF", "SpectralCF"})
+        assert (len([copy for _, copy in copies.values() if copy is not None]) > 0) == (
+            fast and name not in {"DGCF", "SpectralCF"}
+        )
         outcomes.append((loss, gradients))
     torch.testing.assert_close(outcomes[0][0], outcomes[1][0], rtol=1e-6, atol=1e-7)
     for key, expected in outcomes[0][1].items():
@@ -181,7 +181,10 @@ def test_several_negatives_enter_one_logarithm(folder: Path, negatives: int) -> 
         for row in range(len(batch)):
             user = model.user_embedding.weight[batch["user_id"][row]].double()
             gap = [
-                float(user @ (model.item_embedding.weight[j] - model.item_embedding.weight[batch["item_id"][row]]).double())
+                float(
+                    user
+                    @ (model.item_embedding.weight[j] - model.item_embedding.weight[batch["item_id"][row]]).double()
+                )
                 for j in drawn[:, row]
             ]
             total += np.log1p(sum(np.exp(gap)))

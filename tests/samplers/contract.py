@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from recbole_hnlm.samplers import NegativeSampler, Negatives, TrainingInteractions
+from recbole_hnlm.samplers import Negatives, NegativeSampler, TrainingInteractions
 from recbole_hnlm.samplers.uniform import UniformSampler
 
 N_USERS, N_ITEMS, WIDTH = 7, 13, 5
@@ -209,7 +209,7 @@ class SamplerContract:
         assert torch.equal(ids, uniform)
 
     def test_no_pairs_no_negatives(self, sampler: type[NegativeSampler], view: TensorView) -> None:
-        """RecBole's loaders hand out no empty batch; the last one of a split by rank may be."""
+        """RecBole's loaders hand out no empty batch; should one come, it passes through."""
         nobody = torch.zeros(0, dtype=torch.int64)
         negatives = build(sampler, candidates=self.CANDIDATES, top_m=3).sample(nobody, nobody, view)
         assert negatives.ids.shape == (0, self.CANDIDATES if sampler.weighs else 1)

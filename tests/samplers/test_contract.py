@@ -75,7 +75,8 @@ class TestSamplerClass:
         assert sampler_class(Mine) is Mine
 
     @pytest.mark.parametrize(
-        ("wrong", "nearest"), [("dsn", "dns"), ("unifrom", "uniform"), ("mixgfc", "mixgcf"), ("popularty", "popularity")]
+        ("wrong", "nearest"),
+        [("dsn", "dns"), ("unifrom", "uniform"), ("mixgfc", "mixgcf"), ("popularty", "popularity")],
     )
     def test_unknown_name_tells_the_nearest(self, wrong: str, nearest: str) -> None:
         with pytest.raises(ValueError, match=rf"unknown neg_sampler '{wrong}'.*did you mean '{nearest}'\?") as caught:

@@ -96,7 +96,13 @@ def test_duplicates_are_merged() -> None:
     interactions = _built([(2, 3), (1, 2), (2, 3), (2, 1), (1, 2), (2, 3)], 3, 5)
     assert interactions.user_counts.tolist() == [0, 1, 2]
     assert interactions.item_counts.tolist() == [0, 1, 1, 1, 0]
-    assert interactions.unseen_item(torch.tensor([2, 1, 1, 1]), torch.tensor([0, 0, 1, 2])).tolist() == [4, 1, 3, 4]
+    assert interactions.unseen_item(torch.tensor([2, 2, 1, 1, 1]), torch.tensor([0, 1, 0, 1, 2])).tolist() == [
+        2,
+        4,
+        1,
+        3,
+        4,
+    ]
 
 
 def test_the_last_user_and_the_last_item() -> None:
@@ -115,7 +121,9 @@ def test_moving_returns_itself() -> None:
 class TestRefusals:
     def test_saturated_users(self) -> None:
         pairs = [(user, item) for user in (2, 4) for item in range(1, 5)] + [(1, 2)]
-        with pytest.raises(ValueError, match=r"^2 user\(s\) have interacted with every item.*first internal id 2\)") as e:
+        with pytest.raises(
+            ValueError, match=r"^2 user\(s\) have interacted with every item.*first internal id 2\)"
+        ) as e:
             _built(pairs, 6, 5)
         assert "user_inter_num_interval" in str(e.value)
 

@@ -1,0 +1,88 @@
+"""RecBole's own entry points after ``register()``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from recbole_runs import settings, write_dataset
+
+import recbole_hnlm
+
+
+@pytest.fixture
+def registered(tmp_path: Path):  # type: ignore[no-untyped-def]
+    write_dataset(tmp_path)
+    recbole_hnlm.register()
+    yield tmp_path
+    recbole_hnlm.unregister()
+
+
+def test_recboles_run_recbole_trains_on_our_negatives(registered: Path) -> None:
+    from recbole.quick_start import run_recbole
+
+    ours = run_recbole("BPR", "tiny", config_dict=settings(registered, "BPR", neg_sampler="dns", epochs=3))
+    again = run_recbole("BPR", "tiny", config_dict=settings(registered, "BPR", neg_sampler="dns", epochs=3))
+    plain = run_recbole("BPR", "tiny", config_dict=settings(registered, "BPR", epochs=3))
+    assert ours == again
+    assert ours["best_valid_score"] != plain["best_valid_score"]
+
+
+def test_recboles_own_spelling_means_the_same(registered: Path) -> None:
+    from recbole.quick_start import run_recbole
+
+    args = {"distribution": "mixgcf", "sample_num": 1, "candidate_num": 4}
+    spelled = run_recbole("LightGCN", "tiny", config_dict=settings(registered, "LightGCN", train_neg_sample_args=args))
+    prefixed = {"neg_sampler": "mixgcf", "neg_sampler_candidates": 4, "neg_sampler_num": 1}
+    assert spelled == run_recbole("LightGCN", "tiny", config_dict=settings(registered, "LightGCN", **prefixed))
+
+
+def test_text_negatives_are_built_on_the_way(registered: Path) -> None:
+    from recbole.quick_start import run_recbole
+
+    values = {"neg_sampler": "hnlm", "hnlm_alpha": 0.2, "llm_teacher_epochs": 1, "hnlm_min_coverage": 0.1}
+    result = run_recbole("LightGCN", "tiny", config_dict=settings(registered, "LightGCN", **values))
+    assert (registered / "tiny" / "tiny.hnlm.json").is_file()
+    assert 0 <= result["test_result"]["recall@5"] <= 1
+
+
+def test_hyper_tuning_searches_our_options(registered: Path) -> None:
+    pytest.importorskip("hyperopt")
+    import yaml
+    from recbole.quick_start import objective_function
+    from recbole.trainer import HyperTuning
+
+    fixed = registered / "fixed.yaml"
+    fixed.write_text(yaml.safe_dump({**settings(registered, "BPR", epochs=1), "model": "BPR", "dataset": "tiny"}))
+    tuning = HyperTuning(
+        objective_function,
+        params_dict={"choice": {"neg_sampler": ["uniform", "dns"]}},
+        fixed_config_file_list=[str(fixed)],
+        algo="exhaustive",
+    )
+    tuning.run()
+    scores = {name: result["best_valid_score"] for name, result in tuning.params2result.items()}
+    assert set(scores) == {"neg_sampler:uniform", "neg_sampler:dns"}
+    assert len(set(scores.values())) == 2, "both samplers gave the same score, so the option did not reach the model"
+
+
+def test_unregister_puts_everything_back(tmp_path: Path) -> None:
+    import recbole.config
+    import recbole.quick_start.quick_start as quick_start
+    import recbole.utils
+
+    before = recbole.config.Config, recbole.utils.get_model, quick_start.data_preparation, quick_start.get_trainer
+    recbole_hnlm.register()
+    recbole_hnlm.register()
+    assert recbole.config.Config is not before[0] and quick_start.Config is recbole.config.Config
+    recbole_hnlm.unregister()
+    after = recbole.config.Config, recbole.utils.get_model, quick_start.data_preparation, quick_start.get_trainer
+    assert before == after
+
+
+def test_registering_first_or_importing_recbole_first_is_the_same(tmp_path: Path) -> None:
+    for lines in ("import recbole, recbole_hnlm", "import recbole_hnlm"):
+        script = f"{lines}\nrecbole_hnlm.register()\nfrom recbole.quick_start.quick_start import Config\nassert Config.__name__ == 'HNLMConfig'"
+        subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)
