@@ -45,7 +45,7 @@ KNOB = {  # the rule's own main knob, two values for every row
     "ahns": [{"neg_sampler_candidates": 8}, {"neg_sampler_candidates": 32}],
     "dins": [{"neg_sampler_candidates": 8}, {"neg_sampler_candidates": 16}],
 }
-GRID = [{"learning_rate": rate, "reg_weight": reg} for rate in (0.001, 0.005) for reg in (1e-4, 1e-2)]
+GRID = [{"learning_rate": rate, "reg_weight": reg} for rate in (0.001, 0.005) for reg in (1e-5, 1e-3)]
 SEEDS = (2020, 2021, 2022, 2023, 2024)
 
 

@@ -23,16 +23,24 @@ def run_main(arguments: list[str] | None = None) -> dict[str, Any] | None:
     parser.add_argument("--ip", default="localhost", help="address of the host with rank 0")
     parser.add_argument("--port", default="5678", help="port of the host with rank 0")
     parser.add_argument("--group_offset", type=int, default=0, help="rank of this host's first process")
+    parser.add_argument("--compare_base", action="store_true", help="also train the model as RecBole does, and compare")
     args, _ = parser.parse_known_args(arguments)
     group = {key: getattr(args, key) for key in ("nproc", "world_size", "ip", "port", "group_offset")}
 
     def work() -> dict[str, Any] | None:
+        from recbole_hnlm.config import PlainConfig
         from recbole_hnlm.launch import launch
-        from recbole_hnlm.report import result_lines
+        from recbole_hnlm.report import comparison_lines, run_name
 
+        results = []
+        if args.compare_base:
+            plain = launch(args.model, args.dataset, _files(args), processes=group, config_class=PlainConfig)
+            results.append((f"{args.model}, RecBole", plain))
         result = launch(args.model, args.dataset, _files(args), processes=group)
-        if result is not None:
-            logging.getLogger().info("\n%s", "\n".join(result_lines(args.model, result)))
+        results.append((run_name(args.model, result) if result is not None else "", result))
+        told = [(name, ran) for name, ran in results if ran is not None]
+        if told:
+            logging.getLogger().info("\n%s", "\n".join(comparison_lines(told)))
         return result
 
     return _guarded(work)
@@ -77,7 +85,10 @@ def _build(args: argparse.Namespace) -> None:
     from recbole_hnlm.config import MainConfig
     from recbole_hnlm.quick_start import prepare
 
-    prepare(MainConfig(args.model, args.dataset, _files(args)))
+    config = MainConfig(args.model, args.dataset, _files(args))
+    if config.run is None or config.run.hnlm is None or not config.run.hnlm.reads_text:
+        raise ValueError("these settings read no text, so there is nothing to build; leave neg_sampler at hnlm")
+    prepare(config)
 
 
 def _artefacts_of(args: argparse.Namespace) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import copyreg
 import importlib.resources
 from collections.abc import Mapping
@@ -12,8 +13,9 @@ import yaml
 from recbole.config import Config
 
 from recbole_hnlm.models.support import refuse_unsupported
-from recbole_hnlm.options import SAMPLER_KEY
+from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions, LLMOptions
 from recbole_hnlm.run_options import (
+    NO_SAMPLER,
     RECBOLE_SAMPLER,
     TEXT_SAMPLER,
     RunOptions,
@@ -33,21 +35,33 @@ def packaged_defaults(name: str) -> dict[str, Any]:
 def translate_recbole_spelling(values: dict[str, Any]) -> None:
     """Turn ``train_neg_sample_args: {distribution: dns, sample_num: 1, candidate_num: 32}`` into our keys, in place.
 
+    Under a sampler of ours RecBole's ``uniform`` gives way to it and ``sample_num`` keeps its meaning; whatever says
+    the opposite of our keys, or has no meaning to our samplers, is refused.
+
     Raises:
-        ValueError: If ``neg_sampler`` says something else at the same time.
+        ValueError: If the two spellings disagree, or a value would be dropped.
     """
     args = values.get("train_neg_sample_args")
-    if not isinstance(args, Mapping) or args.get("distribution", "uniform") in _RECBOLE_DISTRIBUTIONS:
+    if not isinstance(args, Mapping):
         return
-    sampler = args["distribution"]
-    if values.get(SAMPLER_KEY, sampler) != sampler:
+    distribution = args.get("distribution", "uniform")
+    theirs = distribution in _RECBOLE_DISTRIBUTIONS
+    sampler = values.get(SAMPLER_KEY)
+    if theirs and (sampler in (None, NO_SAMPLER) or base_sampler_of(values) == RECBOLE_SAMPLER):
+        return
+    agrees = sampler in (None, distribution) or (theirs and distribution != "popularity")
+    if not agrees:
+        raise ValueError(f"neg_sampler={sampler!r} and train_neg_sample_args {distribution=} disagree; keep one")
+    values.setdefault(SAMPLER_KEY, distribution)
+    dropped = [key for key, plain in (("alpha", 1.0), ("dynamic", False)) if args.get(key, plain) not in (plain, None)]
+    if dropped:
         raise ValueError(
-            f"neg_sampler={values[SAMPLER_KEY]!r} and train_neg_sample_args distribution={sampler!r} disagree; keep one"
+            f"train_neg_sample_args {dropped} mean nothing to neg_sampler={values[SAMPLER_KEY]!r}; remove them "
+            "(popularity has neg_sampler_power)"
         )
-    values[SAMPLER_KEY] = sampler
-    for theirs, ours in (("sample_num", "neg_sampler_num"), ("candidate_num", "neg_sampler_candidates")):
-        if args.get(theirs):
-            values.setdefault(ours, args[theirs])
+    for name, ours in (("sample_num", "neg_sampler_num"), ("candidate_num", "neg_sampler_candidates")):
+        if args.get(name) and values.setdefault(ours, args[name]) != args[name]:
+            raise ValueError(f"{ours}={values[ours]} and train_neg_sample_args {name}={args[name]} disagree; keep one")
     del values["train_neg_sample_args"]
 
 
@@ -68,6 +82,7 @@ class HNLMConfig(Config):
         TypeError: On values of the wrong type.
     """
 
+    external_config_dict: dict[str, Any]
     default_sampler: ClassVar[str | None] = None
     """The sampler of a configuration that names none; None leaves RecBole as it is."""
 
@@ -79,13 +94,16 @@ class HNLMConfig(Config):
         config_dict: Mapping[str, Any] | None = None,
     ) -> None:
         self.__dict__["run"] = None
-        super().__init__(model, dataset, config_file_list, dict(config_dict or {}))
+        super().__init__(model, dataset, config_file_list, copy.deepcopy(dict(config_dict or {})))
 
     def _merge_external_config_dict(self) -> None:
         super()._merge_external_config_dict()
-        translate_recbole_spelling(self.external_config_dict)
-        if self.default_sampler is not None:
-            self.external_config_dict.setdefault(SAMPLER_KEY, self.default_sampler)
+        values = self.external_config_dict
+        args = values.get("train_neg_sample_args")
+        named = isinstance(args, Mapping) and args.get("distribution", "uniform") not in _RECBOLE_DISTRIBUTIONS
+        if self.default_sampler is not None and not named:
+            values.setdefault(SAMPLER_KEY, self.default_sampler)
+        translate_recbole_spelling(values)
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
@@ -125,6 +143,10 @@ class HNLMConfig(Config):
         """Pickle as RecBole's own Config with plain classes, so that a checkpoint needs nothing of ours to be read."""
         state = {key: value for key, value in self.__dict__.items() if key not in ("run", "_recbole_keys")}
         state["model_class"] = getattr(self.model_class, "hnlm_base", self.model_class)
+        for name, values in state.items():
+            if isinstance(values, dict) and isinstance(values.get(SAMPLER_KEY), type):
+                sampler = values[SAMPLER_KEY]
+                state[name] = {**values, SAMPLER_KEY: f"{sampler.__module__}:{sampler.__qualname__}"}
         return copyreg._reconstructor, (Config, object, None), state  # type: ignore[attr-defined]
 
 
@@ -134,11 +156,18 @@ class MainConfig(HNLMConfig):
     default_sampler = TEXT_SAMPLER
 
 
+class PlainConfig(HNLMConfig):
+    """The same settings without anything of ours: the base that a run on hard negatives is compared with."""
+
+    def _merge_external_config_dict(self) -> None:
+        super()._merge_external_config_dict()
+        ours = (SAMPLER_KEY, HNLMOptions.PREFIX, LLMOptions.PREFIX)
+        kept = {key: value for key, value in self.external_config_dict.items() if not key.startswith(ours)}
+        self.external_config_dict = {**kept, SAMPLER_KEY: NO_SAMPLER}
+
+
 def set_threads(config: Config) -> None:
     """Set torch's thread count where ``torch_threads`` asks for it; small models are fastest with one."""
     threads = config["torch_threads"]
     if threads:
         torch.set_num_threads(int(threads))
-
-
-__all__ = ["HNLMConfig", "MainConfig", "RunOptions", "packaged_defaults", "set_threads", "translate_recbole_spelling"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from recbole.data import data_preparation
-from recbole.utils import get_model, get_trainer, init_logger, init_seed
+from recbole.utils import get_trainer, init_logger, init_seed
 
 from recbole_hnlm.config import HNLMConfig, MainConfig, set_threads
 from recbole_hnlm.data_source import check_dataset_files, load_dataset
@@ -31,6 +31,7 @@ def run_recbole_hnlm(
     config_dict: Mapping[str, Any] | None = None,
     saved: bool = True,
     queue: Any = None,
+    config_class: type[HNLMConfig] = MainConfig,
 ) -> dict[str, Any]:
     """Train and evaluate a RecBole model on hard negatives, building absent artefacts first.
 
@@ -41,6 +42,7 @@ def run_recbole_hnlm(
         config_dict: Parameters that override the files.
         saved: Whether the best checkpoint is written and read back for the test.
         queue: Queue that takes the result in a multi-process run.
+        config_class: How the settings are read; ``PlainConfig`` leaves out all that is ours.
 
     Returns:
         RecBole's result dictionary, plus under ``"hnlm"`` the options, seconds per stage, epochs, negatives'
@@ -51,7 +53,7 @@ def run_recbole_hnlm(
         FileNotFoundError: If the dataset's files are missing and cannot be downloaded.
     """
     started = time.perf_counter()
-    config = MainConfig(model, dataset, config_file_list, config_dict)
+    config = config_class(model, dataset, config_file_list, config_dict)
     prepared = prepare(config)
     data_seconds = time.perf_counter() - started
     result = train(config, prepared, saved=saved)
@@ -84,7 +86,7 @@ def build_model(config: HNLMConfig, train_data: Any) -> Any:
     """The run's model on its device: wrapped where a sampler or text takes part, RecBole's own otherwise."""
     model_class = config.model_class
     if config.run is not None and not issubclass(model_class, HardNegativeMixin):
-        model_class = hnlm(model_class if isinstance(config["model"], type) else get_model(config["model"]))
+        model_class = hnlm(model_class)
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
     return model_class(config, train_data._dataset).to(config["device"])
 

@@ -6,14 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def result_lines(model: str, result: Mapping[str, Any]) -> list[str]:
-    """What a single run ends with: test metrics, seconds and where the checkpoint is."""
-    ours = result["hnlm"]
-    sampler = ours["options"].get("neg_sampler", "RecBole's own")
-    lines = comparison_lines([(f"{model}, {sampler}", result)])
-    if ours["checkpoint"]:
-        lines.append(f"checkpoint: {ours['checkpoint']}")
-    return lines
+def run_name(model: str, result: Mapping[str, Any]) -> str:
+    """Model and sampler of a run, e.g. ``LightGCN, hnlm(dns)``."""
+    return f"{model}, {result['hnlm']['options'].get('neg_sampler', 'RecBole')}"
 
 
 def comparison_lines(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:

@@ -8,15 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from recbole_hnlm.options import (
-    SAMPLER_KEY,
-    HNLMOptions,
-    LLMOptions,
-    option_keys,
-    parse_options,
-    reject_misspelled,
-    reject_unknown,
-)
+from recbole_hnlm.option_parsing import option_keys, parse_options, reject_misspelled, reject_unknown
+from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions, LLMOptions
 from recbole_hnlm.samplers import SAMPLERS, NegativeSampler, sampler_class
 
 SAMPLER_PREFIX = "neg_sampler_"
@@ -172,7 +165,7 @@ def _check_combination(
             "set neg_sampler_candidates instead"
         )
     if rule_type.weighs and hnlm is not None and hnlm.alpha > 0:
-        raise ValueError(f"hnlm_alpha > 0 needs one negative per pair, {rule_type.__name__} weighs many; use dns")
+        raise ValueError(f"{rule_type.__name__} weighs many negatives, text mixes with one; use dns or hnlm_alpha: 0")
 
 
 def describe_options(run: RunOptions) -> dict[str, Any]:

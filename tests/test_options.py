@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from recbole_hnlm.options import HNLMOptions, LLMOptions, option_keys, parse_options, reject_misspelled, reject_unknown
+from recbole_hnlm.option_parsing import option_keys, parse_options, reject_misspelled, reject_unknown
+from recbole_hnlm.options import HNLMOptions, LLMOptions
 from recbole_hnlm.run_options import (
     CommonSamplerOptions,
     GeneralOptions,
@@ -219,7 +220,7 @@ class TestMessages:
                 {"hnlm_preset": "anchord"},
                 r"hnlm_preset='anchord' is not one of \['anchored', 'frozen', 'paper'\]; did you",
             ),
-            ({"hnlm_init": "none"}, r"hnlm_init='none' is not one of \['auto', 'text', 'random'\]"),
+            ({"hnlm_init": "none"}, r"hnlm_init='none' is not one of \['.*'random'"),
             ({"hnlm_control": "shuffled"}, r"hnlm_control='shuffled' is not one of \['none', 'permuted', 'gaussian'\]"),
             ({"llm_user_history_order": 3}, r"llm_user_history_order=3 is not one of \['recent', 'random'\]"),
             ({"llm_profile_words": 0}, r"llm_profile_words=0 must be above 0"),
@@ -269,7 +270,7 @@ class TestMessages:
             ),
             (
                 {"neg_sampler": "hnlm", "hnlm_base_sampler": "softmax", "hnlm_alpha": 0.1},
-                r"hnlm_alpha > 0 needs one negative per pair, SoftmaxWeigher weighs many; use dns",
+                r"SoftmaxWeigher weighs many negatives, text mixes with one; use dns or hnlm_alpha: 0",
             ),
         ],
     )
@@ -295,34 +296,42 @@ class TestMessages:
 
 class TestDerived:
     @pytest.mark.parametrize(
-        ("wanted", "weight", "matched", "detached"),
+        ("wanted", "matched", "detached"),
         [
-            ({}, 0.1, True, True),
-            ({"preset": "frozen"}, 0.01, False, False),
-            ({"preset": "paper"}, 0.01, False, False),
-            ({"alignment_weight": 0.7, "match_norm": False, "detach": False}, 0.7, False, False),
-            ({"preset": "paper", "alignment_weight": 0.0, "match_norm": True, "detach": True}, 0.0, True, True),
+            ({}, True, True),
+            ({"preset": "frozen"}, False, False),
+            ({"preset": "paper"}, False, False),
+            ({"match_norm": False, "detach": False}, False, False),
+            ({"preset": "paper", "match_norm": True, "detach": True}, True, True),
         ],
     )
-    def test_presets(self, wanted: dict[str, Any], weight: float, matched: bool, detached: bool) -> None:
+    def test_presets(self, wanted: dict[str, Any], matched: bool, detached: bool) -> None:
         options = HNLMOptions(**wanted)
-        assert options.effective_alignment_weight == weight
         assert (options.norm_matched, options.detached) == (matched, detached)
+
+    @pytest.mark.parametrize("preset", ["anchored", "frozen", "paper"])
+    def test_alignment_weight(self, preset: Any) -> None:
+        """Every preset aligns by default; what the user says comes first, and 0 is something said."""
+        assert 0 < HNLMOptions(preset=preset).effective_alignment_weight < 1
+        for weight in (0.0, 0.7):
+            assert HNLMOptions(preset=preset, alignment_weight=weight).effective_alignment_weight == weight
 
     @pytest.mark.parametrize(
         ("wanted", "text", "pairs"),
         [
-            ({"alignment_weight": 0.0, "init": "random"}, False, False),
-            ({"alignment_weight": 0.0, "init": "text"}, True, False),
-            ({"init": "random"}, True, False),
-            ({"alpha": 0.1, "alignment_weight": 0.0, "init": "random"}, True, True),
-            ({"hard_alignment_weight": 0.1, "alignment_weight": 0.0, "init": "random"}, True, True),
-            ({"preset": "paper", "init": "random"}, True, True),
-            ({"preset": "paper", "alignment_weight": 0.0, "init": "random"}, False, False),
+            ({}, False, False),
+            ({"init": "text"}, True, False),
+            ({"alignment_weight": 0.1}, True, False),
+            ({"alpha": 0.1}, True, True),
+            ({"hard_alignment_weight": 0.1}, True, True),
+            ({"preset": "paper", "alignment_weight": 0.1}, True, True),
+            ({"preset": "frozen", "alignment_weight": None}, True, True),
+            ({"preset": "paper"}, False, False),
         ],
     )
     def test_what_is_read(self, wanted: dict[str, Any], text: bool, pairs: bool) -> None:
-        options = HNLMOptions(**wanted)
+        nothing = {"alpha": 0.0, "alignment_weight": 0.0, "hard_alignment_weight": 0.0, "init": "random"}
+        options = HNLMOptions(**{**nothing, **wanted})
         assert (options.reads_text, options.reads_pair_vectors) == (text, pairs)
 
     def test_options_are_frozen(self) -> None:

@@ -62,7 +62,7 @@ def test_logging_false_negatives_changes_nothing(folder: Path) -> None:
 def test_a_model_without_negatives_runs_plain_and_refuses_samplers(folder: Path) -> None:
     result = run_recbole_hnlm("EASE", "tiny", config_dict=settings(folder, "EASE", neg_sampler="none"))
     assert result["test_result"]["recall@5"] > 0
-    with pytest.raises(ValueError, match="EASE is fitted without gradient steps.*run it with neg_sampler: none"):
+    with pytest.raises(ValueError, match="EASE has no gradient steps.*run it with neg_sampler: none"):
         run_recbole_hnlm("EASE", "nowhere", config_dict=settings(folder, "EASE", neg_sampler="dns"))
 
 
@@ -196,9 +196,15 @@ def test_command_line_end_to_end(folder: Path, tmp_path: Path) -> None:
     def call(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, *words, *flags], capture_output=True, text=True, env=env, check=False)
 
-    done = call(str(root / "run_recbole_hnlm.py"), "--model=LightGCN", "--show_progress=False")
+    done = call(
+        str(root / "run_recbole_hnlm.py"),
+        "--model=LightGCN",
+        "--show_progress=False",
+        "--compare_base",
+        "--hnlm_alpha=0.1",
+    )
     assert done.returncode == 0, done.stderr
-    assert "| LightGCN, hnlm(dns)" in done.stdout + done.stderr
+    assert "| LightGCN, RecBole" in done.stdout + done.stderr and "| LightGCN, hnlm(dns)" in done.stdout + done.stderr
     seen = call("-m", "recbole_hnlm.cli", "inspect")
     assert seen.returncode == 0 and "coverage" in seen.stdout, seen.stderr
     exported = call("-m", "recbole_hnlm.cli", "export")

@@ -45,8 +45,8 @@ class TextHead(nn.Module):
     def hard_rows(self, users: Tensor, positives: Tensor) -> tuple[Tensor, Tensor]:
         """Projected hard-negative vectors of pairs and which pairs have one, ``(B, D)`` and ``(B,)``."""
         vectors, present = self.text.pair_vectors(users, positives)
-        projected = self.projector(vectors)
-        return (projected.detach() if self.options.detached else projected), present
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.options.detached):
+            return self.projector(vectors), present
 
     def mix(self, rows: Tensor, hard: Tensor, present: Tensor) -> Tensor:
         """Eq. 7, ``(1 - alpha) e_j + alpha e_hard``; rows whose pair has no vector stay as they are, ``(B, D)``."""
@@ -88,9 +88,8 @@ class TextHead(nn.Module):
     def _hard(self, view: EmbeddingView, users: Tensor, positives: Tensor) -> Tensor:
         vectors, present = self.text.pair_vectors(users, positives)
         kept = torch.nonzero(present).flatten()
-        hard = self.projector(vectors[kept])
-        if self.options.detached:
-            hard = hard.detach()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.options.detached):
+            hard = self.projector(vectors[kept])
         free = self.options.scale_free
         user_rows = unit_rows(view.user_rows(users[kept]), free)
         item_rows = unit_rows(view.item_rows(positives[kept]), free)

@@ -124,6 +124,8 @@ def joint_ranking_loss(pos_scores: Tensor, neg_scores: Tensor, weights: Tensor |
         >>> round(joint_ranking_loss(s, torch.zeros(1, 3), None).item(), 4)  # ln(1 + 3)
         1.3863
     """
+    if pos_scores.shape[0] == 0:
+        return pos_scores.sum() + neg_scores.sum()
     gap = neg_scores - pos_scores.unsqueeze(1)  # (B, K)
     if weights is not None:
         return (weights * functional.softplus(gap)).sum(dim=1).mean()

@@ -25,21 +25,22 @@ def refusal(model_class: type) -> str | None:
     A model trains on sampled negatives when ``calculate_loss`` reads the negative item (pairwise) or the label
     (pointwise) of a batch; autoencoders, neighbourhood and closed-form models read neither.
     """
+    model_class = getattr(model_class, "hnlm_base", model_class)  # a wrapped class is asked about its base
     name = model_class.__name__
     model_type = inspect.getattr_static(model_class, "type", None)
     if model_type is not ModelType.GENERAL:
         if model_type is ModelType.TRADITIONAL:
-            return f"{name} is fitted without gradient steps, so it samples no negatives"
+            return f"{name} has no gradient steps, so it samples no negatives"
         return (
             f"{name} is a {getattr(model_type, 'name', model_type)} model; only RecBole's general models are supported"
         )
     field = _NEGATIVE_FIELDS.get(getattr(model_class, "input_type", None))
     if field is None:
-        return f"{name} trains on whole user rows, so it samples no negatives"
+        return f"{name} reads whole user rows, so it samples no negatives"
     loss: Any = getattr(model_class, "calculate_loss", None)
     code = getattr(inspect.unwrap(loss), "__code__", None) if loss is not None else None
     if code is None or field not in _names_in(code):
-        return f"{name} trains without sampled negatives"
+        return f"{name} reads no sampled negatives in its loss"
     return None
 
 

@@ -13,11 +13,11 @@ import torch
 from recbole.data.interaction import Interaction
 from recbole.model.loss import BPRLoss
 from recbole.utils import InputType
-from torch import Tensor, nn
+from torch import Tensor
 
+from recbole_hnlm.models.batches import JointLossHook, exchanged_batch, pairs_of
 from recbole_hnlm.models.head import HardNegativeHead, TextHead
 from recbole_hnlm.models.item_space import LookupSpace, StepRows, build_item_space
-from recbole_hnlm.models.losses import joint_ranking_loss
 from recbole_hnlm.models.propagation import FastProducts, Propagation
 from recbole_hnlm.models.start import start_from_text
 from recbole_hnlm.models.support import refuse_unsupported
@@ -29,6 +29,7 @@ from recbole_hnlm.samplers import Negatives, TrainingInteractions
 logger = logging.getLogger(__name__)
 
 _WRAPPED: dict[type, type] = {}
+_STEPS_IN_VAIN = 32
 
 
 def run_of(config: Any) -> RunOptions | None:
@@ -47,6 +48,7 @@ class HardNegativeMixin:
         super().__init__(config, dataset)  # type: ignore[call-arg]
         self.__dict__["_step_rows"] = None
         self.__dict__["_step_tables"] = None
+        self._steps_in_vain = 0
         run = run_of(config)
         self.hnlm: HardNegativeHead | None = None
         if run is not None:
@@ -71,7 +73,7 @@ class HardNegativeMixin:
         if run.negatives > 1 or (run.sampler_type is not None and run.sampler_type.weighs):
             for module in list(model.modules()):
                 if isinstance(module, BPRLoss):
-                    module.register_forward_hook(_JointLossHook(self))
+                    module.register_forward_hook(JointLossHook(self))
 
     @property
     def _space(self) -> Any:
@@ -138,40 +140,23 @@ class HardNegativeMixin:
         head = self.hnlm
         if head is None:
             return super().calculate_loss(interaction)  # type: ignore[misc]
-        users, positives, given = self._pairs(interaction, head)
+        users, positives, given = pairs_of(self, interaction)
         view = self._view(head)
         negatives = Negatives(given.unsqueeze(1)) if given is not None else None
         if negatives is None:
             negatives = head.draw(users, positives, view)
         negatives = head.with_text(negatives, users, positives, view)
-        batch, step = self._step(interaction, users, positives, negatives)
+        batch, step = exchanged_batch(self, interaction, negatives)
         self.__dict__["_step_rows"] = step
         self.__dict__["_step_weights"] = negatives.weights
         try:
             loss = super().calculate_loss(batch)  # type: ignore[misc]
         finally:
             self.__dict__["_step_rows"] = self.__dict__["_step_tables"] = self.__dict__["_step_weights"] = None
-        if not step.consumed:
-            raise RuntimeError(
-                f"{self.hnlm_base.__name__} did not look its negatives up where synthetic rows could be put; "
-                "use an id-only sampler such as dns with hnlm_alpha: 0 and report this model"
-            )
+        self._check_consumed(step)
         if negatives.weights is None:
             head.statistics.observe(users, positives, step.ids, step.rows, view)
         return self._with_alignment(loss, view, users, positives, head)
-
-    def _pairs(self, interaction: Interaction, head: HardNegativeHead) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Users, positives and, where RecBole's loader drew them, negatives of ``M`` rows."""
-        model: Any = self
-        users, items = interaction[model.USER_ID], interaction[model.ITEM_ID]
-        if head.sampler is None:
-            if self._pairwise:
-                return users, items, interaction[model.NEG_ITEM_ID]
-            pairs = int((interaction[self._label] > 0).sum())  # RecBole puts the positives first
-            times = users.numel() // pairs - 1
-            return users[pairs:], items[:pairs].repeat(times), items[pairs:]
-        times = head.run.negatives
-        return (users, items, None) if times == 1 else (users.repeat(times), items.repeat(times), None)
 
     def _view(self, head: HardNegativeHead) -> Any:
         """The embeddings of this moment; graph models propagate here, once for the whole step."""
@@ -186,30 +171,14 @@ class HardNegativeMixin:
         hops = hop_tables(recorded, tables[0], tables[1]) if with_hops else []
         return TableView(tables[0], tables[1], hops)
 
-    def _step(
-        self, interaction: Interaction, users: Tensor, positives: Tensor, negatives: Negatives
-    ) -> tuple[Interaction, StepRows]:
-        """The batch as the base expects it, and what its negatives' lookups return."""
-        model: Any = self
-        ids = negatives.ids.T.reshape(-1)  # K blocks of B rows, as RecBole orders them
-        synthetic = negatives.rows is not None
-        if self._pairwise:
-            times = ids.numel() // len(interaction)
-            batch = interaction.repeat(times) if times > 1 else Interaction(dict(interaction.interaction))
-            shown = self._space.negative_ids(ids, synthetic).contiguous()
-            batch.update(Interaction({model.NEG_ITEM_ID: shown}))
-            return batch, StepRows(ids, negatives.rows, shown, offset=0)
-        pairs = len(interaction)
-        if self.hnlm is not None and self.hnlm.sampler is None:
-            pairs -= ids.numel()
-            batch, shown = interaction, interaction[model.ITEM_ID]
-        else:
-            batch = interaction.repeat(1 + ids.numel() // pairs)
-            shown = torch.cat([interaction[model.ITEM_ID], ids])
-            labels = torch.zeros(shown.numel(), device=ids.device)
-            labels[:pairs] = 1.0
-            batch.update(Interaction({model.ITEM_ID: shown, self._label: labels}))
-        return batch, StepRows(ids, negatives.rows, shown, offset=pairs)
+    def _check_consumed(self, step: StepRows) -> None:
+        """Refuse to go on with a model in which synthetic rows never arrive; LINE skips them in half of its steps."""
+        self._steps_in_vain = 0 if step.consumed else self._steps_in_vain + 1
+        if self._steps_in_vain >= _STEPS_IN_VAIN:
+            raise RuntimeError(
+                f"{self.hnlm_base.__name__} did not look its negatives up where synthetic rows could be put in "
+                f"{_STEPS_IN_VAIN} steps; use an id-only sampler such as dns with hnlm_alpha: 0 and report this model"
+            )
 
     def _with_alignment(self, loss: Any, view: Any, users: Tensor, positives: Tensor, head: HardNegativeHead) -> Any:
         terms = loss if isinstance(loss, tuple) else (loss,)
@@ -221,25 +190,6 @@ class HardNegativeMixin:
         if isinstance(loss, tuple):  # NCL drops its last term while it warms up, so ours joins the first
             return (loss[0] + extra, *loss[1:])
         return loss + extra
-
-
-class _JointLossHook:
-    """Forward hook of a BPR loss: several negatives of one pair enter one logarithm, or carry weights."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        step: StepRows | None = self.model.__dict__.get("_step_rows")
-        if step is None:
-            return None
-        weights: Tensor | None = self.model.__dict__.get("_step_weights")
-        times = weights.shape[1] if weights is not None else self.model.hnlm.run.negatives
-        pos_scores, neg_scores = args
-        if times == 1 or pos_scores.dim() != 1 or pos_scores.numel() != step.ids.numel():
-            return None
-        blocks = neg_scores.view(times, -1).T  # (B, K)
-        return joint_ranking_loss(pos_scores.view(times, -1)[0], blocks, weights)
 
 
 def hnlm(model_class: type) -> type:

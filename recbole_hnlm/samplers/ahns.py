@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -25,8 +26,10 @@ class AdaptiveOptions(CandidateOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.slope <= 0:
+        if not 0 < self.slope < math.inf:
             raise ValueError(f"neg_sampler_slope={self.slope} must be above 0, e.g. 0.1")
+        if not -math.inf < self.exponent < -1:
+            raise ValueError(f"neg_sampler_exponent={self.exponent} must be below -1; -2 is as published")
 
 
 class AdaptiveHardnessSelector(Selector):

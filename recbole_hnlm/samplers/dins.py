@@ -20,7 +20,7 @@ class BoundaryOptions(CandidateOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.boundary <= 0:
+        if not 0 < self.boundary < math.inf:
             raise ValueError(f"neg_sampler_boundary={self.boundary} must be above 0, e.g. 0.5")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,10 @@ class PopularityOptions:
 
     power: float = 0.75
     """Exponent of the training count; 0.75 after word2vec, 0 is uniform over items seen in training."""
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.power):
+            raise ValueError(f"neg_sampler_power={self.power} must be a finite number, e.g. 0.75")
 
 
 class PopularitySampler(NegativeSampler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +21,7 @@ class SoftmaxOptions(CandidateOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.rho <= 0:
+        if not 0 < self.rho < math.inf:
             raise ValueError(f"neg_sampler_rho={self.rho} must be above 0, e.g. 1.0")
 
 

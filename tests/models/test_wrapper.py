@@ -222,3 +222,20 @@ def test_mixgcf_pools_the_hops_that_lightgcn_averages(folder: Path) -> None:
         view = model._view(model.hnlm)
         model.__dict__["_step_tables"] = None
         assert view.n_hops == (hops or config["n_layers"] + 1), name
+
+
+def test_a_model_that_copies_its_negative_ids_is_found_out(folder: Path) -> None:
+    from recbole.model.general_recommender import BPR
+
+    class CopyingBPR(BPR):
+        def calculate_loss(self, interaction: Any) -> torch.Tensor:
+            interaction[self.NEG_ITEM_ID] = interaction[self.NEG_ITEM_ID].clone()
+            return super().calculate_loss(interaction)
+
+    config = HNLMConfig(CopyingBPR, "tiny", config_dict=settings(folder, "BPR", neg_sampler="mixgcf"))
+    loaders = prepare(config)
+    model = build_model(config, loaders[0])
+    batch = next(iter(loaders[0]))
+    with pytest.raises(RuntimeError, match="CopyingBPR did not look its negatives up"):
+        for _ in range(33):
+            model.calculate_loss(batch)

@@ -322,7 +322,6 @@ class TestOptionRanges:
             (PopularityOptions, {"power": math.inf}),
         ],
     )
-    @pytest.mark.xfail(strict=True, reason="not checked yet: the field documents a range, nothing holds it")
     def test_refused_too(self, options: type, wanted: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match="neg_sampler_"):
             options(**wanted)

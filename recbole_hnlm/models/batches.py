@@ -1,0 +1,74 @@
+"""One training batch of a wrapped model: its pairs, its negatives in RecBole's layout, its loss over several of them.
+
+Shapes: ``B`` pairs of a batch, ``K`` negatives per pair, ``M = B K`` rows, ``D`` width of an item row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from recbole.data.interaction import Interaction
+from torch import Tensor, nn
+
+from recbole_hnlm.models.item_space import StepRows
+from recbole_hnlm.models.losses import joint_ranking_loss
+from recbole_hnlm.samplers import Negatives
+
+
+def pairs_of(model: Any, interaction: Interaction) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Users, positives and, where RecBole's loader drew them, negatives of a batch, each of shape ``(M,)``."""
+    users, items = interaction[model.USER_ID], interaction[model.ITEM_ID]
+    if model.hnlm.sampler is None:
+        if model._pairwise:
+            return users, items, interaction[model.NEG_ITEM_ID]
+        pairs = int((interaction[model._label] > 0).sum())  # RecBole puts the positives first
+        times = users.numel() // pairs - 1
+        return users[pairs:], items[:pairs].repeat(times), items[pairs:]
+    times = model.hnlm.run.negatives
+    return (users, items, None) if times == 1 else (users.repeat(times), items.repeat(times), None)
+
+
+def exchanged_batch(model: Any, interaction: Interaction, negatives: Negatives) -> tuple[Interaction, StepRows]:
+    """The batch as the base expects it, and what its negatives' lookups return.
+
+    Pairwise models get ``K`` blocks of the same rows and a column of negatives; pointwise ones rows labelled 0 after
+    the positives. Negatives that RecBole's loader drew stay where they are.
+    """
+    ids = negatives.ids.T.reshape(-1)  # K blocks of B rows, as RecBole orders them
+    if model._pairwise:
+        times = ids.numel() // len(interaction)
+        batch = interaction.repeat(times) if times > 1 else Interaction(dict(interaction.interaction))
+        shown = model._space.negative_ids(ids, negatives.rows is not None).contiguous()
+        batch.update(Interaction({model.NEG_ITEM_ID: shown}))
+        return batch, StepRows(ids, negatives.rows, shown, offset=0)
+    if model.hnlm.sampler is None:
+        shown = interaction[model.ITEM_ID]
+        return interaction, StepRows(ids, negatives.rows, shown, offset=len(interaction) - ids.numel())
+    pairs = len(interaction)
+    batch = interaction.repeat(1 + ids.numel() // pairs)
+    shown = torch.cat([interaction[model.ITEM_ID], ids])
+    labels = torch.zeros(shown.numel(), device=ids.device)
+    labels[:pairs] = 1.0
+    batch.update(Interaction({model.ITEM_ID: shown, model._label: labels}))
+    return batch, StepRows(ids, negatives.rows, shown, offset=pairs)
+
+
+class JointLossHook:
+    """Forward hook of a BPR loss: several negatives of one pair enter one logarithm, or carry weights."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        """The joint loss in place of the mean over all rows, where the batch has several negatives per pair."""
+        step: StepRows | None = self.model.__dict__.get("_step_rows")
+        if step is None:
+            return None
+        weights: Tensor | None = self.model.__dict__.get("_step_weights")
+        times = weights.shape[1] if weights is not None else self.model.hnlm.run.negatives
+        pos_scores, neg_scores = args
+        if times == 1 or pos_scores.dim() != 1 or pos_scores.numel() != step.ids.numel():
+            return None
+        blocks = neg_scores.view(times, -1).T  # (B, K)
+        return joint_ranking_loss(pos_scores.view(times, -1)[0], blocks, weights)

@@ -1,0 +1,110 @@
+"""Options out of RecBole's flat configuration: types, choices, and keys that mean nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeVar
+
+from recbole_hnlm.options import HNLMOptions, LLMOptions
+
+OptionsT = TypeVar("OptionsT")
+
+
+def option_keys(options: type, prefix: str) -> tuple[str, ...]:
+    """Configuration keys of an options dataclass, in the order of its fields."""
+    return tuple(prefix + field.name for field in dataclasses.fields(options))
+
+
+def parse_options(options: type[OptionsT], prefix: str, values: Mapping[str, Any]) -> OptionsT:
+    """Build ``options`` from the keys of a flat configuration that carry ``prefix``.
+
+    Args:
+        options: A frozen dataclass whose fields are annotated.
+        prefix: Prefix of its keys, e.g. ``"hnlm_"``.
+        values: The configuration; keys without a field are ignored here (:func:`reject_unknown` looks at them).
+
+    Returns:
+        An instance with defaults where a key is absent.
+
+    Raises:
+        TypeError: If a value does not have its field's type.
+        ValueError: If a value is not among a field's choices or fails the dataclass's own checks.
+    """
+    hints = typing.get_type_hints(options)
+    given: dict[str, Any] = {}
+    for field in dataclasses.fields(options):  # type: ignore[arg-type]
+        key = prefix + field.name
+        if key in values:
+            given[field.name] = _coerce(key, values[key], hints[field.name])
+    return options(**given)
+
+
+def _coerce(key: str, value: Any, hint: Any) -> Any:
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        inner = [arg for arg in typing.get_args(hint) if arg is not type(None)]
+        return None if value is None or value == "None" else _coerce(key, value, inner[0])
+    if origin is Literal:
+        choices = typing.get_args(hint)
+        if value not in choices:
+            raise ValueError(f"{key}={value!r} is not one of {list(choices)}{_nearest(str(value), choices)}")
+        return value
+    if origin is tuple:
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)) or not all(isinstance(item, str) for item in items):
+            raise TypeError(f"{key}={value!r} should be a list of names, e.g. {key}=['title']")
+        return tuple(items)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        raise TypeError(
+            f"{key}={value!r} should be {hint.__name__}, got {type(value).__name__}; check the YAML's quoting"
+        )
+    return value
+
+
+def _nearest(word: str, choices: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, [str(choice) for choice in choices], n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def reject_unknown(given: Iterable[str], known: Iterable[str], elsewhere: Mapping[str, str]) -> None:
+    """Refuse keys that carry one of our prefixes, or nearly our whole name, and mean nothing in this run.
+
+    Args:
+        given: Keys that the user wrote (files, dictionary, command line).
+        known: Keys of ours that have an effect in this run.
+        elsewhere: Keys of ours without effect in this run, mapped to the reason.
+
+    Raises:
+        ValueError: Naming the key, and the nearest known one or why it has no effect.
+    """
+    known = tuple(known)
+    everything = (*known, *elsewhere)
+    for key in given:
+        if key in known:
+            continue
+        if key in elsewhere:
+            raise ValueError(f"{key} has no effect here: {elsewhere[key]}; remove it")
+        ours = key.startswith(("neg_sampler", HNLMOptions.PREFIX, LLMOptions.PREFIX))
+        if ours:
+            raise ValueError(f"unknown option {key!r}{_nearest(key, everything)}")
+
+
+def reject_misspelled(given: Iterable[str], recbole_keys: Iterable[str], ours: Iterable[str]) -> None:
+    """Refuse keys that RecBole does not know and that are one slip away from one of ours.
+
+    RecBole reads unknown keys as absent, so ``hnml_alpha`` would otherwise change nothing and say nothing.
+    """
+    recbole_keys = set(recbole_keys)
+    ours = tuple(ours)
+    for key in given:
+        if key in recbole_keys or key in ours:
+            continue
+        close = difflib.get_close_matches(key, ours, n=1, cutoff=0.88)
+        if close:
+            raise ValueError(f"unknown option {key!r}; did you mean {close[0]!r}?")

@@ -1,0 +1,336 @@
+"""The configuration: where values come from, what is refused before data is read, what a pickle of it holds."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from recbole.config import Config
+
+from recbole_hnlm import config as config_module
+from recbole_hnlm.config import HNLMConfig, MainConfig, packaged_defaults, translate_recbole_spelling
+from recbole_hnlm.models import hnlm
+from recbole_hnlm.option_parsing import option_keys
+from recbole_hnlm.options import HNLMOptions
+from recbole_hnlm.run_options import RunOptions
+from recbole_hnlm.samplers import SAMPLERS, sampler_class
+from recbole_hnlm.samplers.dns import DynamicSelector
+
+
+def _config(model: Any = "BPR", dataset: str = "ml-100k", files: list[str] | None = None, **values: Any) -> HNLMConfig:
+    return HNLMConfig(model, dataset, config_file_list=files, config_dict=values)
+
+
+def _run(config: HNLMConfig) -> RunOptions:
+    run: RunOptions | None = config.__dict__["run"]
+    assert run is not None
+    return run
+
+
+def _write(path: Path, **values: Any) -> str:
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return str(path)
+
+
+class TestPackagedDefaults:
+    @pytest.mark.parametrize("name", sorted(SAMPLERS))
+    def test_every_sampler_has_a_file_that_says_what_its_class_says(self, name: str) -> None:
+        options = sampler_class(name).Options
+        keys = option_keys(options, "neg_sampler_")
+        path = Path(config_module.__file__).parents[1] / "properties" / "sampler" / f"{name}.yaml"
+        assert path.is_file()
+        defaults = packaged_defaults(f"sampler/{name}.yaml")
+        assert tuple(defaults) == keys
+        built = options()
+        for key, value in defaults.items():
+            ours = getattr(built, key.removeprefix("neg_sampler_"))
+            assert (value, type(value)) == (ours, type(ours))
+
+    def test_no_file_without_a_sampler(self) -> None:
+        folder = Path(config_module.__file__).parents[1] / "properties" / "sampler"
+        assert {path.stem for path in folder.glob("*.yaml")} == {*SAMPLERS, "hnlm"}
+
+    def test_text_part_has_known_keys_only(self) -> None:
+        known = {*option_keys(HNLMOptions, "hnlm_"), "neg_sampler_candidates"}
+        assert {*packaged_defaults("hnlm.yaml"), *packaged_defaults("sampler/hnlm.yaml")} <= known
+
+    def test_absent_file(self) -> None:
+        assert packaged_defaults("sampler/nobody.yaml") == {}
+
+
+class TestPrecedence:
+    """Command line over dictionary over file over our YAML over RecBole's."""
+
+    KEY = "neg_sampler_candidates"
+
+    def test_each_layer_covers_the_one_below(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "argv", ["train.py", f"--{self.KEY}=5"])
+        files = [_write(tmp_path / "a.yaml", neg_sampler="dns", **{self.KEY: 7})]
+        assert _run(_config(files=files, **{self.KEY: 6})).sampler_options.candidates == 5
+        monkeypatch.setattr(sys, "argv", ["train.py"])
+        assert _run(_config(files=files, **{self.KEY: 6})).sampler_options.candidates == 6
+        assert _run(_config(files=files)).sampler_options.candidates == 7
+        files = [_write(tmp_path / "b.yaml", neg_sampler="dns")]
+        ours = packaged_defaults("sampler/dns.yaml")[self.KEY]
+        assert _run(_config(files=files)).sampler_options.candidates == ours
+        assert _config(files=files)[self.KEY] == ours
+
+    def test_later_files_cover_earlier_ones(self, tmp_path: Path) -> None:
+        files = [_write(tmp_path / f"{n}.yaml", neg_sampler="dns", **{self.KEY: n}) for n in (3, 4)]
+        assert _run(_config(files=files)).sampler_options.candidates == 4
+
+    def test_our_files_cover_recboles(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """RecBole's overall.yaml sets learning_rate; ours may, and the user's own comes first again."""
+        before = _config()["learning_rate"]
+        real = packaged_defaults
+
+        def with_rate(name: str) -> dict[str, Any]:
+            return {**real(name), **({"learning_rate": 0.77} if name == "hnlm.yaml" else {})}
+
+        monkeypatch.setattr(config_module, "packaged_defaults", with_rate)
+        assert before != 0.77
+        assert _config()["learning_rate"] == 0.77
+        assert _config(files=[_write(tmp_path / "c.yaml", learning_rate=0.5)])["learning_rate"] == 0.5
+
+    def test_the_file_of_the_base_sampler_is_read(self) -> None:
+        values = {"neg_sampler": "hnlm", "hnlm_base_sampler": "ahns"}
+        assert _config(**values)["neg_sampler_slope"] == packaged_defaults("sampler/ahns.yaml")["neg_sampler_slope"]
+
+    def test_hnlm_has_its_own_number_of_candidates(self) -> None:
+        own = packaged_defaults("sampler/hnlm.yaml")[self.KEY]
+        assert own != packaged_defaults("sampler/dns.yaml")[self.KEY]
+        assert _run(_config(neg_sampler="hnlm")).sampler_options.candidates == own
+        assert _run(_config(neg_sampler="hnlm", **{self.KEY: 21})).sampler_options.candidates == 21
+
+    def test_without_the_key_the_configuration_is_recboles(self) -> None:
+        ours, theirs = _config(embedding_size=8), Config("BPR", "ml-100k", config_dict={"embedding_size": 8})
+        assert ours.__dict__["run"] is None
+        assert ours.final_config_dict == theirs.final_config_dict
+
+    def test_recboles_own_keys_pass(self, tmp_path: Path) -> None:
+        files = [_write(tmp_path / "d.yaml", learning_rate=0.01, train_batch_size=64, n_layers=2, topk=[5])]
+        config = _config("LightGCN", files=files, neg_sampler="dns", gpu_id="", worker=0, eval_batch_size=128)
+        assert config["n_layers"] == 2
+
+    def test_main_config_samples_by_text_unless_told_otherwise(self) -> None:
+        assert _run(MainConfig("BPR", "ml-100k")).sampler == "hnlm(dns)"
+        assert _run(MainConfig("BPR", "ml-100k", config_dict={"neg_sampler": "dns"})).sampler == "dns"
+        assert MainConfig("BPR", "ml-100k", config_dict={"neg_sampler": "none"}).__dict__["run"] is None
+
+
+class TestRecBoleSpelling:
+    def test_reads_as_the_prefixed_keys_do(self) -> None:
+        args = {"distribution": "dns", "sample_num": 2, "candidate_num": 16}
+        theirs = _config(train_neg_sample_args=args)
+        ours = _config(neg_sampler="dns", neg_sampler_num=2, neg_sampler_candidates=16)
+        assert _run(theirs) == _run(ours)
+        assert theirs.final_config_dict == ours.final_config_dict
+        assert (_run(theirs).negatives, _run(theirs).sampler_options.candidates) == (2, 16)
+
+    def test_from_a_file_and_from_the_command_line(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        files = [_write(tmp_path / "a.yaml", train_neg_sample_args={"distribution": "ahns", "candidate_num": 3})]
+        assert (_run(_config(files=files)).sampler, _run(_config(files=files)).sampler_options.candidates) == (
+            "ahns",
+            3,
+        )
+        monkeypatch.setattr(sys, "argv", ["train.py", "--train_neg_sample_args={'distribution': 'dns'}"])
+        assert _run(_config()).sampler == "dns"
+
+    def test_the_loader_hands_out_pairs(self) -> None:
+        config = _config(train_neg_sample_args={"distribution": "dns"})
+        assert config["train_neg_sample_args"]["distribution"] == "none"
+
+    @pytest.mark.parametrize("distribution", ["uniform", "popularity"])
+    def test_recboles_own_distributions_stay_recboles(self, distribution: str) -> None:
+        config = _config(train_neg_sample_args={"distribution": distribution, "sample_num": 1})
+        assert config.__dict__["run"] is None
+        assert config["train_neg_sample_args"]["distribution"] == distribution
+
+    def test_recboles_sampler_under_text(self) -> None:
+        args = {"distribution": "popularity", "sample_num": 1, "alpha": 0.5}
+        config = _config(neg_sampler="hnlm", hnlm_base_sampler="recbole", train_neg_sample_args=args)
+        assert _run(config).sampler_type is None
+        assert config["train_neg_sample_args"]["alpha"] == 0.5
+
+    def test_contradiction(self) -> None:
+        with pytest.raises(
+            ValueError, match=r"neg_sampler='ahns' and train_neg_sample_args distribution='dns' disagree"
+        ):
+            _config(neg_sampler="ahns", train_neg_sample_args={"distribution": "dns"})
+
+    def test_saying_it_twice_is_no_contradiction(self) -> None:
+        assert _run(_config(neg_sampler="dns", train_neg_sample_args={"distribution": "dns"})).sampler == "dns"
+
+    def test_unknown_distribution(self) -> None:
+        with pytest.raises(ValueError, match=r"unknown neg_sampler 'dnss'.*did you mean 'dns'\?"):
+            _config(train_neg_sample_args={"distribution": "dnss"})
+
+    def test_translation_leaves_everything_else(self) -> None:
+        values = {"train_neg_sample_args": {"distribution": "dns", "sample_num": 3}, "seed": 4}
+        translate_recbole_spelling(values)
+        assert values == {"neg_sampler": "dns", "neg_sampler_num": 3, "seed": 4}
+
+    def test_recboles_sample_num_keeps_its_meaning_under_our_sampler(self) -> None:
+        args = {"distribution": "uniform", "sample_num": 4}
+        assert _run(_config(neg_sampler="dns", train_neg_sample_args=args)).negatives == 4
+
+    @pytest.mark.parametrize(
+        "values",
+        [
+            {"train_neg_sample_args": {"distribution": "dns", "sample_num": 2}, "neg_sampler_num": 5},
+            {"train_neg_sample_args": {"distribution": "dns", "candidate_num": 2}, "neg_sampler_candidates": 5},
+            {"train_neg_sample_args": {"distribution": "popularity"}, "neg_sampler": "dns"},
+            {"train_neg_sample_args": {"distribution": "dns", "alpha": 0.5}},
+            {"train_neg_sample_args": {"distribution": "dns", "dynamic": True}},
+        ],
+    )
+    def test_other_contradictions(self, values: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match="train_neg_sample_args"):
+            _config(**values)
+
+
+class TestUnchangedArguments:
+    @pytest.mark.parametrize(
+        "values",
+        [
+            {"neg_sampler": "dns", "neg_sampler_candidates": "16", "topk": "[5, 10]"},
+            {"train_neg_sample_args": {"distribution": "dns", "candidate_num": 4}},
+            {"neg_sampler": "hnlm", "eval_args": {"mode": "full"}},
+        ],
+    )
+    def test_the_dictionary_is_not_written_to(self, values: dict[str, Any]) -> None:
+        before = copy.deepcopy(values)
+        HNLMConfig("BPR", "ml-100k", config_dict=values)
+        assert values == before
+
+    def test_nor_what_lies_in_it(self) -> None:
+        values = {"train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}}
+        HNLMConfig("BPR", "ml-100k", config_dict=values)
+        assert values == {"train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}}
+
+
+class TestRefusedBeforeDataIsRead:
+    """The dataset does not exist, so a message about the options comes before any look at it."""
+
+    @pytest.mark.parametrize(
+        "model", ["EASE", "ItemKNN", "MultiVAE", "Pop", "SLIMElastic", "ADMMSLIM", "RecVAE", "MacridVAE"]
+    )
+    @pytest.mark.parametrize("values", [{"neg_sampler": "dns"}, {"neg_sampler": "hnlm"}])
+    def test_models_that_train_without_negatives(self, model: str, values: dict[str, Any]) -> None:
+        with pytest.raises(
+            ValueError, match=rf"^{model} .*; run it with neg_sampler: none instead of '{values['neg_sampler']}'"
+        ):
+            _config(model, "no-such-dataset", **values)
+
+    @pytest.mark.parametrize(
+        ("model", "kind"), [("GRU4Rec", "SEQUENTIAL"), ("DeepFM", "CONTEXT"), ("CKE", "KNOWLEDGE")]
+    )
+    def test_other_kinds_of_models(self, model: str, kind: str) -> None:
+        with pytest.raises(ValueError, match=rf"^{model} is a {kind} model; only RecBole's general models"):
+            _config(model, "no-such-dataset", neg_sampler="dns")
+
+    @pytest.mark.parametrize("model", ["EASE", "ItemKNN", "MultiVAE", "Pop"])
+    @pytest.mark.parametrize("values", [{}, {"neg_sampler": "none"}])
+    def test_they_run_as_before_without_a_sampler(self, model: str, values: dict[str, Any]) -> None:
+        assert _config(model, "no-such-dataset", **values).__dict__["run"] is None
+
+    @pytest.mark.parametrize("model", ["BPR", "LightGCN", "NeuMF", "DMF", "NCL", "SGL", "NGCF", "FISM"])
+    def test_models_that_train_on_negatives(self, model: str) -> None:
+        assert _run(_config(model, "no-such-dataset", neg_sampler="dns")).sampler == "dns"
+
+    def test_a_class_in_the_place_of_a_name(self) -> None:
+        from recbole.model.general_recommender import BPR, EASE
+
+        assert _run(_config(BPR, neg_sampler="dns")).sampler == "dns"
+        with pytest.raises(ValueError, match="^EASE "):
+            _config(EASE, neg_sampler="dns")
+
+    def test_a_wrapped_class_in_the_place_of_a_name(self) -> None:
+        from recbole.model.general_recommender import BPR
+
+        assert _run(_config(hnlm(BPR), neg_sampler="dns")).sampler == "dns"
+
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            ({"neg_sampler": "hnlm", "hnlm_alhpa": 0.1}, r"unknown option 'hnlm_alhpa'; did you mean 'hnlm_alpha'\?"),
+            ({"neg_sampler": "hnlm", "hnml_alpha": 0.1}, r"unknown option 'hnml_alpha'; did you mean 'hnlm_alpha'\?"),
+            ({"neg_samplr": "dns"}, r"unknown option 'neg_samplr'; did you mean 'neg_sampler'\?"),
+            ({"neg_sampler": "dns", "neg_sampler_top_m": 2}, r"neg_sampler_top_m has no effect here"),
+            ({"neg_sampler": "dns_mn", "neg_sampler_candidates": 2}, r"neg_sampler_top_m=5 exceeds the 2 candidates"),
+            ({"neg_sampler": "hnlm", "hnlm_alpha": 2}, r"hnlm_alpha=2.0 is outside \[0, 1\]"),
+        ],
+    )
+    def test_options(self, values: dict[str, Any], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            _config("BPR", "no-such-dataset", **values)
+
+    def test_a_slip_on_the_command_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "argv", ["train.py", "--neg_sampler_candiates=4"])
+        with pytest.raises(ValueError, match="did you mean 'neg_sampler_candidates'"):
+            _config("BPR", "no-such-dataset", neg_sampler="dns")
+
+    def test_a_slip_in_a_file(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="did you mean 'hnlm_preset'"):
+            _config(
+                "BPR", "no-such-dataset", files=[_write(tmp_path / "e.yaml", neg_sampler="hnlm", hnlm_prest="paper")]
+            )
+
+
+READ_BACK = """
+import pickle, sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "recbole_hnlm":
+            raise ImportError(f"{name} is not here")
+
+sys.meta_path.insert(0, Blocked())
+with open(sys.argv[1], "rb") as file:
+    config = pickle.load(file)
+assert "recbole_hnlm" not in sys.modules
+print(type(config).__module__, type(config).__qualname__, config.model_class.__module__)
+print(config["neg_sampler_candidates"], config["model"], config["embedding_size"], "run" in vars(config))
+"""
+
+
+class TestPickle:
+    """RecBole puts its Config into every checkpoint."""
+
+    @staticmethod
+    def _read_elsewhere(config: Config, path: Path) -> subprocess.CompletedProcess[str]:
+        path.write_bytes(pickle.dumps(config))
+        return subprocess.run(
+            [sys.executable, "-c", READ_BACK, str(path)], capture_output=True, text=True, timeout=120, cwd=path.parent
+        )
+
+    def test_plain_recbole_reads_it_without_this_package(self, tmp_path: Path) -> None:
+        from recbole.model.general_recommender import BPR
+
+        config = _config(neg_sampler="dns", neg_sampler_candidates=9, embedding_size=24)
+        config.model_class = hnlm(BPR)  # as where the user hands over a wrapped class
+        process = self._read_elsewhere(config, tmp_path / "config.pickle")
+        assert process.returncode == 0, process.stderr
+        assert process.stdout.splitlines() == [
+            "recbole.config.configurator Config recbole.model.general_recommender.bpr",
+            "9 BPR 24 False",
+        ]
+
+    def test_with_a_sampler_given_by_its_class(self, tmp_path: Path) -> None:
+        back = pickle.loads(pickle.dumps(_config(neg_sampler=DynamicSelector)))
+        assert back["neg_sampler"] == "recbole_hnlm.samplers.dns:DynamicSelector"
+        assert back.variable_config_dict["neg_sampler"] == back["neg_sampler"]
+
+    def test_nothing_is_lost_but_the_parsed_options(self) -> None:
+        config = _config(neg_sampler="hnlm", neg_sampler_candidates=9)
+        back = pickle.loads(pickle.dumps(config))
+        assert type(back) is Config
+        assert back.final_config_dict == config.final_config_dict
+        assert back.external_config_dict == config.external_config_dict
+        assert b"recbole_hnlm" not in pickle.dumps(config)
