@@ -45,6 +45,10 @@ KNOB = {  # the rule's own main knob, two values for every row
     "ahns": [{"neg_sampler_candidates": 8}, {"neg_sampler_candidates": 32}],
     "dins": [{"neg_sampler_candidates": 8}, {"neg_sampler_candidates": 16}],
 }
+ALIGN_KNOB = [
+    {"hnlm_alignment_weight": 0.003},
+    {"hnlm_alignment_weight": 0.01},
+]  # from a random start the weight matters
 GRID = [{"learning_rate": rate, "reg_weight": reg} for rate in (0.001, 0.005) for reg in (1e-5, 1e-3)]
 SEEDS = (2020, 2021, 2022, 2023, 2024)
 
@@ -104,13 +108,21 @@ class Ledger:
 
 def rule_of(values: dict[str, Any]) -> str:
     """The id-only rule of a row."""
-    return values.get("hnlm_base_sampler", values["neg_sampler"])
+    return str(values.get("hnlm_base_sampler", values["neg_sampler"]))
+
+
+def knob_of(values: dict[str, Any]) -> list[dict[str, Any]]:
+    """The two values of a row's main knob: its candidates, or the weight where only the alignment brings text."""
+    candidates = KNOB[rule_of(values)]
+    if values.get("hnlm_init") != "random":
+        return candidates
+    return [{**candidates[-1], **weight} for weight in ALIGN_KNOB]
 
 
 def tune_then_seed(args: argparse.Namespace, ledger: Ledger, row: str, values: dict[str, Any]) -> None:
     """The whole budget of one row: the grid on the first seed by validation, then every seed at the best point."""
     tried = []
-    for point, knob in itertools.product(GRID, KNOB[rule_of(values)]):
+    for point, knob in itertools.product(GRID, knob_of(values)):
         full = {**values, **point, **knob}
         run = ledger.find(row, full, SEEDS[0])
         if run is None:

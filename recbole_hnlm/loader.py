@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
+import torch
 from recbole.data.dataloader import TrainDataLoader
+from recbole.data.interaction import Interaction
 from recbole.utils import InputType
+from torch import Tensor
 
+from recbole_hnlm.models.batches import CANDIDATES
 from recbole_hnlm.run_options import RunOptions
+
+_BLOCK_CANDIDATES = 1 << 16  # candidates drawn at once where a batch needs fewer: half a megabyte of ids
+
+
+class CandidateSource(Protocol):
+    """Who draws candidates ahead: the head of the model under training."""
+
+    candidates_per_pair: int
+    """Candidates of one pair; 0 where drawing needs the model."""
+
+    def draw_candidates(self, users: Tensor) -> Tensor:
+        """Candidates of pairs, ``(N,) -> (N, candidates_per_pair)``."""
 
 
 class PairLoader(TrainDataLoader):
-    """RecBole's training loader without its sampler: same shuffling, same seed, same meaning of ``train_batch_size``.
+    """RecBole's training loader without its sampler: same order of pairs, same meaning of ``train_batch_size``.
 
     As in RecBole the batch size counts rows, so a batch holds ``train_batch_size / K`` pairs for pairwise models and
-    ``train_batch_size / (K + 1)`` for pointwise ones, whose positives are rows of their own.
+    ``train_batch_size / (K + 1)`` for pointwise ones, whose positives are rows of their own. In one process pairs are
+    gathered, and candidates drawn, for several batches at once; the shuffled order is that of RecBole's loader with the
+    same ``seed``, epoch by epoch.
 
     Args:
         config: RecBole's configuration, with ``train_neg_sample_args`` switched off.
@@ -26,12 +45,36 @@ class PairLoader(TrainDataLoader):
     def __init__(self, config: Any, dataset: Any, run: RunOptions, shuffle: bool) -> None:
         pointwise = config["MODEL_INPUT_TYPE"] is InputType.POINTWISE
         self._rows_per_pair = run.negatives + (1 if pointwise else 0)
+        self._source: CandidateSource | None = None
         super().__init__(config, dataset, None, shuffle=shuffle)
 
     def _init_batch_size_and_step(self) -> None:
         pairs = max(self.config["train_batch_size"] // self._rows_per_pair, 1)
         self.step = pairs
         self.set_batch_size(pairs * self._rows_per_pair)
+
+    def draw_from(self, source: CandidateSource) -> None:
+        """Let ``source`` draw the candidates of several batches at once from the next epoch on."""
+        self._source = source
+
+    def __iter__(self) -> Iterator[Any]:
+        if self.num_workers or not self.config["single_spec"]:
+            batches: Iterator[Any] = super().__iter__()
+            return batches
+        return self._blocks_of_batches()
+
+    def _blocks_of_batches(self) -> Iterator[Any]:
+        torch.empty((), dtype=torch.int64).random_(generator=self.generator)  # torch's loader draws a base seed first
+        order = torch.tensor(list(self.sampler))
+        per_pair = self._source.candidates_per_pair if self._source is not None else 0
+        block = self.step * max(1, _BLOCK_CANDIDATES // (self.step * max(1, per_pair)))
+        for start in range(0, order.numel(), block):
+            pairs = self._dataset[order[start : start + block]]
+            if per_pair and self._source is not None:
+                candidates = self._source.draw_candidates(pairs[self.uid_field])
+                pairs.update(Interaction({CANDIDATES: candidates}))
+            for first in range(0, len(pairs), self.step):
+                yield self.transform(self._dataset, pairs[first : first + self.step])
 
 
 def training_loader(config: Any, recbole_loader: Any, run: RunOptions | None) -> Any:

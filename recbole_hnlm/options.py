@@ -82,7 +82,7 @@ class HNLMOptions:
         """The factor of the alignment loss with the preset's default filled in."""
         if self.alignment_weight is not None:
             return self.alignment_weight
-        return 0.01
+        return 0.001 if self.preset == "anchored" else 0.01
 
     @property
     def norm_matched(self) -> bool:

@@ -21,6 +21,7 @@ from recbole_hnlm.models import hnlm
 from recbole_hnlm.options import LLMOptions
 from recbole_hnlm.samplers import TrainingInteractions
 from recbole_hnlm.samplers.candidates import UniformCandidates
+from recbole_hnlm.watching import watching
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ def _fit(config: Any, train_data: Any, options: LLMOptions) -> tuple[np.ndarray,
     model_class = hnlm(get_model(options.teacher_model))
     model: Any = model_class(teacher_config, dataset).to(teacher_config["device"])
     loader = training_loader(teacher_config, train_data, teacher_config.run)
-    trainer = get_trainer(teacher_config["MODEL_TYPE"], teacher_config["model"])(teacher_config, model)
+    trainer = watching(get_trainer(teacher_config["MODEL_TYPE"], teacher_config["model"]))(teacher_config, model)
     epochs = range(options.teacher_epochs)
     for epoch in tqdm(epochs, desc=f"Teacher {options.teacher_model}", disable=not config["show_progress"]):
         loss = trainer._train_epoch(loader, epoch)

@@ -7,6 +7,8 @@ import sys
 import time
 from typing import Any
 
+from recbole_hnlm.loader import PairLoader
+
 _WATCHING: dict[type, type] = {}
 
 
@@ -19,9 +21,12 @@ class _WatchingMixin:
         self.best_epoch: int | None = None
         self.negative_statistics: list[dict[str, float]] = []
 
-    def _train_epoch(self, *args: Any, **kwargs: Any) -> Any:
+    def _train_epoch(self, train_data: Any, *args: Any, **kwargs: Any) -> Any:
+        head = getattr(self.model, "hnlm", None)  # type: ignore[attr-defined]
+        if head is not None and isinstance(train_data, PairLoader):
+            train_data.draw_from(head)
         started = time.perf_counter()
-        result = super()._train_epoch(*args, **kwargs)  # type: ignore[misc]
+        result = super()._train_epoch(train_data, *args, **kwargs)  # type: ignore[misc]
         self.epoch_seconds.append(time.perf_counter() - started)
         return result
 

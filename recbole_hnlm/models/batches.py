@@ -15,6 +15,18 @@ from recbole_hnlm.models.item_space import StepRows
 from recbole_hnlm.models.losses import joint_ranking_loss
 from recbole_hnlm.samplers import Negatives
 
+CANDIDATES = "hnlm_candidates"
+"""Column of a batch that holds candidates drawn ahead."""
+
+
+def take_candidates(interaction: Interaction) -> Tensor | None:
+    """Candidates that the loader has drawn ahead, taken out of the batch."""
+    if CANDIDATES not in interaction:
+        return None
+    candidates: Tensor = interaction[CANDIDATES]
+    interaction.drop(CANDIDATES)
+    return candidates
+
 
 def pairs_of(model: Any, interaction: Interaction) -> tuple[Tensor, Tensor, Tensor | None]:
     """Users, positives and, where RecBole's loader drew them, negatives of a batch, each of shape ``(M,)``."""

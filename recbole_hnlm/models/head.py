@@ -121,10 +121,35 @@ class HardNegativeHead(nn.Module):
         """Share of text in the negatives of this run."""
         return self.run.hnlm.alpha if self.run.hnlm is not None else 0.0
 
-    def draw(self, users: Tensor, positives: Tensor, view: EmbeddingView) -> Negatives:
-        """Negatives of ``M`` rows, by the rule and then mixed with text where the run asks for it."""
+    @property
+    def candidates_per_pair(self) -> int:
+        """Candidates of one training pair, ``K C``; 0 where they cannot be drawn without the model."""
+        own_sample = self.sampler is not None and type(self.sampler).sample is not NegativeSampler.sample
+        if self.sampler is None or own_sample:
+            return 0
+        return self.run.negatives * self.sampler.candidates_per_negative
+
+    def draw_candidates(self, users: Tensor) -> Tensor:
+        """Candidates of many pairs at once, ``(N,) -> (N, K C)``; a loader asks for several batches ahead."""
         assert self.sampler is not None
-        return self.sampler.sample(users, positives, view)
+        return self.sampler.draw_candidates(users.to(self.interactions.device), self.run.negatives)
+
+    def draw(
+        self, users: Tensor, positives: Tensor, view: EmbeddingView, candidates: Tensor | None = None
+    ) -> Negatives:
+        """Negatives of ``M`` rows by the rule.
+
+        Args:
+            users: User ids, shape ``(M,)``, ``K`` blocks of the pairs.
+            positives: Positive items, likewise.
+            view: The model's embeddings.
+            candidates: What :meth:`draw_candidates` gave for the pairs, shape ``(B, K C)``, or None to draw now.
+        """
+        assert self.sampler is not None
+        if candidates is None:
+            return self.sampler.sample(users, positives, view)
+        blocks = candidates.view(candidates.shape[0], self.run.negatives, -1).transpose(0, 1)  # (K, B, C)
+        return self.sampler.sample(users, positives, view, blocks.reshape(users.numel(), -1))
 
     def with_text(self, negatives: Negatives, users: Tensor, positives: Tensor, view: EmbeddingView) -> Negatives:
         """The same negatives with Eq. 7 applied; unchanged at ``alpha`` 0."""

@@ -66,7 +66,8 @@ class StepRows:
         if looked_up.untyped_storage().data_ptr() != storage or looked_up.numel() != self.items.numel():
             return None
         order = torch.arange(self.items.numel(), device=looked_up.device)
-        return order.as_strided(looked_up.shape, looked_up.stride(), looked_up.storage_offset())
+        offset = looked_up.storage_offset() - self.items.storage_offset()
+        return order.as_strided(looked_up.shape, looked_up.stride(), offset)
 
 
 class ItemSpace:

@@ -15,7 +15,7 @@ from recbole.model.loss import BPRLoss
 from recbole.utils import InputType
 from torch import Tensor
 
-from recbole_hnlm.models.batches import JointLossHook, exchanged_batch, pairs_of
+from recbole_hnlm.models.batches import JointLossHook, exchanged_batch, pairs_of, take_candidates
 from recbole_hnlm.models.head import HardNegativeHead, TextHead
 from recbole_hnlm.models.item_space import LookupSpace, StepRows, build_item_space
 from recbole_hnlm.models.propagation import FastProducts, Propagation
@@ -140,11 +140,12 @@ class HardNegativeMixin:
         head = self.hnlm
         if head is None:
             return super().calculate_loss(interaction)  # type: ignore[misc]
+        candidates = take_candidates(interaction)
         users, positives, given = pairs_of(self, interaction)
         view = self._view(head)
         negatives = Negatives(given.unsqueeze(1)) if given is not None else None
         if negatives is None:
-            negatives = head.draw(users, positives, view)
+            negatives = head.draw(users, positives, view, candidates)
         negatives = head.with_text(negatives, users, positives, view)
         batch, step = exchanged_batch(self, interaction, negatives)
         self.__dict__["_step_rows"] = step

@@ -61,7 +61,7 @@ class NoOptions:
 
 
 class NegativeSampler(ABC):
-    """One rule for negatives. A subclass states what it needs and implements :meth:`sample`.
+    """One rule for negatives: candidates are drawn, the rule chooses. A subclass implements :meth:`choose`.
 
     Args:
         options: The sampler's own options, an instance of :attr:`Options`.
@@ -82,19 +82,44 @@ class NegativeSampler(ABC):
         self.options = options
         self.interactions = interactions
         self.generator = generator
+        self.drawer: CandidateDrawer = UniformCandidates(interactions, generator)
 
-    @abstractmethod
-    def sample(self, users: Tensor, positives: Tensor, view: EmbeddingView) -> Negatives:
+    @property
+    def candidates_per_negative(self) -> int:
+        """``C``; 1 for rules that take what is drawn."""
+        return 1
+
+    def draw_candidates(self, users: Tensor, negatives: int = 1) -> Tensor:
+        """Candidates for pairs, which do not depend on the model and may be drawn for many batches at once.
+
+        Args:
+            users: User ids, shape ``(B,)``.
+            negatives: ``K``.
+
+        Returns:
+            Item ids, shape ``(B, K C)``.
+        """
+        return self.drawer.draw(users, negatives * self.candidates_per_negative)
+
+    def sample(
+        self, users: Tensor, positives: Tensor, view: EmbeddingView, candidates: Tensor | None = None
+    ) -> Negatives:
         """Negatives for a batch of training pairs.
 
         Args:
             users: User ids, shape ``(B,)``.
             positives: Item ids of the pairs, shape ``(B,)``.
             view: The model's current embeddings.
+            candidates: Candidates drawn beforehand, shape ``(B, C)``, or None to draw them now.
 
         Returns:
             Negatives; ids are never 0 and never a training positive of the row's user.
         """
+        return self.choose(users, positives, self.draw_candidates(users) if candidates is None else candidates, view)
+
+    @abstractmethod
+    def choose(self, users: Tensor, positives: Tensor, candidates: Tensor, view: EmbeddingView) -> Negatives:
+        """Negatives among ``candidates`` of shape ``(B, C)``."""
 
 
 @dataclass(frozen=True)
@@ -110,22 +135,14 @@ class CandidateOptions:
 
 
 class CandidateSampler(NegativeSampler):
-    """Template of every rule that draws ``C`` uniform candidates and chooses among them by score."""
+    """Every rule that chooses among ``neg_sampler_candidates`` uniform candidates."""
 
     Options = CandidateOptions
 
-    def __init__(self, options: Any, interactions: TrainingInteractions, generator: torch.Generator) -> None:
-        super().__init__(options, interactions, generator)
-        self.drawer: CandidateDrawer = UniformCandidates(interactions, generator)
-
-    def sample(self, users: Tensor, positives: Tensor, view: EmbeddingView) -> Negatives:
-        """Draw, then let the rule choose; see :class:`NegativeSampler`."""
-        candidates = self.drawer.draw(users, self.options.candidates)  # (B, C)
-        return self.choose(users, positives, candidates, view)
-
-    @abstractmethod
-    def choose(self, users: Tensor, positives: Tensor, candidates: Tensor, view: EmbeddingView) -> Negatives:
-        """Negatives among ``candidates`` of shape ``(B, C)``."""
+    @property
+    def candidates_per_negative(self) -> int:
+        """``C`` of the options."""
+        return int(self.options.candidates)
 
 
 class Selector(CandidateSampler):

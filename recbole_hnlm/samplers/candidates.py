@@ -42,9 +42,13 @@ class CandidateDrawer(ABC):
         suspects = self.interactions.suspects(owners, items)
         if suspects.numel():
             flat = items.view(-1)
-            suspect_users = users[torch.div(suspects, count, rounding_mode="floor")]
-            hit = self.interactions.contains(suspect_users, flat[suspects])
-            flat[suspects[hit]] = self._replace(suspect_users[hit])
+            rows = suspects if count == 1 else torch.div(suspects, count, rounding_mode="floor")
+            suspect_users = users.index_select(0, rows)
+            taken = self.interactions.contains(suspect_users, flat.index_select(0, suspects))
+            hits = torch.nonzero(taken).view(-1)
+            if hits.numel():
+                replacements = self._replace(suspect_users.index_select(0, hits))
+                flat.index_copy_(0, suspects.index_select(0, hits), replacements)
         return items
 
     @abstractmethod

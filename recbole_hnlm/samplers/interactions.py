@@ -67,9 +67,10 @@ class TrainingInteractions:
         table[self._hash(self.keys).cpu()] = True
         packed = np.packbits(table.numpy(), bitorder="little")
         self._filter = torch.from_numpy(packed).to(self.keys.device)
+        self._bit = torch.tensor([1 << bit for bit in range(8)], dtype=torch.uint8, device=self.keys.device)
 
     def _hash(self, keys: Tensor) -> Tensor:
-        return ((keys * _HASH_MULTIPLIER) >> self._shift) & self._mask
+        return (keys * _HASH_MULTIPLIER).bitwise_right_shift_(self._shift).bitwise_and_(self._mask)
 
     @property
     def device(self) -> torch.device:
@@ -78,7 +79,7 @@ class TrainingInteractions:
 
     def to(self, device: torch.device) -> TrainingInteractions:
         """Move every table to ``device``; returns itself."""
-        for name in ("keys", "user_counts", "item_counts", "user_starts", "_rank_keys", "_filter"):
+        for name in ("keys", "user_counts", "item_counts", "user_starts", "_rank_keys", "_filter", "_bit"):
             setattr(self, name, getattr(self, name).to(device))
         return self
 
@@ -92,13 +93,13 @@ class TrainingInteractions:
         Returns:
             Indices into the flattened items, int64.
         """
-        slot = self._hash(users * self.n_items + items).reshape(-1)
-        byte = torch.index_select(self._filter, 0, slot >> 3)
-        return torch.nonzero((byte >> (slot & 7).to(torch.uint8)) & 1).flatten()
+        slot = self._hash(torch.add(items, users, alpha=self.n_items)).view(-1)
+        bit = self._bit.index_select(0, slot & 7)
+        return torch.nonzero(self._filter.index_select(0, slot >> 3).bitwise_and_(bit)).view(-1)
 
     def contains(self, users: Tensor, items: Tensor) -> Tensor:
         """Whether each (user, item) is a training pair, exactly; broadcasts, bool."""
-        keys = users * self.n_items + items
+        keys = torch.add(items, users, alpha=self.n_items)
         at = torch.searchsorted(self.keys, keys).clamp_(max=self.keys.numel() - 1)
         return self.keys[at] == keys
 
@@ -107,7 +108,7 @@ class TrainingInteractions:
 
         With a uniform rank below :meth:`unseen_counts` this is an exact uniform draw without any rejection.
         """
-        target = users * self.n_items + rank + 1  # item ids start at 1
+        target = torch.add(rank + 1, users, alpha=self.n_items)  # item ids start at 1
         before = torch.searchsorted(self._rank_keys, target, right=True) - self.user_starts[users]
         return rank + 1 + before
 

@@ -38,6 +38,6 @@ class PopularitySampler(NegativeSampler):
         super().__init__(options, interactions, generator)
         self.drawer = PopularityCandidates(interactions, generator, options.power)
 
-    def sample(self, users: Tensor, positives: Tensor, view: EmbeddingView) -> Negatives:
-        """One draw per pair; the model is not asked anything."""
-        return Negatives(self.drawer.draw(users, 1))
+    def choose(self, users: Tensor, positives: Tensor, candidates: Tensor, view: EmbeddingView) -> Negatives:
+        """The draw itself; the model is not asked anything."""
+        return Negatives(candidates)

@@ -29,9 +29,10 @@ class SameRowsSampler(UniformSampler):
 
     synthesizes = True
 
-    def sample(self, users: torch.Tensor, positives: torch.Tensor, view: EmbeddingView) -> Negatives:
-        ids = super().sample(users, positives, view).ids
-        return Negatives(ids, rows=view.item_rows(ids.squeeze(1)))
+    def choose(
+        self, users: torch.Tensor, positives: torch.Tensor, candidates: torch.Tensor, view: EmbeddingView
+    ) -> Negatives:
+        return Negatives(candidates, rows=view.item_rows(candidates.squeeze(1)))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,70 @@
+"""The pair loader: RecBole's order, RecBole's batch sizes, candidates drawn ahead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from recbole.data.dataloader import TrainDataLoader
+from recbole_runs import settings, write_dataset
+
+from recbole_hnlm import loader as loader_module
+from recbole_hnlm.config import HNLMConfig
+from recbole_hnlm.models.batches import CANDIDATES
+from recbole_hnlm.quick_start import build_model, prepare
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("data"))
+
+
+def prepared(folder: Path, **values: Any) -> tuple[Any, HNLMConfig]:
+    config = HNLMConfig("BPR", "tiny", config_dict=settings(folder, "BPR", neg_sampler="dns", **values))
+    return prepare(config)[0], config
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_order_is_that_of_recboles_loader_epoch_by_epoch(folder: Path, shuffle: bool) -> None:
+    ours, config = prepared(folder, shuffle=shuffle)
+    theirs = TrainDataLoader(config, ours._dataset, None, shuffle=shuffle)
+    for _ in range(3):
+        pairs = list(zip(ours, theirs, strict=True))
+        assert len(pairs) == len(ours) == len(theirs)
+        for mine, other in pairs:
+            assert torch.equal(mine["user_id"], other["user_id"]) and torch.equal(mine["item_id"], other["item_id"])
+
+
+@pytest.mark.parametrize("block", [1, 500, 1 << 16])
+@pytest.mark.parametrize("negatives", [1, 2])
+def test_candidates_drawn_ahead_fit_their_users(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, block: int, negatives: int
+) -> None:
+    monkeypatch.setattr(loader_module, "_BLOCK_CANDIDATES", block)
+    loader, config = prepared(folder, neg_sampler_candidates=4, neg_sampler_num=negatives)
+    model = build_model(config, loader)
+    loader.draw_from(model.hnlm)
+    seen = 0
+    for batch in loader:
+        candidates = batch[CANDIDATES]
+        assert candidates.shape == (len(batch), 4 * negatives)
+        users = batch["user_id"].unsqueeze(1).expand_as(candidates)
+        assert not model.hnlm.interactions.contains(users, candidates).any() and candidates.min() > 0
+        loss = model.calculate_loss(batch)
+        assert torch.isfinite(loss) and CANDIDATES not in batch
+        seen += len(batch)
+    assert seen == len(loader._dataset)
+
+
+def test_drawing_ahead_takes_the_blocks_candidates_pair_by_pair(folder: Path) -> None:
+    loader, config = prepared(folder, neg_sampler_candidates=4, neg_sampler_num=2)
+    model = build_model(config, loader)
+    users = torch.arange(1, 11)
+    candidates = model.hnlm.draw_candidates(users)  # (10, K C)
+    chosen: list[torch.Tensor] = []
+    sampler = model.hnlm.sampler
+    sampler.choose = lambda users, positives, given, view: chosen.append(given)
+    model.hnlm.draw(users.repeat(2), users.repeat(2), None, candidates)
+    assert torch.equal(chosen[0], torch.cat([candidates[:, :4], candidates[:, 4:]]))
