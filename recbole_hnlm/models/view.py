@@ -133,14 +133,19 @@ def hop_tables(recorded: list[Tensor], users: Tensor, items: Tensor) -> list[Ten
     """
     n_users = users.shape[0]
     tables = [table for table in recorded if table.shape[1] == items.shape[1]]
-    with torch.no_grad():
-        sample = torch.arange(0, items.shape[0], max(1, items.shape[0] // 64), device=items.device)
-        total = torch.zeros_like(items[sample])
-        for count, table in enumerate(tables, start=1):  # NCL propagates further than what it averages
-            total += table[n_users + sample]
-            if count > 1 and torch.allclose(total / count, items[sample], rtol=1e-4, atol=1e-6):
-                return [kept[n_users:] for kept in tables[:count]]
-    return []
+    count = _averaged_hops([table.detach()[n_users:] for table in tables], items.detach())
+    return [table[n_users:] for table in tables[:count]]
+
+
+def _averaged_hops(tables: list[Tensor], items: Tensor) -> int:
+    """How many leading tables average to ``items``, tried on a sample of rows; 0 where no number of them does."""
+    sample = torch.arange(0, items.shape[0], max(1, items.shape[0] // 64), device=items.device)
+    total = torch.zeros_like(items[sample])
+    for count, table in enumerate(tables, start=1):  # NCL propagates further than what it averages
+        total += table[sample]
+        if count > 1 and torch.allclose(total / count, items[sample], rtol=1e-4, atol=1e-6):
+            return count
+    return 0
 
 
 def scores_by_inner_product(model: nn.Module, space: ItemSpace) -> bool:

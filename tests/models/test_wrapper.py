@@ -240,3 +240,38 @@ def test_a_model_that_copies_its_negative_ids_is_found_out(folder: Path) -> None
     with pytest.raises(RuntimeError, match="CopyingBPR did not look its negatives up"):
         for _ in range(33):
             model.calculate_loss(batch)
+
+
+@pytest.mark.parametrize("sampler", ["mixgcf", "dins", "dns"])
+@pytest.mark.parametrize("name", ["LightGCN", "SGL", "NCL", "BPR", "NGCF"])
+def test_gradients_are_those_of_the_loss(folder: Path, name: str, sampler: str) -> None:
+    """Central differences along the gradient itself: a rule whose rows lose their gradient on the way falls short."""
+    model, loaders, _ = made(folder, name, neg_sampler=sampler, neg_sampler_candidates=4, fast_propagation=True)
+    with torch.no_grad():
+        for parameter in (model.user_embedding.weight, model.item_embedding.weight):
+            parameter.mul_(3)
+    loader = iter(loaders[0])
+    batch = next(loader)
+    model.eval()  # without dropout
+    if name in {"SGL", "NCL"}:
+        model.train()
+    if name == "NCL":
+        model.e_step()
+    state = model.hnlm.generator.get_state()
+
+    def loss() -> torch.Tensor:
+        seed_everything()
+        model.hnlm.generator.set_state(state)
+        losses = model.calculate_loss(batch)
+        return (losses[0] if isinstance(losses, tuple) else losses).sum()
+
+    weights = [model.user_embedding.weight, model.item_embedding.weight]
+    gradients = torch.autograd.grad(loss(), weights)
+    length = float(sum(g.square().sum() for g in gradients) ** 0.5)
+    step, values = 1e-2, []
+    for sign in (1, -2):
+        with torch.no_grad():
+            for weight, gradient in zip(weights, gradients, strict=True):
+                weight.add_(gradient / length, alpha=sign * step)
+        values.append(float(loss().detach()))
+    assert (values[0] - values[1]) / (2 * step) == pytest.approx(length, rel=0.03)
