@@ -14,7 +14,8 @@ from torch import Tensor
 from recbole_hnlm.models.batches import CANDIDATES
 from recbole_hnlm.run_options import RunOptions
 
-_BLOCK_CANDIDATES = 1 << 16  # candidates drawn at once where a batch needs fewer: half a megabyte of ids
+BLOCK_CANDIDATES = 1 << 16
+"""Candidates drawn at once where a batch needs fewer: half a megabyte of ids."""
 
 
 class CandidateSource(Protocol):
@@ -67,7 +68,7 @@ class PairLoader(TrainDataLoader):
         torch.empty((), dtype=torch.int64).random_(generator=self.generator)  # torch's loader draws a base seed first
         order = torch.tensor(list(self.sampler))
         per_pair = self._source.candidates_per_pair if self._source is not None else 0
-        block = self.step * max(1, _BLOCK_CANDIDATES // (self.step * max(1, per_pair)))
+        block = self.step * max(1, BLOCK_CANDIDATES // (self.step * max(1, per_pair)))
         for start in range(0, order.numel(), block):
             pairs = self._dataset[order[start : start + block]]
             if per_pair and self._source is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,21 +141,20 @@ def _fit(config: Any, train_data: Any, options: LLMOptions) -> tuple[np.ndarray,
     model: Any = model_class(teacher_config, dataset).to(teacher_config["device"])
     loader = training_loader(teacher_config, train_data, teacher_config.run)
     trainer = watching(get_trainer(teacher_config["MODEL_TYPE"], teacher_config["model"]))(teacher_config, model)
+    if not model.hnlm_view().has_user_rows:
+        raise ValueError(
+            f"llm_teacher_model={options.teacher_model} does not score by inner product; use LightGCN or BPR"
+        )
     epochs = range(options.teacher_epochs)
     for epoch in tqdm(epochs, desc=f"Teacher {options.teacher_model}", disable=not config["show_progress"]):
         loss = trainer._train_epoch(loader, epoch)
     logger.info("teacher %s trained for %d epochs, last loss %.4f", options.teacher_model, options.teacher_epochs, loss)
     model.eval()
     with torch.no_grad():
-        view = model._view(model.hnlm)
-        if not view.has_user_rows:
-            raise ValueError(
-                f"llm_teacher_model={options.teacher_model} does not score by inner product; use LightGCN or BPR"
-            )
+        view = model.hnlm_view()
         user_ids = torch.arange(model.n_users, device=teacher_config["device"])
         item_ids = torch.arange(model.n_items, device=teacher_config["device"])
         tables = view.user_rows(user_ids).cpu().numpy(), view.item_rows(item_ids).cpu().numpy()
-        model.__dict__["_step_tables"] = None
     return tables
 
 
@@ -177,9 +178,14 @@ def _cached_tables(
     path = cache / f"teacher-{_fingerprint(description, users, items)[:16]}.npz"
     if not path.is_file():
         return None
+    try:
+        with np.load(path) as stored:
+            tables = stored["users"], stored["items"]
+    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        logger.warning("cached teacher %s cannot be read (%s) and is trained anew", path, error)
+        return None
     logger.info("teacher read from %s", path)
-    with np.load(path) as stored:
-        return stored["users"], stored["items"]
+    return tables
 
 
 def _store_tables(
@@ -187,6 +193,9 @@ def _store_tables(
 ) -> None:
     cache.mkdir(parents=True, exist_ok=True)
     path = cache / f"teacher-{_fingerprint(description, users, items)[:16]}.npz"
-    temporary = path.with_suffix(".tmp.npz")
-    np.savez(temporary, users=tables[0], items=tables[1])
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        np.savez(file, users=tables[0], items=tables[1])
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)

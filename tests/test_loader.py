@@ -42,7 +42,7 @@ def test_order_is_that_of_recboles_loader_epoch_by_epoch(folder: Path, shuffle: 
 def test_candidates_drawn_ahead_fit_their_users(
     folder: Path, monkeypatch: pytest.MonkeyPatch, block: int, negatives: int
 ) -> None:
-    monkeypatch.setattr(loader_module, "_BLOCK_CANDIDATES", block)
+    monkeypatch.setattr(loader_module, "BLOCK_CANDIDATES", block)
     loader, config = prepared(folder, neg_sampler_candidates=4, neg_sampler_num=negatives)
     model = build_model(config, loader)
     loader.draw_from(model.hnlm)

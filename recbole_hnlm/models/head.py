@@ -122,6 +122,16 @@ class HardNegativeHead(nn.Module):
         return self.run.hnlm.alpha if self.run.hnlm is not None else 0.0
 
     @property
+    def needs_view(self) -> bool:
+        """Whether a step reads the model's embeddings before the base's loss does."""
+        return self.sampler is not None or self.text_head is not None
+
+    @property
+    def needs_hops(self) -> bool:
+        """Whether the rule makes rows hop by hop."""
+        return self.sampler is not None and self.sampler.synthesizes
+
+    @property
     def candidates_per_pair(self) -> int:
         """Candidates of one training pair, ``K C``; 0 where they cannot be drawn without the model."""
         own_sample = self.sampler is not None and type(self.sampler).sample is not NegativeSampler.sample

@@ -142,7 +142,9 @@ class HardNegativeMixin:
             return super().calculate_loss(interaction)  # type: ignore[misc]
         candidates = take_candidates(interaction)
         users, positives, given = pairs_of(self, interaction)
-        view = self._view(head)
+        view: Any = None
+        if head.needs_view or not self._space.is_table:  # one propagation serves the whole step
+            view, self.__dict__["_step_tables"] = self._view(head, head.needs_hops)
         negatives = Negatives(given.unsqueeze(1)) if given is not None else None
         if negatives is None:
             negatives = head.draw(users, positives, view, candidates)
@@ -159,18 +161,23 @@ class HardNegativeMixin:
             head.statistics.observe(users, positives, step.ids, step.rows, view)
         return self._with_alignment(loss, view, users, positives, head)
 
-    def _view(self, head: HardNegativeHead) -> Any:
-        """The embeddings of this moment; graph models propagate here, once for the whole step."""
+    def hnlm_view(self) -> Any:
+        """The model's embeddings of this moment as samplers see them; graph models propagate here.
+
+        Raises:
+            ValueError: If the model has no sampler of ours.
+        """
+        if self.hnlm is None:
+            raise ValueError(f"{self.hnlm_base.__name__} runs without neg_sampler, so it has no view; set one")
+        view, _ = self._view(self.hnlm, with_hops=self.hnlm.needs_hops)
+        return view
+
+    def _view(self, head: HardNegativeHead, with_hops: bool) -> tuple[Any, Any]:
+        """A view, and the tables it was made of where the model propagates."""
         if not self._space.is_table:
-            return LookupView(self, self._space, self.__dict__["_inner"])  # type: ignore[arg-type]
-        reads_rows = head.alpha > 0 or head.text_head is not None
-        if head.sampler is None and not reads_rows:
-            return None
-        with_hops = head.sampler is not None and head.sampler.synthesizes
+            return LookupView(self, self._space, self.__dict__["_inner"]), None  # type: ignore[arg-type]
         tables, recorded = self._propagate(record=with_hops)
-        self.__dict__["_step_tables"] = tables
-        hops = hop_tables(recorded, tables[0], tables[1]) if with_hops else []
-        return TableView(tables[0], tables[1], hops)
+        return TableView(tables[0], tables[1], hop_tables(recorded, tables[0], tables[1]) if with_hops else []), tables
 
     def _check_consumed(self, step: StepRows) -> None:
         """Refuse to go on with a model in which synthetic rows never arrive; LINE skips them in half of its steps."""

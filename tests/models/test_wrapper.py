@@ -126,7 +126,7 @@ def test_text_reaches_base_and_projector_and_leaves_mode_and_random_state_alone(
     assert any(grad.abs().sum() > 0 for grad in base)
     model.eval()
     users = torch.arange(1, 5)
-    view = model._view(model.hnlm)
+    view = model.hnlm_view()
     state = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # type: ignore[index]
     model.hnlm.draw(users, users, view)
     assert torch.equal(torch.get_rng_state(), state[0])
@@ -143,9 +143,9 @@ def test_scores_are_unchanged_by_wrapping_and_state_round_trips(folder: Path) ->
     interaction = next(iter(loaders[2]))[0]
     assert torch.equal(bare.full_sort_predict(interaction), model.full_sort_predict(interaction))
     users = torch.arange(1, 9)
-    drawn = model.hnlm.draw(users, users, model._view(model.hnlm)).ids
+    drawn = model.hnlm.draw(users, users, model.hnlm_view()).ids
     model.load_state_dict(state)
-    assert torch.equal(model.hnlm.draw(users, users, model._view(model.hnlm)).ids, drawn)
+    assert torch.equal(model.hnlm.draw(users, users, model.hnlm_view()).ids, drawn)
 
 
 @pytest.mark.parametrize("name", ["LightGCN", "SGL", "NCL", "NGCF", "SpectralCF", "DGCF"])
@@ -176,7 +176,7 @@ def test_several_negatives_enter_one_logarithm(folder: Path, negatives: int) -> 
     loss = model.calculate_loss(batch).detach()
     model.hnlm.generator.set_state(generator_state)
     users, items = batch["user_id"].repeat(negatives), batch["item_id"].repeat(negatives)
-    drawn = model.hnlm.draw(users, items, model._view(model.hnlm)).ids.view(negatives, -1)  # (K, B)
+    drawn = model.hnlm.draw(users, items, model.hnlm_view()).ids.view(negatives, -1)  # (K, B)
     with torch.no_grad():
         total = 0.0
         for row in range(len(batch)):
@@ -220,8 +220,7 @@ def test_rules_that_a_model_cannot_follow_are_refused_by_name(folder: Path) -> N
 def test_mixgcf_pools_the_hops_that_lightgcn_averages(folder: Path) -> None:
     for name, hops in (("LightGCN", 3), ("NGCF", 1), ("SGL", 3), ("NCL", None), ("BPR", 1)):
         model, _, config = made(folder, name, neg_sampler="mixgcf", neg_sampler_candidates=4)
-        view = model._view(model.hnlm)
-        model.__dict__["_step_tables"] = None
+        view = model.hnlm_view()
         assert view.n_hops == (hops or config["n_layers"] + 1), name
 
 

@@ -1,0 +1,69 @@
+"""The teacher: which items it names, and its cache."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from recbole_runs import settings, write_dataset
+
+from recbole_hnlm.config import HNLMConfig
+from recbole_hnlm.options import LLMOptions
+from recbole_hnlm.quick_start import prepare
+from recbole_hnlm.samplers import TrainingInteractions
+from recbole_hnlm.samplers.candidates import UniformCandidates
+from recbole_hnlm.teacher import hard_negatives, train_teacher
+
+
+def test_hard_negatives_are_the_most_frequent_winners_of_seeded_draws() -> None:
+    generator = torch.Generator().manual_seed(1)
+    users, items = torch.randint(1, 6, (30,), generator=generator), torch.randint(1, 21, (30,), generator=generator)
+    pairs = TrainingInteractions(users, items, n_users=6, n_items=21)
+    user_rows, item_rows = torch.randn(6, 4, generator=generator), torch.randn(21, 4, generator=generator)
+    options = LLMOptions(teacher_candidates=3, teacher_draws=15, negatives_per_pair=3, seed=5)
+    found = hard_negatives(user_rows, item_rows, pairs, users, items, options)
+    drawer = UniformCandidates(pairs, torch.Generator().manual_seed(5))
+    wins: list[list[int]] = [[] for _ in range(30)]
+    for _ in range(15):
+        candidates = drawer.draw(users, 3)
+        for row in range(30):
+            scores = [float(user_rows[users[row]] @ item_rows[item]) for item in candidates[row]]
+            wins[row].append(int(candidates[row][int(np.argmax(scores))]))
+    for row in range(30):
+        counted = Counter(wins[row])
+        expected = sorted(counted, key=lambda j: (-counted[j], -float(user_rows[users[row]] @ item_rows[j])))[:3]
+        expected += [expected[0]] * (3 - len(expected))
+        assert found[row].tolist() == expected
+    assert not pairs.contains(users.unsqueeze(1).expand_as(found), found).any()
+
+
+def test_the_cache_is_read_back_and_a_damaged_one_is_trained_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_dataset(tmp_path)
+    config = HNLMConfig("BPR", "tiny", config_dict=settings(tmp_path, "BPR", neg_sampler="uniform"))
+    loader = prepare(config)[0]
+    options = LLMOptions(teacher_epochs=1, teacher_model="BPR")
+    first = train_teacher(config, loader, options, tmp_path / "cache")
+    (file,) = (tmp_path / "cache").glob("teacher-*.npz")
+    file.write_bytes(file.read_bytes()[:100])
+    second = train_teacher(config, loader, options, tmp_path / "cache")
+    assert np.array_equal(first.item_vectors, second.item_vectors)
+
+    def refuse(*args: Any) -> None:
+        raise AssertionError("trained although the cache holds it")
+
+    monkeypatch.setattr("recbole_hnlm.teacher._fit", refuse)
+    assert np.array_equal(train_teacher(config, loader, options, tmp_path / "cache").negatives, first.negatives)
+
+
+def test_a_teacher_without_inner_products_is_refused(tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    config = HNLMConfig("BPR", "tiny", config_dict=settings(tmp_path, "BPR", neg_sampler="uniform"))
+    loader = prepare(config)[0]
+    with pytest.raises(ValueError, match="NeuMF does not score by inner product"):
+        train_teacher(config, loader, LLMOptions(teacher_epochs=1, teacher_model="NeuMF"), tmp_path / "cache")
