@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import logging
 import sys
 import time
 import warnings
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+Run = dict[str, Any]
 ID_ONLY = {
     "uniform": {"neg_sampler": "uniform"},
     "dns": {"neg_sampler": "dns"},
@@ -49,7 +49,8 @@ ALIGN_KNOB = [
     {"hnlm_alignment_weight": 0.003},
     {"hnlm_alignment_weight": 0.01},
 ]  # from a random start the weight matters
-GRID = [{"learning_rate": rate, "reg_weight": reg} for rate in (0.001, 0.005) for reg in (1e-5, 1e-3)]
+RATES = [0.001, 0.005]
+L2 = [1e-5, 1e-3]
 SEEDS = (2020, 2021, 2022, 2023, 2024)
 
 
@@ -64,7 +65,7 @@ def base_config(args: argparse.Namespace, seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def run_once(args: argparse.Namespace, row: str, values: dict[str, Any], seed: int) -> dict[str, Any]:
+def run_once(args: argparse.Namespace, row: str, values: dict[str, Any], seed: int) -> Run:
     """One training run: validation and test metrics at the best validation epoch."""
     from recbole_hnlm.quick_start import run_recbole_hnlm
 
@@ -92,18 +93,19 @@ class Ledger:
         self.path = folder / f"runs-{part.replace('/', 'of')}.jsonl"
         self.runs = [json.loads(line) for file in folder.glob("runs-*.jsonl") for line in file.read_text().splitlines()]
 
-    def find(self, row: str, values: dict[str, Any], seed: int) -> dict[str, Any] | None:
+    def find(self, row: str, values: dict[str, Any], seed: int) -> Run | None:
         """The finished run of a row at a point with a seed, or None."""
         for run in self.runs:
             if run["row"] == row and run["values"] == values and run["seed"] == seed:
                 return run
         return None
 
-    def add(self, run: dict[str, Any]) -> None:
-        """Keep a finished run, on disk too."""
+    def add(self, run: Run) -> Run:
+        """Keep a finished run, on disk too, and hand it back."""
         self.runs.append(run)
         with self.path.open("a") as file:
             file.write(json.dumps(run) + "\n")
+        return run
 
 
 def rule_of(values: dict[str, Any]) -> str:
@@ -119,30 +121,32 @@ def knob_of(values: dict[str, Any]) -> list[dict[str, Any]]:
     return [{**candidates[-1], **weight} for weight in ALIGN_KNOB]
 
 
+def tuned(args: argparse.Namespace, ledger: Ledger, row: str, values: dict[str, Any], rates: list[float]) -> Run:
+    """The best run of a row on the first seed by validation: learning rate by knob, then l2 at the best of these."""
+
+    def tried(point: dict[str, Any]) -> Run:
+        full = {**values, **point}
+        run = ledger.find(row, full, SEEDS[0]) or ledger.add(run_once(args, row, full, SEEDS[0]))
+        return run
+
+    def score(run: Run) -> float:
+        return float(run["valid"]["ndcg@20"])
+
+    grid = itertools.product(rates, knob_of(values))
+    best = max((tried({"learning_rate": rate, "reg_weight": L2[0], **knob}) for rate, knob in grid), key=score)
+    others = (tried({**best["values"], "reg_weight": reg}) for reg in L2[1:])
+    return max((best, *others), key=score)
+
+
 def tune_then_seed(args: argparse.Namespace, ledger: Ledger, row: str, values: dict[str, Any]) -> None:
-    """The whole budget of one row: the grid on the first seed by validation, then every seed at the best point."""
-    tried = []
-    for point, knob in itertools.product(GRID, knob_of(values)):
-        full = {**values, **point, **knob}
-        run = ledger.find(row, full, SEEDS[0])
-        if run is None:
-            run = run_once(args, row, full, SEEDS[0])
-            ledger.add(run)
-            logging.warning(
-                "%s %s %s valid %s test %s %ds", row, point, knob, run["valid"], run["test"], run["seconds"]
-            )
-        tried.append(run)
-    best = max(tried, key=lambda run: run["valid"]["ndcg@20"])
-    rates = [best]
+    """The whole budget of one row, the same for every row, then every seed at the best point."""
+    points = [tuned(args, ledger, row, values, RATES)]
     if args.both_rates:
-        rates = [
-            max((r for r in tried if r["values"]["learning_rate"] == rate), key=lambda r: r["valid"]["ndcg@20"])
-            for rate in (0.001, 0.005)
-        ]
-    for chosen in rates:
+        points += [tuned(args, ledger, row, values, [rate]) for rate in RATES]
+    for point in points:
         for seed in SEEDS[: args.seeds]:
-            if ledger.find(row, chosen["values"], seed) is None:
-                ledger.add(run_once(args, row, chosen["values"], seed))
+            if ledger.find(row, point["values"], seed) is None:
+                ledger.add(run_once(args, row, point["values"], seed))
 
 
 def main() -> None:

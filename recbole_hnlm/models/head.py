@@ -44,9 +44,9 @@ class TextHead(nn.Module):
 
     def hard_rows(self, users: Tensor, positives: Tensor) -> tuple[Tensor, Tensor]:
         """Projected hard-negative vectors of pairs and which pairs have one, ``(B, D)`` and ``(B,)``."""
-        vectors, present = self.text.pair_vectors(users, positives)
+        pairs = self.text.pair_vectors(users, positives)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.options.detached):
-            return self.projector(vectors), present
+            return self.projector(pairs.vectors)[pairs.index], pairs.present
 
     def mix(self, rows: Tensor, hard: Tensor, present: Tensor) -> Tensor:
         """Eq. 7, ``(1 - alpha) e_j + alpha e_hard``; rows whose pair has no vector stay as they are, ``(B, D)``."""
@@ -86,10 +86,10 @@ class TextHead(nn.Module):
         return self.info_nce(unit_rows(rows, self.options.scale_free), targets, ids)
 
     def _hard(self, view: EmbeddingView, users: Tensor, positives: Tensor) -> Tensor:
-        vectors, present = self.text.pair_vectors(users, positives)
-        kept = torch.nonzero(present).flatten()
+        pairs = self.text.pair_vectors(users, positives)
+        kept = torch.nonzero(pairs.present).flatten()
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.options.detached):
-            hard = self.projector(vectors[kept])
+            hard = self.projector(pairs.vectors)[pairs.index[kept]]
         free = self.options.scale_free
         user_rows = unit_rows(view.user_rows(users[kept]), free)
         item_rows = unit_rows(view.item_rows(positives[kept]), free)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,26 @@ def training_pairs(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
     users = dataset.field2id_token[dataset.uid_field][dataset.inter_feat[dataset.uid_field].numpy()]
     items = dataset.field2id_token[dataset.iid_field][dataset.inter_feat[dataset.iid_field].numpy()]
     return np.asarray(users, dtype=str), np.asarray(items, dtype=str)
+
+
+@dataclass(frozen=True)
+class PairVectors:
+    """Hard-negative vectors of a batch without repetitions.
+
+    Attributes:
+        vectors: The distinct vectors, shape ``(V, S)``; zero for pairs without one.
+        index: Which of them belongs to each pair, shape ``(B,)``.
+        known: Which of them are vectors at all, shape ``(V,)``, bool.
+    """
+
+    vectors: Tensor
+    index: Tensor
+    known: Tensor
+
+    @property
+    def present(self) -> Tensor:
+        """Which pairs have a vector, shape ``(B,)``, bool."""
+        return self.known[self.index]
 
 
 class TextVectors:
@@ -75,23 +96,26 @@ class TextVectors:
         norm = total.norm(dim=1, keepdim=True)
         return total / norm.clamp_min(1e-12), norm.squeeze(1) > 0
 
-    def pair_vectors(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Hard-negative vectors of pairs, several per pair averaged.
+    def pair_vectors(self, users: Tensor, items: Tensor) -> PairVectors:
+        """Hard-negative vectors of pairs, several per pair averaged; each distinct one is read once.
 
         Args:
             users: User ids, shape ``(B,)``.
             items: Item ids, shape ``(B,)``.
-
-        Returns:
-            Vectors ``(B, S)``, zero where a pair has none, and which pairs have one, ``(B,)``.
         """
-        rows = self.pairs.pair_rows(users.cpu().numpy(), items.cpu().numpy())  # (B, K)
-        present = rows >= 0
-        vectors = np.zeros((*rows.shape, self.width), dtype=np.float32)
-        vectors[present] = self.pairs.read(rows[present])
-        count = present.sum(axis=1, keepdims=True)
+        rows = self.pairs.pair_rows(users.cpu().numpy(), items.cpu().numpy())  # (B, K), -1 where there is none
+        distinct, index = np.unique(rows, axis=0, return_inverse=True)  # pairs share the vectors of catalogue items
+        known = distinct >= 0
+        vectors = np.zeros((*distinct.shape, self.width), dtype=np.float32)
+        vectors[known] = self.pairs.read(distinct[known])
+        count = known.sum(axis=1, keepdims=True)
         mean = torch.from_numpy(vectors.sum(axis=1) / np.maximum(count, 1).astype(np.float32))
-        return mean.to(self.items.device), torch.from_numpy(count[:, 0] > 0).to(self.items.device)
+        device = self.items.device
+        return PairVectors(
+            mean.to(device),
+            torch.from_numpy(index.reshape(-1)).to(device),
+            torch.from_numpy(known.any(axis=1)).to(device),
+        )
 
 
 def controlled(items: Tensor, mask: Tensor, control: str, generator: torch.Generator) -> Tensor:
