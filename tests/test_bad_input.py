@@ -1,0 +1,122 @@
+"""Every bad input that a user can hand over ends in a clear error before training."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from recbole_runs import settings, write_dataset
+
+from recbole_hnlm import run_recbole_hnlm
+
+BUILT = {"llm_teacher_epochs": 1, "hnlm_min_coverage": 0.1, "hnlm_alpha": 0.2}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_dataset(tmp_path_factory.mktemp("bad"))
+    values = settings(folder, "BPR", epochs=1, checkpoint_dir=str(folder / "saved"), **BUILT)
+    run_recbole_hnlm("BPR", "tiny", config_dict=values)
+    return folder
+
+
+@pytest.fixture
+def folder(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the dataset with its artefacts, and a trainer that must not be reached."""
+    shutil.copytree(built / "tiny", tmp_path / "data" / "tiny")
+
+    def reached(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("training began")
+
+    monkeypatch.setattr("recbole.trainer.trainer.Trainer._train_epoch", reached)
+    return tmp_path / "data"
+
+
+def truncate(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+
+
+def put_nan(path: Path) -> None:
+    vectors = np.load(path)
+    vectors[3, 1] = np.nan
+    np.save(path, vectors)
+
+
+def repeat_a_pair(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    lines[2] = lines[1]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def foreign_user(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    user, rest = lines[1].split("\t", 1)
+    path.write_text("\n".join([lines[0], "stranger" + user + "\t" + rest, *lines[2:]]) + "\n")
+
+
+DAMAGE: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "truncated pairs": ("tiny.hnlm", truncate),
+    "truncated vectors as text": ("tiny.hnlm_emb", truncate),
+    "truncated matrix": ("tiny.hnlm_emb.npy", truncate),
+    "truncated item text": ("tiny.item_text.npy", truncate),
+    "truncated index": ("tiny.hnlm_index.npy", truncate),
+    "truncated manifest": ("tiny.hnlm.json", truncate),
+    "NaN in a vector": ("tiny.hnlm_emb.npy", put_nan),
+    "duplicate pair": ("tiny.hnlm", repeat_a_pair),
+    "user of no dataset": ("tiny.hnlm", foreign_user),
+    "lost matrix": ("tiny.hnlm_emb.npy", Path.unlink),
+}
+
+
+def test_the_undamaged_copy_gets_as_far_as_training(folder: Path) -> None:
+    with pytest.raises(AssertionError, match="training began"):
+        run_recbole_hnlm("BPR", "tiny", config_dict=settings(folder, "BPR", **BUILT))
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_artefacts_name_the_file_and_the_remedy(folder: Path, damage: str) -> None:
+    name, spoil = DAMAGE[damage]
+    spoil(folder / "tiny" / name)
+    with pytest.raises((ValueError, FileNotFoundError), match="hnlm_rebuild") as caught:
+        run_recbole_hnlm("BPR", "tiny", config_dict=settings(folder, "BPR", **BUILT))
+    assert name in str(caught.value) and len(str(caught.value).splitlines()) <= 3
+
+
+def test_too_little_coverage_stops_the_run(tmp_path: Path) -> None:
+    path = write_dataset(tmp_path) / "tiny" / "tiny.item"
+    lines = path.read_text().splitlines()
+    path.write_text(
+        "\n".join(line if at < 10 else line.split("\t")[0] + "\t\t" for at, line in enumerate(lines)) + "\n"
+    )
+    values = {**BUILT, "hnlm_min_coverage": 0.9}
+    with pytest.raises(ValueError, match=r"only \d+\.\d% of the training pairs .* hnlm_min_coverage asks for 90\.0%"):
+        run_recbole_hnlm("BPR", "tiny", config_dict=settings(tmp_path, "BPR", **values))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"neg_sampler": "dsn"}, "did you mean 'dns'"),
+        ({"hnlm_alpah": 0.1}, "did you mean 'hnlm_alpha'"),
+        ({"hnlm_alpha": 1.5}, r"outside \[0, 1\]"),
+        ({"neg_sampler": "dns_mn", "neg_sampler_top_m": 50}, "exceeds the 32 candidates"),
+        ({"neg_sampler": "uniform", "hnlm_alpha": 0.1}, "hnlm_alpha has no effect here"),
+        ({"neg_sampler_candidates": "many"}, "should be int"),
+    ],
+)
+def test_options_fail_before_any_data_is_read(tmp_path: Path, values: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        run_recbole_hnlm("BPR", "absent", config_dict=settings(tmp_path, "BPR", **values))
+
+
+def test_artefacts_made_with_other_settings_are_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"llm_teacher_epochs=1, this run asks for 2.*hnlm_rebuild"):
+        run_recbole_hnlm("BPR", "tiny", config_dict=settings(folder, "BPR", **{**BUILT, "llm_teacher_epochs": 2}))
+    manifest = json.loads((folder / "tiny" / "tiny.hnlm.json").read_text())
+    assert manifest["provenance"]["teacher"]["epochs"] == 1
