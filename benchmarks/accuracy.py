@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import sys
 import time
 import warnings
@@ -60,7 +61,7 @@ def base_config(args: argparse.Namespace, seed: int) -> dict[str, Any]:
         "data_path": str(Path(args.data_path).resolve()), "embedding_size": 64, "n_layers": 3, "train_batch_size": 2048,
         "epochs": args.epochs, "eval_step": 2, "stopping_step": 8, "topk": [20], "metrics": ["Recall", "NDCG"],
         "valid_metric": "NDCG@20", "eval_batch_size": 4_000_000, "seed": seed, "show_progress": False, "state": "ERROR",
-        "torch_threads": 1, "checkpoint_dir": f"{args.out}/saved", "metric_decimal_place": 5,
+        "torch_threads": 1, "checkpoint_dir": f"{args.out}/saved/{os.getpid()}", "metric_decimal_place": 5,
         **json.loads(args.config),
     }  # fmt: skip
 

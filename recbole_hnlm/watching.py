@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 import time
@@ -15,8 +16,13 @@ _WATCHING: dict[type, type] = {}
 class _WatchingMixin:
     """Writes the epoch means of the model's negatives and keeps the seconds of every epoch."""
 
+    saved_model_file: str
+
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)  # type: ignore[call-arg]
+        # RecBole names a checkpoint by the second, so two runs that start together would write over each other's.
+        stem, suffix = os.path.splitext(self.saved_model_file)
+        self.saved_model_file = f"{stem}-{os.getpid()}{suffix}"
         self.epoch_seconds: list[float] = []
         self.best_epoch: int | None = None
         self.negative_statistics: list[dict[str, float]] = []
