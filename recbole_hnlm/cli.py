@@ -74,9 +74,8 @@ def _files(args: argparse.Namespace) -> list[str] | None:
 def _guarded(work: Any) -> Any:
     try:
         return work()
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        if logging.getLogger().isEnabledFor(logging.DEBUG):
-            raise
+    except (ValueError, TypeError, FileNotFoundError, ImportError) as error:
+        logger.debug("what led to the error", exc_info=True)
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         raise SystemExit(2) from error
 

@@ -10,14 +10,16 @@ from typing import Any, ClassVar
 
 import torch
 import yaml
-from recbole.config import Config
+from recbole.config import Config, configurator
 
 from recbole_hnlm.models.support import refuse_unsupported
+from recbole_hnlm.option_parsing import parse_options
 from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions, LLMOptions
 from recbole_hnlm.run_options import (
     NO_SAMPLER,
     RECBOLE_SAMPLER,
     TEXT_SAMPLER,
+    GeneralOptions,
     RunOptions,
     base_sampler_of,
     parse_run,
@@ -99,6 +101,8 @@ class HNLMConfig(Config):
     def _merge_external_config_dict(self) -> None:
         super()._merge_external_config_dict()
         values = self.external_config_dict
+        if values.get(SAMPLER_KEY, "") in (None, "None"):
+            values[SAMPLER_KEY] = NO_SAMPLER
         args = values.get("train_neg_sample_args")
         named = isinstance(args, Mapping) and args.get("distribution", "uniform") not in _RECBOLE_DISTRIBUTIONS
         if self.default_sampler is not None and not named:
@@ -147,7 +151,7 @@ class HNLMConfig(Config):
             if isinstance(values, dict) and isinstance(values.get(SAMPLER_KEY), type):
                 sampler = values[SAMPLER_KEY]
                 state[name] = {**values, SAMPLER_KEY: f"{sampler.__module__}:{sampler.__qualname__}"}
-        return copyreg._reconstructor, (Config, object, None), state  # type: ignore[attr-defined]
+        return copyreg._reconstructor, (configurator.Config, object, None), state  # type: ignore[attr-defined]
 
 
 class MainConfig(HNLMConfig):
@@ -168,6 +172,6 @@ class PlainConfig(HNLMConfig):
 
 def set_threads(config: Config) -> None:
     """Set torch's thread count where ``torch_threads`` asks for it; small models are fastest with one."""
-    threads = config["torch_threads"]
+    threads = parse_options(GeneralOptions, "", config.final_config_dict).torch_threads
     if threads:
-        torch.set_num_threads(int(threads))
+        torch.set_num_threads(threads)

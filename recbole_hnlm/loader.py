@@ -78,8 +78,17 @@ class PairLoader(TrainDataLoader):
                 yield self.transform(self._dataset, pairs[first : first + self.step])
 
 
-def training_loader(config: Any, recbole_loader: Any, run: RunOptions | None) -> Any:
-    """The loader a run trains from: RecBole's own where RecBole draws the negatives, else a :class:`PairLoader`."""
-    if run is None or run.sampler_type is None:
-        return recbole_loader
-    return PairLoader(config, recbole_loader._dataset, run, shuffle=config["shuffle"])
+def training_loader(config: Any, loaders: tuple[Any, ...], run: RunOptions | None) -> Any:
+    """The loader a run trains from: RecBole's own where RecBole draws the negatives, else a :class:`PairLoader`.
+
+    Args:
+        config: The run's configuration.
+        loaders: RecBole's train, valid and test loaders.
+        run: The run's options, None where nothing of ours takes part.
+    """
+    loader = loaders[0]
+    if run is not None and run.sampler_type is not None:
+        loader = PairLoader(config, loader._dataset, run, shuffle=config["shuffle"])
+    if run is not None and run.hnlm is not None and run.hnlm.log_false_negatives:
+        loader.held_out = tuple(held._dataset for held in loaders[1:] if held is not None)  # for the log alone
+    return loader

@@ -8,13 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import torch.distributed
 
 from recbole_hnlm.artefacts import ArtefactReader, Manifest, hash_pairs
-from recbole_hnlm.llm import AtomicTable, BuildRequest, build_artefacts, read_atomic
+from recbole_hnlm.llm import (
+    AtomicTable,
+    BuildRequest,
+    TextEncoder,
+    build_artefacts,
+    build_encoder,
+    read_atomic,
+    select_text_fields,
+)
+from recbole_hnlm.models.abilities import check_model
 from recbole_hnlm.models.text import artefact_directory, training_pairs
 from recbole_hnlm.options import HNLMOptions, LLMOptions
 from recbole_hnlm.run_options import RunOptions
-from recbole_hnlm.teacher import train_teacher
+from recbole_hnlm.teacher import teacher_class, train_teacher
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +59,10 @@ def ensure_artefacts(config: Any, run: RunOptions, train_data: Any) -> Path | No
         reader = ArtefactReader.open(directory, name, pairs_hash=hash_pairs(*training_pairs(train_data._dataset)))
         _check_provenance(reader.manifest, run.llm, directory)
         return directory
-    build(config, run, train_data, run.hnlm)
+    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+        build(config, run, train_data, run.hnlm)
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
     return directory
 
 
@@ -58,11 +72,13 @@ def build(config: Any, run: RunOptions, train_data: Any, options: HNLMOptions) -
     directory, name = artefact_directory(config, options), str(config["dataset"])
     logger.info("building hard negatives of %s in %s", name, directory)
     cache = cache_directory(run)
+    check_model(config, dataset, run)
+    teacher_class(run.llm)
+    item_table, user_table, encoder = _text_sources(config, dataset, run.llm)
     users, items = training_pairs(dataset)
     order = _by_time(dataset)
     teacher = train_teacher(config, train_data, run.llm, cache)
     catalogue = np.asarray(dataset.field2id_token[dataset.iid_field], dtype=str)
-    source = Path(config["data_path"])
     request = BuildRequest(
         dataset=name,
         output_dir=directory,
@@ -71,15 +87,15 @@ def build(config: Any, run: RunOptions, train_data: Any, options: HNLMOptions) -
         item_tokens=items[order],
         catalogue=catalogue[1:],
         hard_negatives=catalogue[teacher.negatives[order]],
-        item_table=_table(source / f"{name}.item"),
-        user_table=_table(source / f"{name}.user"),
+        item_table=item_table,
+        user_table=user_table,
         fallback_vectors=teacher.item_vectors[1:],
         teacher=teacher.description,
         options=run.llm,
         device=str(config["device"]),
         show_progress=bool(config["show_progress"]),
     )
-    build_artefacts(request)
+    build_artefacts(request, encoder)
 
 
 def _by_time(dataset: Any) -> np.ndarray:
@@ -92,7 +108,11 @@ def _by_time(dataset: Any) -> np.ndarray:
 def _check_provenance(manifest: Manifest, wanted: LLMOptions, directory: Path) -> None:
     """Refuse artefacts that another encoder, text field or teacher made than this run asks for."""
     made, teacher = manifest.provenance, manifest.provenance.teacher
+    settings = {key: value for key, value in made.settings.items() if key != "seed"}
     pairs = {
+        **{f"llm_{key}": (value, getattr(wanted, key)) for key, value in settings.items()},
+        "llm_seed": (teacher.get("seed"), wanted.seed),
+        "llm_user_text_fields": (tuple(made.user_fields), wanted.user_text_fields or tuple(made.user_fields)),
         "llm_encoder": (made.encoder, wanted.encoder if made.encoder != TEACHER_ENCODER else TEACHER_ENCODER),
         "llm_text_fields": (tuple(made.item_fields), wanted.text_fields or tuple(made.item_fields)),
         "llm_teacher_model": (teacher.get("model"), wanted.teacher_model),
@@ -109,6 +129,28 @@ def _check_provenance(manifest: Manifest, wanted: LLMOptions, directory: Path) -
             )
 
 
-def _table(path: Path) -> AtomicTable | None:
+def _text_sources(
+    config: Any, dataset: Any, options: LLMOptions
+) -> tuple[AtomicTable | None, AtomicTable | None, TextEncoder | None]:
+    """The dataset's item and user files and the encoder of its text: all that can fail, before the teacher trains."""
+    home, name = Path(config["data_path"]), str(config["dataset"])
+    items = _table(home / f"{name}.item", dataset.iid_field, dataset, config)
+    users = _table(home / f"{name}.user", dataset.uid_field, dataset, config)
+    has_text = items is not None and bool(select_text_fields(items, options.text_fields))
+    if users is not None:
+        select_text_fields(users, options.user_text_fields)
+    if items is None and options.text_fields:
+        raise ValueError(f"llm_text_fields={options.text_fields} but there is no {home / name}.item; put it there")
+    encoder = build_encoder(options.encoder, str(config["device"]), options.encoder_batch_size) if has_text else None
+    return items, users, encoder
+
+
+def _table(path: Path, key: str, dataset: Any, config: Any) -> AtomicTable | None:
     """An atomic file of the dataset, or None where the dataset has none."""
-    return read_atomic(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    table = read_atomic(path, key=key, separator=config["field_separator"])
+    known = set(dataset.field2id_token[key])
+    if not any(token in known for token in table.column(key)):
+        raise ValueError(f"no {key} of {path} occurs in the interactions; check the file and field_separator")
+    return table

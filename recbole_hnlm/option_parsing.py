@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import numbers
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -58,8 +59,11 @@ def _coerce(key: str, value: Any, hint: Any) -> Any:
         if not isinstance(items, (list, tuple)) or not all(isinstance(item, str) for item in items):
             raise TypeError(f"{key}={value!r} should be a list of names, e.g. {key}=['title']")
         return tuple(items)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
         return float(value)
+    whole = isinstance(value, numbers.Integral) or (isinstance(value, float) and value.is_integer())
+    if hint is int and whole and not isinstance(value, bool):  # searches hand over numpy integers and whole floats
+        return int(value)
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
         raise TypeError(
             f"{key}={value!r} should be {hint.__name__}, got {type(value).__name__}; check the YAML's quoting"
@@ -91,7 +95,7 @@ def reject_unknown(given: Iterable[str], known: Iterable[str], elsewhere: Mappin
         if key in elsewhere:
             raise ValueError(f"{key} has no effect here: {elsewhere[key]}; remove it")
         ours = key.startswith(("neg_sampler", HNLMOptions.PREFIX, LLMOptions.PREFIX))
-        if ours:
+        if ours and known:
             raise ValueError(f"unknown option {key!r}{_nearest(key, everything)}")
 
 

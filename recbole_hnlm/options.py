@@ -85,6 +85,23 @@ class HNLMOptions:
         return 0.001 if self.preset == "anchored" else 0.01
 
     @property
+    def aligns(self) -> bool:
+        """Whether any alignment term is in the loss."""
+        return self.effective_alignment_weight > 0 or self.pair_alignment_weight > 0
+
+    @property
+    def pair_alignment_weight(self) -> float:
+        """The factor of Eq. 9: the alignment of ``paper`` and ``frozen``, an addition to that of ``anchored``."""
+        return self.hard_alignment_weight if self.preset == "anchored" else self.effective_alignment_weight
+
+    @property
+    def projector_untrained(self) -> bool:
+        """Whether the projector stays at its random start although the preset would train it."""
+        if self.preset == "anchored":
+            return self.effective_alignment_weight == 0 and (self.detached or self.alpha == 0)
+        return self.preset == "paper" and self.detached
+
+    @property
     def norm_matched(self) -> bool:
         """Whether projected negatives take the norm of the catalogue negative."""
         return self.preset == "anchored" if self.match_norm is None else self.match_norm
@@ -97,15 +114,12 @@ class HNLMOptions:
     @property
     def reads_text(self) -> bool:
         """Whether training needs any artefact at all."""
-        aligned = self.effective_alignment_weight > 0 or self.hard_alignment_weight > 0
-        return self.alpha > 0 or aligned or self.init != "random"
+        return self.alpha > 0 or self.aligns or self.init != "random"
 
     @property
     def reads_pair_vectors(self) -> bool:
         """Whether training reads the hard-negative vector of every pair."""
-        if self.alpha > 0 or self.hard_alignment_weight > 0:
-            return True
-        return self.preset != "anchored" and self.effective_alignment_weight > 0
+        return self.alpha > 0 or self.pair_alignment_weight > 0
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from recbole_hnlm.loader import training_loader
 from recbole_hnlm.models import HardNegativeMixin, hnlm
 from recbole_hnlm.offline import ensure_artefacts
 from recbole_hnlm.run_options import RunOptions, describe_options
-from recbole_hnlm.samplers import TrainingInteractions
 from recbole_hnlm.watching import peak_memory_mib, watching
 
 logger = logging.getLogger(__name__)
@@ -61,6 +60,7 @@ def run_recbole_hnlm(
     if not config["single_spec"]:
         torch.distributed.destroy_process_group()
     if config["local_rank"] == 0 and queue is not None:
+        result["hnlm"]["negatives"] = result["hnlm"]["negatives"][-1:]  # a pipe takes 64 KiB before it is read
         queue.put(result)
     return result
 
@@ -79,7 +79,7 @@ def prepare(config: HNLMConfig) -> tuple[Any, Any, Any]:
     run: RunOptions | None = config.run
     if run is not None:
         ensure_artefacts(config, run, train_data)
-    return training_loader(config, train_data, run), valid_data, test_data
+    return training_loader(config, (train_data, valid_data, test_data), run), valid_data, test_data
 
 
 def build_model(config: HNLMConfig, train_data: Any) -> Any:
@@ -98,8 +98,6 @@ def train(config: HNLMConfig, loaders: tuple[Any, Any, Any], saved: bool = True)
     logger.info(model)
     trainer = watching(get_trainer(config["MODEL_TYPE"], config["model"]))(config, model)
     run: RunOptions | None = config.run
-    if run is not None and run.hnlm is not None and run.hnlm.log_false_negatives:
-        model.hnlm.statistics.watch_held_out(held_out_pairs(valid_data, test_data, torch.device(config["device"])))
     started = time.perf_counter()
     best_score, best_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=config["show_progress"])
     fit_seconds = time.perf_counter() - started
@@ -124,15 +122,3 @@ def train(config: HNLMConfig, loaders: tuple[Any, Any, Any], saved: bool = True)
             "checkpoint": trainer.saved_model_file if saved else None,
         },
     }
-
-
-def held_out_pairs(valid_data: Any, test_data: Any, device: torch.device) -> TrainingInteractions:
-    """Validation and test positives as one lookup, for the log of false negatives only."""
-    users, items = [], []
-    for loader in (valid_data, test_data):
-        dataset = loader._dataset
-        users.append(dataset.inter_feat[dataset.uid_field])
-        items.append(dataset.inter_feat[dataset.iid_field])
-    return TrainingInteractions(
-        torch.cat(users).to(device), torch.cat(items).to(device), dataset.user_num, dataset.item_num
-    )

@@ -59,14 +59,16 @@ def _with_artefacts(preparation: Callable[..., Any]) -> Callable[..., Any]:
     """RecBole's ``data_preparation``, followed by what a run of ours needs of the split."""
 
     def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
+        from recbole_hnlm.config import set_threads
         from recbole_hnlm.loader import training_loader
         from recbole_hnlm.offline import ensure_artefacts
 
         train_data, valid_data, test_data = preparation(config, dataset)
+        set_threads(config)
         run = getattr(config, "run", None)
         if run is not None:
             ensure_artefacts(config, run, train_data)
-        return training_loader(config, train_data, run), valid_data, test_data
+        return training_loader(config, (train_data, valid_data, test_data), run), valid_data, test_data
 
     return data_preparation
 

@@ -103,6 +103,7 @@ def parse_run(values: Mapping[str, Any], given: Iterable[str], recbole_keys: Ite
         TypeError: On values of the wrong type.
     """
     sampler = values.get(SAMPLER_KEY)
+    given = tuple(given)
     general = parse_options(GeneralOptions, "", values)
     active = sampler is not None and sampler != NO_SAMPLER
     rule = base_sampler_of(values)
@@ -116,6 +117,8 @@ def parse_run(values: Mapping[str, Any], given: Iterable[str], recbole_keys: Ite
     hnlm = parse_options(HNLMOptions, HNLMOptions.PREFIX, values) if with_text else None
     llm = parse_options(LLMOptions, LLMOptions.PREFIX, values)
     _check_combination(common, rule_type, hnlm)
+    if hnlm is not None:
+        reject_unknown(given, (), _without_effect(hnlm))
     label = rule if isinstance(rule, str) else rule.__name__
     seed = common.seed if common.seed is not None else int(values.get("seed") or 0)
     name = f"hnlm({label})" if with_text else label
@@ -139,15 +142,20 @@ def _check_keys(
     for name in SAMPLERS:
         for key in option_keys(sampler_class(name).Options, SAMPLER_PREFIX):
             elsewhere.setdefault(key, f"it belongs to neg_sampler={name}, this run uses {rule}")
-    known = {SAMPLER_KEY, *llm, *option_keys(GeneralOptions, "")}
+    known = {SAMPLER_KEY, "torch_threads"}
+    if sampler is not None and sampler != NO_SAMPLER:
+        known.add("fast_propagation")
+    else:
+        elsewhere["fast_propagation"] = "RecBole trains this model by itself"
     if rule_type is not None:
         known |= {*common, *own}
     else:
         elsewhere.update(dict.fromkeys(common, f"neg_sampler={sampler} draws nothing with it"))
     if sampler == TEXT_SAMPLER:
-        known |= set(hnlm)
+        known |= {*hnlm, *llm}
     else:
-        elsewhere.update(dict.fromkeys(hnlm, f"it belongs to neg_sampler={TEXT_SAMPLER}, this run uses {sampler}"))
+        reason = f"it belongs to neg_sampler={TEXT_SAMPLER}, this run uses {sampler}"
+        elsewhere.update(dict.fromkeys((*hnlm, *llm), reason))
     for key in known:
         elsewhere.pop(key, None)
     reject_unknown(given, known, elsewhere)
@@ -166,6 +174,28 @@ def _check_combination(
         )
     if rule_type.weighs and hnlm is not None and hnlm.alpha > 0:
         raise ValueError(f"{rule_type.__name__} weighs many negatives, text mixes with one; use dns or hnlm_alpha: 0")
+
+
+def _without_effect(options: HNLMOptions) -> dict[str, str]:
+    """Keys of the text part that change nothing beside the values of the others, mapped to the reason."""
+    useless: dict[str, str] = {}
+    if options.preset != "anchored":
+        reason = f"hnlm_preset={options.preset} has Eq. 9 as its alignment, weighed by hnlm_alignment_weight"
+        useless["hnlm_hard_alignment_weight"] = reason
+    if options.init == "random":
+        useless["hnlm_init_scale"] = "hnlm_init=random keeps the model's own start"
+    if not options.aligns:
+        keys = ("hnlm_temperature", "hnlm_aligned_pairs", "hnlm_scale_free")
+        useless.update(dict.fromkeys(keys, "there is no alignment to shape: its weight is 0"))
+    if options.alpha == 0 and not options.aligns:
+        useless["hnlm_projector_width"] = "nothing is projected: hnlm_alpha and the alignment weight are 0"
+    if options.alpha == 0:
+        useless.update(dict.fromkeys(("hnlm_match_norm",), "hnlm_alpha=0 mixes no text into negatives"))
+    if not options.reads_pair_vectors:
+        useless["hnlm_min_coverage"] = "this run reads no hard-negative vectors"
+    if not options.reads_text:
+        useless["hnlm_control"] = "this run reads no text"
+    return useless
 
 
 def describe_options(run: RunOptions) -> dict[str, Any]:

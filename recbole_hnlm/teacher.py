@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from recbole_hnlm.config import HNLMConfig
 from recbole_hnlm.loader import training_loader
-from recbole_hnlm.models import hnlm
+from recbole_hnlm.models import hnlm, refusal
 from recbole_hnlm.options import LLMOptions
 from recbole_hnlm.samplers import TrainingInteractions
 from recbole_hnlm.samplers.candidates import UniformCandidates
@@ -28,6 +28,14 @@ from recbole_hnlm.watching import watching
 logger = logging.getLogger(__name__)
 
 _DRAW_PAIRS = 8192  # pairs whose candidates are scored at a time
+_FIXED: dict[str, Any] = {
+    "neg_sampler": "mixgcf", "embedding_size": 64, "learning_rate": 0.001, "train_batch_size": 2048,
+    "show_progress": False,
+}  # fmt: skip
+_SHARED = (
+    "USER_ID_FIELD", "ITEM_ID_FIELD", "RATING_FIELD", "TIME_FIELD", "LABEL_FIELD", "NEG_PREFIX",
+    "ITEM_LIST_LENGTH_FIELD", "LIST_SUFFIX", "checkpoint_dir", "use_gpu", "gpu_id", "worker",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,23 @@ def _most_picked(winners: Tensor, scores: Tensor, count: int) -> Tensor:
     return torch.where(first.gather(1, place), chosen, chosen[:, :1])
 
 
+def teacher_class(options: LLMOptions) -> type:
+    """The teacher's model class.
+
+    Raises:
+        ValueError: If there is no such model, or it cannot serve as a teacher.
+    """
+    name = options.teacher_model
+    try:
+        found = get_model(name)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise ValueError(f"llm_teacher_model={name!r} is no model of RecBole's; use LightGCN or BPR") from error
+    reason = refusal(found) or (f"{name} needs a trainer of its own" if hasattr(found, "e_step") else None)
+    if reason is not None:
+        raise ValueError(f"llm_teacher_model={name!r} cannot teach: {reason}; use LightGCN or BPR")
+    return found
+
+
 def train_teacher(config: Any, train_data: Any, options: LLMOptions, cache: Path) -> TeacherResult:
     """Train the teacher on the training split, or read it back where the same one was trained before.
 
@@ -115,10 +140,11 @@ def train_teacher(config: Any, train_data: Any, options: LLMOptions, cache: Path
         "model": options.teacher_model, "epochs": options.teacher_epochs, "candidates": options.teacher_candidates,
         "draws": options.teacher_draws, "seed": options.seed, "sampler": "mixgcf",
     }  # fmt: skip
-    tables = _cached_tables(cache, description, users, items)
+    path = cache / f"teacher-{_fingerprint(description, dataset)[:16]}.npz"
+    tables = _cached_tables(path)
     if tables is None:
         tables = _fit(config, train_data, options)
-        _store_tables(cache, description, users, items, tables)
+        _store_tables(path, tables)
     device = torch.device(config["device"])
     user_rows, item_rows = (torch.from_numpy(table).to(device) for table in tables)
     pairs = TrainingInteractions(users.to(device), items.to(device), dataset.user_num, dataset.item_num)
@@ -128,18 +154,15 @@ def train_teacher(config: Any, train_data: Any, options: LLMOptions, cache: Path
 
 def _fit(config: Any, train_data: Any, options: LLMOptions) -> tuple[np.ndarray, np.ndarray]:
     """Train, and return the final user and item tables."""
-    values = {
-        "epochs": options.teacher_epochs, "neg_sampler": "mixgcf", "neg_sampler_candidates": options.teacher_candidates,
-        "seed": options.seed, "data_path": str(Path(config["data_path"]).parent), "embedding_size": 64,
-        "learning_rate": 0.001, "train_batch_size": config["train_batch_size"], "checkpoint_dir":
-        config["checkpoint_dir"], "use_gpu": config["use_gpu"], "gpu_id": config["gpu_id"], "show_progress": False,
-    }  # fmt: skip
+    values = {key: config[key] for key in _SHARED if config[key] is not None}
+    values.update(_FIXED, epochs=options.teacher_epochs, neg_sampler_candidates=options.teacher_candidates)
+    values.update(seed=options.seed, data_path=str(Path(config["data_path"]).parent))
     teacher_config = _WithoutCommandLine(options.teacher_model, str(config["dataset"]), config_dict=values)
     init_seed(options.seed, True)
     dataset = train_data._dataset
-    model_class = hnlm(get_model(options.teacher_model))
+    model_class = hnlm(teacher_class(options))
     model: Any = model_class(teacher_config, dataset).to(teacher_config["device"])
-    loader = training_loader(teacher_config, train_data, teacher_config.run)
+    loader = training_loader(teacher_config, (train_data,), teacher_config.run)
     trainer = watching(get_trainer(teacher_config["MODEL_TYPE"], teacher_config["model"]))(teacher_config, model)
     if not model.hnlm_view().has_user_rows:
         raise ValueError(
@@ -165,17 +188,15 @@ class _WithoutCommandLine(HNLMConfig):
         return {}
 
 
-def _fingerprint(description: dict[str, Any], users: Tensor, items: Tensor) -> str:
-    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
-    digest.update(users.numpy().tobytes())
-    digest.update(items.numpy().tobytes())
+def _fingerprint(description: dict[str, Any], dataset: Any) -> str:
+    made_of = {**description, **_FIXED, "n_users": dataset.user_num, "n_items": dataset.item_num}
+    digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode())
+    for field in (dataset.uid_field, dataset.iid_field):
+        digest.update(dataset.inter_feat[field].numpy().tobytes())
     return digest.hexdigest()
 
 
-def _cached_tables(
-    cache: Path, description: dict[str, Any], users: Tensor, items: Tensor
-) -> tuple[np.ndarray, np.ndarray] | None:
-    path = cache / f"teacher-{_fingerprint(description, users, items)[:16]}.npz"
+def _cached_tables(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
     if not path.is_file():
         return None
     try:
@@ -188,11 +209,8 @@ def _cached_tables(
     return tables
 
 
-def _store_tables(
-    cache: Path, description: dict[str, Any], users: Tensor, items: Tensor, tables: tuple[np.ndarray, np.ndarray]
-) -> None:
-    cache.mkdir(parents=True, exist_ok=True)
-    path = cache / f"teacher-{_fingerprint(description, users, items)[:16]}.npz"
+def _store_tables(path: Path, tables: tuple[np.ndarray, np.ndarray]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
         np.savez(file, users=tables[0], items=tables[1])

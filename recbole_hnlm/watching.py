@@ -31,6 +31,8 @@ class _WatchingMixin:
         head = getattr(self.model, "hnlm", None)  # type: ignore[attr-defined]
         if head is not None and isinstance(train_data, PairLoader):
             train_data.draw_from(head)
+        if head is not None and hasattr(train_data, "held_out"):
+            head.statistics.watch_held_out(train_data.held_out)
         started = time.perf_counter()
         result = super()._train_epoch(train_data, *args, **kwargs)  # type: ignore[misc]
         self.epoch_seconds.append(time.perf_counter() - started)

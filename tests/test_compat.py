@@ -356,10 +356,15 @@ class TestReach:
     def test_reload_is_repaired_again(self) -> None:
         import recbole.config.configurator as configurator
 
-        importlib.reload(configurator)
-        configurator.Config(model="BPR", config_dict=SMALL)
+        before = dict(vars(configurator))
+        try:
+            importlib.reload(configurator)
+            configurator.Config(model="BPR", config_dict=SMALL)
 
-    @pytest.mark.parametrize("first", ["recbole_hnlm", "recbole.data, recbole.config, recbole.trainer"])
+        @pytest.mark.parametrize("first", ["recbole_hnlm", "recbole.data, recbole.config, recbole.trainer"])
+        finally:  # other tests hold the classes of the first import
+            vars(configurator).update(before)
+
     def test_in_either_order(self, first: str, tmp_path: Path) -> None:
         script = f"""
 import sys, {first}

@@ -65,6 +65,7 @@ def test_drawing_ahead_takes_the_blocks_candidates_pair_by_pair(folder: Path) ->
     candidates = model.hnlm.draw_candidates(users)  # (10, K C)
     chosen: list[torch.Tensor] = []
     sampler = model.hnlm.sampler
-    sampler.choose = lambda users, positives, given, view: chosen.append(given)
-    model.hnlm.draw(users.repeat(2), users.repeat(2), None, candidates)
+    rule = sampler.choose
+    sampler.choose = lambda users, positives, given, view: chosen.append(given) or rule(users, positives, given, view)
+    model.hnlm.draw(users.repeat(2), users.repeat(2), model.hnlm_view(), candidates)
     assert torch.equal(chosen[0], torch.cat([candidates[:, :4], candidates[:, 4:]]))

@@ -185,7 +185,7 @@ class TestMessages:
                 r"neg_sampler_candidates='many' should be int, got str; check the YAML",
             ),
             ({"neg_sampler_candidates": True}, r"neg_sampler_candidates=True should be int, got bool"),
-            ({"neg_sampler_candidates": 8.0}, r"neg_sampler_candidates=8.0 should be int, got float"),
+            ({"neg_sampler_candidates": 8.5}, r"neg_sampler_candidates=8.5 should be int, got float"),
             ({"neg_sampler_candidates": None}, r"neg_sampler_candidates=None should be int, got NoneType"),
             ({"neg_sampler_num": "2"}, r"neg_sampler_num='2' should be int, got str"),
             ({"neg_sampler_seed": 1.5}, r"neg_sampler_seed=1.5 should be int, got float"),

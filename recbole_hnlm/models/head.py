@@ -6,6 +6,8 @@ width.
 
 from __future__ import annotations
 
+import copy
+import logging
 from typing import Any
 
 import torch
@@ -18,6 +20,10 @@ from recbole_hnlm.models.text import TextVectors
 from recbole_hnlm.options import HNLMOptions
 from recbole_hnlm.run_options import RunOptions
 from recbole_hnlm.samplers import EmbeddingView, Negatives, NegativeSampler, TrainingInteractions
+
+logger = logging.getLogger(__name__)
+
+_RANK_SEEDS = 1_000_003
 
 
 class TextHead(nn.Module):
@@ -35,10 +41,12 @@ class TextHead(nn.Module):
         self.options = options
         self.text = text
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed CUDA devices too
             self.projector = Projector(text.width, options.projector_width, row_width)
         if options.preset == "frozen":
             self.projector.requires_grad_(False)
+        elif options.alpha > 0 and options.projector_untrained:
+            logger.warning("no loss trains the projector in these settings, as if hnlm_preset were frozen")
         self.info_nce = InfoNCELoss(options.temperature)
         self.hard_pair = HardPairLoss(options.temperature)
 
@@ -62,11 +70,11 @@ class TextHead(nn.Module):
         count = options.aligned_pairs or users.numel()
         users, positives = users[:count], positives[:count]  # the loader has shuffled them
         weight = options.effective_alignment_weight
-        hard_weight = options.hard_alignment_weight if options.preset == "anchored" else weight
+        hard_weight = options.pair_alignment_weight
         total: Tensor | None = None
         if weight > 0 and options.preset == "anchored":
             total = weight * self._anchor(view, users, positives)
-        if hard_weight > 0 and view.has_user_rows:
+        if hard_weight > 0:
             hard = hard_weight * self._hard(view, users, positives)
             total = hard if total is None else total + hard
         return total
@@ -103,13 +111,16 @@ class HardNegativeHead(nn.Module):
         run: The run's options.
         interactions: Training pairs on the training device.
         device: Training device.
+        rank: Rank of this process in a group, so that no two ranks draw the same.
     """
 
-    def __init__(self, run: RunOptions, interactions: TrainingInteractions, device: torch.device) -> None:
+    def __init__(
+        self, run: RunOptions, interactions: TrainingInteractions, device: torch.device, rank: int = 0
+    ) -> None:
         super().__init__()
         self.run = run
         self.interactions = interactions
-        self.generator = torch.Generator(device=device).manual_seed(run.seed)
+        self.generator = torch.Generator(device=device).manual_seed(run.seed + rank * _RANK_SEEDS)
         self.sampler: NegativeSampler | None = None
         if run.sampler_type is not None:
             self.sampler = run.sampler_type(run.sampler_options, interactions, self.generator)
@@ -157,9 +168,16 @@ class HardNegativeHead(nn.Module):
         """
         assert self.sampler is not None
         if candidates is None:
-            return self.sampler.sample(users, positives, view)
-        blocks = candidates.view(candidates.shape[0], self.run.negatives, -1).transpose(0, 1)  # (K, B, C)
-        return self.sampler.sample(users, positives, view, blocks.reshape(users.numel(), -1))
+            negatives = self.sampler.sample(users, positives, view)
+        else:
+            blocks = candidates.view(candidates.shape[0], self.run.negatives, -1).transpose(0, 1)  # (K, B, C)
+            negatives = self.sampler.sample(users, positives, view, blocks.reshape(users.numel(), -1))
+        if negatives.weights is None and negatives.ids.shape != (users.numel(), 1):
+            raise ValueError(
+                f"{type(self.sampler).__name__} should return ids of shape ({users.numel()}, 1), or weights for more; "
+                f"got {tuple(negatives.ids.shape)}; neg_sampler_num asks for several per pair"
+            )
+        return negatives
 
     def with_text(self, negatives: Negatives, users: Tensor, positives: Tensor, view: EmbeddingView) -> Negatives:
         """The same negatives with Eq. 7 applied; unchanged at ``alpha`` 0."""
@@ -172,14 +190,18 @@ class HardNegativeHead(nn.Module):
 
     def get_extra_state(self) -> dict[str, Any]:
         """State of the sampler's generator, so that a resumed run goes on with the same draws."""
-        return {"generator": self.generator.get_state()}
+        return {"generator": self.generator.get_state(), "device": self.generator.device.type}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restore the sampler's generator."""
-        self.generator.set_state(state["generator"].cpu())
+        """Restore the sampler's generator, unless the state is one of another kind of device."""
+        if state["device"] == self.generator.device.type:
+            self.generator.set_state(state["generator"].cpu())
+        else:
+            logger.warning("a checkpoint of %s restores no draws on %s", state["device"], self.generator.device.type)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> HardNegativeHead:
-        """Shared, not copied: RecBole deep-copies models only to count operations of ``predict``, which reads nothing
-        here.
-        """
-        return self
+        """A head of its own over the same interactions and text; RecBole copies models to count their operations."""
+        copied = HardNegativeHead(self.run, self.interactions, self.generator.device)
+        copied.generator.set_state(self.generator.get_state())
+        copied.text_head = copy.deepcopy(self.text_head, memo)
+        return copied

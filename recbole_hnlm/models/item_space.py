@@ -23,7 +23,8 @@ def embeddings_of(model: nn.Module, kind: str, rows: int) -> list[nn.Embedding]:
     """
     found = []
     for name, module in model.named_modules():
-        named = name.rpartition(".")[2].startswith(kind)
+        last = name.rpartition(".")[2]
+        named = last.startswith(kind) and "neigh" not in last  # NNCF's neighbour tables hold the other side's ids
         if named and isinstance(module, nn.Embedding) and module.num_embeddings == rows:
             found.append(module)
     return found

@@ -94,7 +94,11 @@ class Propagation(TorchFunctionMode):
         if not self.tables:
             self._keep(args[1])
         copy = self._products.of(args[0]) if self._products is not None else None
-        result = func(*args, **(kwargs or {})) if copy is None else _SymmetricProduct.apply(copy, args[1])
+        if copy is None:
+            result = func(*args, **(kwargs or {}))
+        else:
+            with torch.autocast(args[1].device.type, enabled=False):  # sparse products have no half-precision kernel
+                result = _SymmetricProduct.apply(copy, args[1].to(copy.dtype))
         self._keep(result)
         return result
 

@@ -5,6 +5,9 @@ Shapes: ``M`` negatives of a step, ``B`` pairs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -22,14 +25,21 @@ class StepStatistics:
 
     def __init__(self, interactions: TrainingInteractions) -> None:
         self._interactions = interactions
-        self._held_out: TrainingInteractions | None = None
+        self._held_out: Tensor | None = None
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._steps = 0
 
-    def watch_held_out(self, held_out: TrainingInteractions) -> None:
-        """Also count drawn negatives that are held-out positives. For the log alone: nothing reads it back."""
-        self._held_out = held_out
+    def watch_held_out(self, datasets: Sequence[Any]) -> None:
+        """Also count drawn negatives that are positives of these splits. For the log alone: nothing reads it back."""
+        if self._held_out is not None:
+            return
+        n_items, device = self._interactions.n_items, self._interactions.device
+        users, items = (
+            torch.cat([split.inter_feat[field(split)] for split in datasets])
+            for field in (lambda split: split.uid_field, lambda split: split.iid_field)
+        )
+        self._held_out = torch.unique(users * n_items + items).to(device)
 
     def add(self, name: str, value: Tensor) -> None:
         """Add one step's value of a scalar; no synchronisation with the device."""
@@ -64,7 +74,13 @@ class StepStatistics:
                 negative = view.item_rows(ids) if rows is None else rows
                 self.add("hardness", (user_rows * (negative - view.item_rows(positives))).sum(dim=1).mean())
             if self._held_out is not None:
-                self.add("false_negative_rate", self._held_out.contains(users, ids).float().mean())
+                self.add("false_negative_rate", self._are_held_out(users, ids).float().mean())
+
+    def _are_held_out(self, users: Tensor, ids: Tensor) -> Tensor:
+        assert self._held_out is not None
+        keys = users * self._interactions.n_items + ids
+        at = torch.searchsorted(self._held_out, keys).clamp_(max=self._held_out.numel() - 1)
+        return self._held_out[at] == keys
 
     def epoch_means(self) -> dict[str, float]:
         """Means since the last call, then start anew."""

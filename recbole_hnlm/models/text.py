@@ -81,6 +81,10 @@ class TextVectors:
         self.pairs = pairs
         self.users, self.user_mask = self._mean_of_items(interactions)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> TextVectors:
+        """Itself: vectors are never written to."""
+        return self
+
     @property
     def width(self) -> int:
         """``S``."""
@@ -151,6 +155,8 @@ class _ControlledPairs:
         if self._order is not None:
             permuted: np.ndarray = self._pairs.read(self._order[rows])
             return permuted
+        if not len(rows):
+            return np.zeros((0, self._width), dtype=np.float32)
         unique, inverse = np.unique(rows, return_inverse=True)
         noise = np.stack([np.random.default_rng((self._seed, int(row))).standard_normal(self._width) for row in unique])
         noise /= np.linalg.norm(noise, axis=1, keepdims=True)
@@ -170,6 +176,8 @@ def read_text(
     reader = ArtefactReader.open(directory, str(config["dataset"]), pairs_hash=hash_pairs(*training_pairs(dataset)))
     bound = reader.bind(dataset.field2id_token[dataset.uid_field], dataset.field2id_token[dataset.iid_field])
     vectors, mask = bound.item_text()
+    if not mask.any():
+        raise ValueError(f"no item of {config['dataset']!r} has a text vector in {directory}; check llm_text_fields")
     items, item_mask = torch.from_numpy(vectors).float(), torch.from_numpy(mask)
     generator = torch.Generator().manual_seed(seed)
     items = controlled(items, item_mask, options.control, generator)

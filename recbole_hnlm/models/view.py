@@ -141,9 +141,10 @@ def _averaged_hops(tables: list[Tensor], items: Tensor) -> int:
     """How many leading tables average to ``items``, tried on a sample of rows; 0 where no number of them does."""
     sample = torch.arange(0, items.shape[0], max(1, items.shape[0] // 64), device=items.device)
     total = torch.zeros_like(items[sample])
+    tolerance = 1e-5 * float(items[sample].abs().max())
     for count, table in enumerate(tables, start=1):  # NCL propagates further than what it averages
         total += table[sample]
-        if count > 1 and torch.allclose(total / count, items[sample], rtol=1e-4, atol=1e-6):
+        if count > 1 and torch.allclose(total / count, items[sample], rtol=1e-4, atol=tolerance):
             return count
     return 0
 

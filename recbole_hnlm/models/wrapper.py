@@ -15,6 +15,7 @@ from recbole.model.loss import BPRLoss
 from recbole.utils import InputType
 from torch import Tensor
 
+from recbole_hnlm.models.abilities import refuse_unfit
 from recbole_hnlm.models.batches import JointLossHook, exchanged_batch, pairs_of, take_candidates
 from recbole_hnlm.models.head import HardNegativeHead, TextHead
 from recbole_hnlm.models.item_space import LookupSpace, StepRows, build_item_space
@@ -66,8 +67,14 @@ class HardNegativeMixin:
         self.__dict__["_inner"] = not self._space.is_table and scores_by_inner_product(model, self._space)
         self.__dict__["_products"] = FastProducts(model) if run.fast_propagation else None
         self._label = config["LABEL_FIELD"]
-        self._check_abilities(run)
-        self.hnlm = HardNegativeHead(run, interactions, device)
+        refuse_unfit(model, self.hnlm_base, self._space, self.__dict__["_inner"], run)
+        drawn = config["train_neg_sample_args"]["distribution"]
+        if run.sampler_type is not None and drawn != "none":
+            raise ValueError(
+                f"RecBole's loader draws {drawn} negatives beside neg_sampler={run.sampler}; make the configuration "
+                "with recbole_hnlm.HNLMConfig, or call recbole_hnlm.register() before RecBole's Config is imported"
+            )
+        self.hnlm = HardNegativeHead(run, interactions, device, rank=int(config["local_rank"] or 0))
         if run.hnlm is not None and run.hnlm.reads_text:
             self._attach_text(config, dataset, run)
         if run.negatives > 1 or (run.sampler_type is not None and run.sampler_type.weighs):
@@ -78,23 +85,6 @@ class HardNegativeMixin:
     @property
     def _space(self) -> Any:
         return self.__dict__["_space"]
-
-    def _check_abilities(self, run: RunOptions) -> None:
-        name, rule = self.hnlm_base.__name__, run.sampler_type
-        has_user_rows = self._space.is_table or self.__dict__["_inner"]
-        if run.hnlm is not None and run.hnlm.reads_text and not self._space.exchangeable:
-            raise ValueError(
-                f"{name} reads items by id, not from an embedding, so no text can enter it; "
-                f"use an id-only sampler such as neg_sampler: {run.hnlm.base_sampler}"
-            )
-        if rule is None:
-            return
-        if rule.synthesizes and not self._space.exchangeable:
-            raise ValueError(f"{name} reads items by id, not from an embedding; {run.sampler} makes rows: use dns")
-        if rule.needs_user_rows and not has_user_rows:
-            raise ValueError(f"{run.sampler} needs scores that are inner products, those of {name} are not; use mixgcf")
-        if rule.weighs and not any(isinstance(module, BPRLoss) for module in self.modules()):  # type: ignore[attr-defined]
-            raise ValueError(f"{run.sampler} weighs negatives, which the loss of {name} cannot take; use dns_mn")
 
     def _attach_text(self, config: Any, dataset: Any, run: RunOptions) -> None:
         head, options = self.hnlm, run.hnlm
@@ -107,7 +97,8 @@ class HardNegativeMixin:
     def _row_width(self) -> int:
         if isinstance(self._space, LookupSpace):
             return sum(self._space.widths)
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        device = self._space.items[0].weight.device
+        with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             return int(self._propagate(record=False)[0][1].shape[1])
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -143,16 +134,15 @@ class HardNegativeMixin:
         candidates = take_candidates(interaction)
         users, positives, given = pairs_of(self, interaction)
         view: Any = None
-        if head.needs_view or not self._space.is_table:  # one propagation serves the whole step
-            view, self.__dict__["_step_tables"] = self._view(head, head.needs_hops)
-        negatives = Negatives(given.unsqueeze(1)) if given is not None else None
-        if negatives is None:
-            negatives = head.draw(users, positives, view, candidates)
-        negatives = head.with_text(negatives, users, positives, view)
-        batch, step = exchanged_batch(self, interaction, negatives)
-        self.__dict__["_step_rows"] = step
-        self.__dict__["_step_weights"] = negatives.weights
         try:
+            if head.needs_view or not self._space.is_table:  # one propagation serves the whole step
+                view, self.__dict__["_step_tables"] = self._view(head, head.needs_hops)
+            negatives = Negatives(given.unsqueeze(1)) if given is not None else None
+            if negatives is None:
+                negatives = head.draw(users, positives, view, candidates)
+            negatives = head.with_text(negatives, users, positives, view)
+            batch, step = exchanged_batch(self, interaction, negatives)
+            self.__dict__["_step_rows"], self.__dict__["_step_weights"] = step, negatives.weights
             loss = super().calculate_loss(batch)  # type: ignore[misc]
         finally:
             self.__dict__["_step_rows"] = self.__dict__["_step_tables"] = self.__dict__["_step_weights"] = None

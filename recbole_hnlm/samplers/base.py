@@ -23,7 +23,7 @@ class Negatives:
     Attributes:
         ids: Catalogue items, shape ``(B, K)``.
         rows: Synthetic item rows that stand in for them, shape ``(B, D)`` with K = 1, or None for the items' own.
-        weights: Weight of each negative in the pair's loss, shape ``(B, K)``, rows summing to 1, or None for equal.
+        weights: Weight of each negative in the pair's loss, shape ``(B, K)``, rows summing to 1; None means K = 1.
     """
 
     ids: Tensor

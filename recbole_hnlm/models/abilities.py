@@ -1,0 +1,52 @@
+"""What a model can take: text, synthetic rows, weights. Asked before anything expensive is done for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recbole.model.loss import BPRLoss
+from torch import nn
+
+from recbole_hnlm.models.item_space import ItemSpace, build_item_space
+from recbole_hnlm.models.view import scores_by_inner_product
+from recbole_hnlm.run_options import RunOptions
+
+
+def refuse_unfit(model: nn.Module, base: type, space: ItemSpace, inner: bool, run: RunOptions) -> None:
+    """Raise where a run asks a model for what it cannot take.
+
+    Args:
+        model: The model, freshly constructed.
+        base: The unwrapped class.
+        space: Where it reads items.
+        inner: Whether it scores by the inner product of two embeddings.
+        run: The run's options.
+
+    Raises:
+        ValueError: Naming the model, the reason and the remedy.
+    """
+    name, rule, text = base.__name__, run.sampler_type, run.hnlm
+    has_user_rows = space.is_table or inner
+    if text is not None and text.reads_text and not space.exchangeable:
+        raise ValueError(
+            f"{name} reads items by id, not from an embedding, so no text can enter it; "
+            f"use an id-only sampler such as neg_sampler: {text.base_sampler}"
+        )
+    if text is not None and text.pair_alignment_weight > 0 and not has_user_rows:
+        raise ValueError(f"{name} has no user rows of the items' width for Eq. 9; use hnlm_preset: anchored without it")
+    if rule is None:
+        return
+    if rule.synthesizes and not space.exchangeable:
+        raise ValueError(f"{name} reads items by id, not from an embedding; {run.sampler} makes rows: use dns")
+    if rule.needs_user_rows and not has_user_rows:
+        raise ValueError(f"{run.sampler} needs scores that are inner products, those of {name} are not; use mixgcf")
+    if rule.weighs and not any(isinstance(module, BPRLoss) for module in model.modules()):
+        raise ValueError(f"{run.sampler} weighs negatives, which the loss of {name} cannot take; use dns_mn")
+
+
+def check_model(config: Any, dataset: Any, run: RunOptions) -> None:
+    """Construct the plain model once and throw it away, to refuse an unfit one before artefacts are built for it."""
+    base = getattr(config.model_class, "hnlm_base", config.model_class)
+    model = base(config, dataset).to(config["device"])
+    space = build_item_space(model, base)
+    refuse_unfit(model, base, space, not space.is_table and scores_by_inner_product(model, space), run)
