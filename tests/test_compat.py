@@ -360,11 +360,10 @@ class TestReach:
         try:
             importlib.reload(configurator)
             configurator.Config(model="BPR", config_dict=SMALL)
-
-        @pytest.mark.parametrize("first", ["recbole_hnlm", "recbole.data, recbole.config, recbole.trainer"])
         finally:  # other tests hold the classes of the first import
             vars(configurator).update(before)
 
+    @pytest.mark.parametrize("first", ["recbole_hnlm", "recbole.data, recbole.config, recbole.trainer"])
     def test_in_either_order(self, first: str, tmp_path: Path) -> None:
         script = f"""
 import sys, {first}
