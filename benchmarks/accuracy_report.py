@@ -54,16 +54,15 @@ def table(runs: list[Run], allowed: Callable[[Run], bool]) -> list[str]:
     """Markdown lines of all rows, compared with the best id-only row by validation."""
     rows = list(dict.fromkeys(run["row"] for run in runs))
     chosen = {row: chosen_runs(runs, row, allowed) for row in rows}
+    most = max(len(group) for group in chosen.values())
+    chosen = {row: group for row, group in chosen.items() if len(group) == most}  # rows with every seed
     valid = {row: np.mean([run["valid"]["ndcg@20"] for run in chosen[row]]) for row in ID_ONLY if chosen.get(row)}
     base = max(valid, key=lambda row: float(valid[row]))
     lines = [
         "| row | R@20 | N@20 | R@20 vs " + base + " | N@20 vs " + base + " | seeds | point |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
-        group = chosen[row]
-        if not group:
-            continue
+    for row, group in chosen.items():
         cells = [cell(group, metric) for metric in METRICS]
         gains = [against(group, chosen[base], metric) if row != base else "" for metric in METRICS]
         lines.append("| " + " | ".join([row, *cells, *gains, str(len(group)), point(group[0]["values"])]) + " |")
