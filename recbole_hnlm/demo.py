@@ -10,7 +10,7 @@ from recbole_hnlm.quick_start import run_recbole_hnlm
 from recbole_hnlm.report import comparison_lines
 
 SHARED: dict[str, Any] = {
-    "epochs": 60,
+    "epochs": 300,
     "eval_step": 2,
     "stopping_step": 5,
     "topk": [20],
