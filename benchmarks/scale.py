@@ -34,7 +34,8 @@ Results = dict[int, dict[str, Cell]]
 
 ROWS: dict[str, tuple[str, float, int]] = {
     "pairs": ("tables of the training pairs, built once", 1, 0),
-    "hash": ("tokens and hash of the training pairs, once", 1, 10_000_000),
+    "tokens": ("tokens of the training pairs as strings (a build), once", 1, 10_000_000),
+    "hash": ("hash of the training pairs (a run), once", 1, 0),
     "loader": ("`PairLoader`, a batch", 1e3, 10_000_000),
     "draw 1": ("1 uniform candidate, a batch", 1e3, 0),
     "draw 32": ("32 uniform candidates, a batch", 1e3, 0),

@@ -26,12 +26,11 @@ from scale_data import BATCH, Data, Measured, once, per_step  # noqa: E402
 from scale_store import opened_store, read_store, write_store  # noqa: E402
 
 from recbole_hnlm import hnlm  # noqa: E402
-from recbole_hnlm.artefacts import hash_pairs  # noqa: E402
 from recbole_hnlm.config import HNLMConfig  # noqa: E402
 from recbole_hnlm.loader import BLOCK_CANDIDATES, PairLoader  # noqa: E402
 from recbole_hnlm.models.adjacency import InteractionGraph, vectorised_methods  # noqa: E402
 from recbole_hnlm.models.propagation import FastProducts, Propagation, symmetric_csr  # noqa: E402
-from recbole_hnlm.models.text import training_pairs  # noqa: E402
+from recbole_hnlm.models.text import hash_of_training_pairs, training_pairs  # noqa: E402
 from recbole_hnlm.samplers import TrainingInteractions  # noqa: E402
 from recbole_hnlm.samplers.candidates import UniformCandidates  # noqa: E402
 
@@ -170,7 +169,8 @@ def copy_to_csr(data: Data) -> Measured:
 PARTS: dict[str, Callable[[Data], Measured]] = {
     "idle": lambda data: {"seconds": 0.0},
     "pairs": lambda data: once(lambda: interactions_of(data)),
-    "hash": lambda data: once(lambda: hash_pairs(*training_pairs(data))),
+    "tokens": lambda data: once(lambda: training_pairs(data)),
+    "hash": lambda data: once(lambda: hash_of_training_pairs(data)),
     "loader": load,
     "draw 1": lambda data: draw(data, 1),
     "draw 32": lambda data: draw(data, 32),
