@@ -53,7 +53,7 @@ ROWS: dict[str, tuple[str, float, int]] = {
     "store read": ("store: vectors of a batch", 1e3, 10_000_000),
 }
 """Part -> its name in the table, units in a second (1: seconds, 1e3: ms), largest size that is tried (0: all)."""
-RATIOS = {"BPR ratio": ("BPR", 0), "LightGCN ratio": ("LightGCN", 10_000_000)}
+RATIOS = {"BPR ratio": ("BPR", 10_000_000), "LightGCN ratio": ("LightGCN", 1_000_000)}
 WORSE = 1.15
 _NOISE_MIB, _TINY = 24.0, 20_000
 
