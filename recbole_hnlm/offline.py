@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.distributed
 
-from recbole_hnlm.artefacts import ArtefactReader, Manifest, hash_pairs
+from recbole_hnlm.artefacts import ArtefactReader, Manifest
 from recbole_hnlm.llm import (
     AtomicTable,
     BuildRequest,
@@ -22,7 +22,7 @@ from recbole_hnlm.llm import (
     select_text_fields,
 )
 from recbole_hnlm.models.abilities import check_model
-from recbole_hnlm.models.text import artefact_directory, training_pairs
+from recbole_hnlm.models.text import artefact_directory, hash_of_training_pairs, training_pairs
 from recbole_hnlm.options import HNLMOptions, LLMOptions
 from recbole_hnlm.run_options import RunOptions
 from recbole_hnlm.teacher import teacher_class, train_teacher
@@ -56,7 +56,7 @@ def ensure_artefacts(config: Any, run: RunOptions, train_data: Any) -> Path | No
     directory = artefact_directory(config, run.hnlm)
     name = str(config["dataset"])
     if not run.hnlm.rebuild and (directory / f"{name}.hnlm.json").exists():
-        reader = ArtefactReader.open(directory, name, pairs_hash=hash_pairs(*training_pairs(train_data._dataset)))
+        reader = ArtefactReader.open(directory, name, pairs_hash=hash_of_training_pairs(train_data._dataset))
         _check_provenance(reader.manifest, run.llm, directory)
         return directory
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:

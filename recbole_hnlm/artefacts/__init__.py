@@ -5,7 +5,7 @@ from recbole_hnlm.artefacts.describe import describe
 from recbole_hnlm.artefacts.errors import ArtefactError, MissingArtefactError
 from recbole_hnlm.artefacts.exchange import export_text, import_text
 from recbole_hnlm.artefacts.manifest import Manifest, Provenance, read_manifest
-from recbole_hnlm.artefacts.pairs import hash_pairs
+from recbole_hnlm.artefacts.pairs import hash_pairs, hash_pairs_of_ids
 from recbole_hnlm.artefacts.reader import ArtefactReader, BoundArtefact
 from recbole_hnlm.artefacts.writer import TEXT_ROWS_LIMIT, ArtefactContents, write_artefact
 
@@ -22,6 +22,7 @@ __all__ = [
     "describe",
     "export_text",
     "hash_pairs",
+    "hash_pairs_of_ids",
     "import_text",
     "read_atomic",
     "read_manifest",

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from recbole_hnlm.artefacts import ArtefactReader, hash_pairs
+from recbole_hnlm.artefacts import ArtefactReader, hash_pairs_of_ids
 from recbole_hnlm.options import HNLMOptions
 from recbole_hnlm.samplers import TrainingInteractions
 
@@ -40,6 +40,13 @@ def training_pairs(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
     users = dataset.field2id_token[dataset.uid_field][dataset.inter_feat[dataset.uid_field].numpy()]
     items = dataset.field2id_token[dataset.iid_field][dataset.inter_feat[dataset.iid_field].numpy()]
     return np.asarray(users, dtype=str), np.asarray(items, dtype=str)
+
+
+def hash_of_training_pairs(dataset: Any) -> str:
+    """Hash of a RecBole training split, equal to that of :func:`training_pairs`, without their strings."""
+    tokens, feat = dataset.field2id_token, dataset.inter_feat
+    ids = (feat[dataset.uid_field].numpy(), feat[dataset.iid_field].numpy())
+    return hash_pairs_of_ids(tokens[dataset.uid_field], tokens[dataset.iid_field], *ids)
 
 
 @dataclass(frozen=True)
@@ -173,7 +180,7 @@ def read_text(
         ValueError: If they are damaged, belong to another split, or cover too few pairs.
     """
     directory = artefact_directory(config, options)
-    reader = ArtefactReader.open(directory, str(config["dataset"]), pairs_hash=hash_pairs(*training_pairs(dataset)))
+    reader = ArtefactReader.open(directory, str(config["dataset"]), pairs_hash=hash_of_training_pairs(dataset))
     bound = reader.bind(dataset.field2id_token[dataset.uid_field], dataset.field2id_token[dataset.iid_field])
     vectors, mask = bound.item_text()
     if not mask.any():

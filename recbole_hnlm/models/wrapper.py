@@ -16,6 +16,7 @@ from recbole.utils import InputType
 from torch import Tensor
 
 from recbole_hnlm.models.abilities import refuse_unfit
+from recbole_hnlm.models.adjacency import vectorised_methods
 from recbole_hnlm.models.batches import JointLossHook, exchanged_batch, pairs_of, take_candidates
 from recbole_hnlm.models.head import HardNegativeHead, TextHead
 from recbole_hnlm.models.item_space import LookupSpace, StepRows, build_item_space
@@ -216,6 +217,8 @@ def hnlm(model_class: type) -> type:
     refuse_unsupported(model_class, "hnlm")
     if model_class not in _WRAPPED:
         namespace = {"hnlm_base": model_class, "__module__": model_class.__module__, "__doc__": model_class.__doc__}
-        wrapped = type(model_class.__name__, (HardNegativeMixin, model_class), namespace)
+        wrapped = type(
+            model_class.__name__, (HardNegativeMixin, model_class), {**namespace, **vectorised_methods(model_class)}
+        )
         _WRAPPED[model_class] = wrapped
     return _WRAPPED[model_class]

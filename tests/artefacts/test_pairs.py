@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recbole_hnlm.artefacts.pairs import build_index, hash_pairs, item_neg_id, neg_id_item, rank_tokens, ranks_in
+from recbole_hnlm.artefacts.pairs import (
+    build_index,
+    hash_pairs,
+    hash_pairs_of_ids,
+    item_neg_id,
+    neg_id_item,
+    rank_tokens,
+    ranks_in,
+)
 
 
 def test_hash_ignores_order_repetition_and_container() -> None:
@@ -46,6 +54,27 @@ def test_hash_refuses_tokens_that_no_file_can_hold(token: str) -> None:
 def test_hash_refuses_unequal_lengths() -> None:
     with pytest.raises(ValueError, match="2 users for 1 items"):
         hash_pairs(["a", "b"], ["x"])
+    with pytest.raises(ValueError, match="2 users for 1 items"):
+        hash_pairs_of_ids(["a", "b"], ["x"], np.array([0, 1]), np.array([0]))
+
+
+@pytest.mark.parametrize("dtype", [object, str])
+def test_hash_of_ids_is_that_of_their_tokens(dtype: type) -> None:
+    rng = np.random.default_rng(1)
+    users = np.array(["[PAD]", *(f"u{number}" for number in rng.permutation(30))], dtype=dtype)
+    items = np.array(["[PAD]", *(f"ï{number}" for number in rng.permutation(50))], dtype=dtype)
+    user_ids, item_ids = rng.integers(1, 25, 200), rng.integers(10, 51, 200)  # some occur in no pair, some pairs twice
+    expected = hash_pairs(users[user_ids], items[item_ids])
+    assert hash_pairs_of_ids(users, items, user_ids, item_ids) == expected
+    user_ids[3] = 1 + user_ids[3] % 24
+    assert hash_pairs_of_ids(users, items, user_ids, item_ids) != expected
+
+
+def test_hash_of_ids_looks_only_at_tokens_in_use() -> None:
+    ids = np.array([1])
+    assert hash_pairs_of_ids(["a\tb", "u"], ["", "i"], ids, ids) == hash_pairs(["u"], ["i"])
+    with pytest.raises(ValueError, match="without tab or line break"):
+        hash_pairs_of_ids(["[PAD]", "a\tb"], ["[PAD]", "i"], ids, ids)
 
 
 def test_ranks_are_places_among_the_sorted_tokens() -> None:
