@@ -15,6 +15,7 @@ from recbole.config import Config, configurator
 from recbole_hnlm.models.support import refuse_unsupported
 from recbole_hnlm.option_parsing import parse_options
 from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions, LLMOptions
+from recbole_hnlm.processes import join_group
 from recbole_hnlm.run_options import (
     NO_SAMPLER,
     RECBOLE_SAMPLER,
@@ -136,6 +137,12 @@ class HNLMConfig(Config):
             if run.sampler_type is not None:  # negatives are drawn on the device, the loader hands out pairs
                 final["train_neg_sample_args"] = None
         return final
+
+    def _init_device(self) -> None:
+        if "local_rank" in self.final_config_dict:
+            join_group(self.final_config_dict)
+        else:
+            super()._init_device()
 
     def _set_train_neg_sample_args(self) -> None:
         super()._set_train_neg_sample_args()
