@@ -1,4 +1,4 @@
-"""RecBole's trainers in a group of processes: gradients averaged on CUDA and on the CPU, one evaluation, one checkpoint.
+"""RecBole's trainers in a group of processes, on CUDA and on the CPU: gradients averaged, one evaluation, one writer.
 
 Two classes around a trainer of RecBole's: :class:`GroupMixin` before it, :class:`GroupStart` after it and in front of
 ``AbstractTrainer``, whose constructor asks for CUDA. Both do nothing in a run of one process.
@@ -7,6 +7,7 @@ Two classes around a trainer of RecBole's: :class:`GroupMixin` before it, :class
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ class GroupMixin:
             return
         self.eval_collector: Any = GroupCollector(config)
         if config["local_rank"] != 0:
-            _remove_events(self.tensorboard)  # type: ignore[has-type]
+            _remove_events(self.tensorboard)
             self.tensorboard: Any = _NoEvents()
 
     def _train_epoch(self, train_data: Any, *args: Any, **kwargs: Any) -> Any:
@@ -166,6 +167,7 @@ def checkpoint_name(config: Any, path: str) -> str:
     process of every host writes one, under a name of its own where hosts share the folder.
     """
     stem, suffix = os.path.splitext(path)
-    stem = shared(config, f"{stem}-{os.getpid()}")
+    names = itertools.chain([f"{stem}-{os.getpid()}"], (f"{stem}-{os.getpid()}-{run}" for run in itertools.count(2)))
+    name = shared(config, next(name for name in names if not os.path.exists(name + suffix)))
     host = f"-host{config['offset']}" if config["offset"] else ""
-    return f"{stem}{host}{suffix}"
+    return f"{name}{host}{suffix}"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch.multiprocessing as multiprocessing
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from recbole_hnlm.config import HNLMConfig, MainConfig
 from recbole_hnlm.data_source import check_dataset_files, load_dataset
@@ -52,7 +53,7 @@ def launch(
             ``ValueError``, ``TypeError``, ``FileNotFoundError`` or ``ImportError``.
         RuntimeError: If a process failed otherwise; all others of this host are ended.
     """
-    group = {"nproc": 1, "world_size": -1, "ip": "localhost", "port": None, "group_offset": 0}
+    group: dict[str, Any] = {"nproc": 1, "world_size": -1, "ip": "localhost", "port": None, "group_offset": 0}
     group.update({key: value for key, value in (processes or {}).items() if value is not None})
     group["offset"] = group.pop("group_offset")
     started = all(name in os.environ for name in _TORCHRUN) and int(os.environ["WORLD_SIZE"]) > 1
@@ -114,7 +115,7 @@ def _spawn(count: int, arguments: tuple[Any, ...]) -> dict[str, Any] | None:
             multiprocessing.spawn(  # type: ignore[attr-defined]
                 _run_rank, args=(folder, *arguments), nprocs=count, join=True
             )
-        except (multiprocessing.ProcessRaisedException, multiprocessing.ProcessExitedException) as failed:
+        except (ProcessRaisedException, ProcessExitedException) as failed:
             told = sorted(folder.glob("error-*.json"))
             if not told:
                 raise RuntimeError(f"training in {count} processes failed, all are ended: {failed}") from failed

@@ -33,9 +33,9 @@ class PairLoader(TrainDataLoader):
 
     As in RecBole the batch size counts rows, so a batch holds ``train_batch_size / K`` pairs for pairwise models and
     ``train_batch_size / (K + 1)`` for pointwise ones, whose positives are rows of their own. Pairs are gathered, and
-    candidates drawn, for several batches at once; the shuffled order is that of RecBole's loader with the same ``seed``,
-    epoch by epoch. Of several training processes each takes its share of every batch, so that all together hold
-    ``train_batch_size`` rows at a time, and of the pairs, padded from the start to equal shares; as RecBole's loader.
+    candidates drawn, for several batches at once; the shuffled order is that of RecBole's loader with the same
+    ``seed``, epoch by epoch. Of several training processes each takes its share of the pairs, padded from the start to
+    equal shares, and all together hold ``train_batch_size`` rows at a time; this too is RecBole's meaning.
 
     Args:
         config: RecBole's configuration, with ``train_neg_sample_args`` switched off.

@@ -1,8 +1,8 @@
 """A group of training processes (data parallel): joining, leaving, and what its ranks tell each other.
 
 RecBole's names: ``nproc`` processes on this host, ``world_size`` on all hosts, ``offset`` the rank of this host's first
-process, ``local_rank`` a process's place on its host. CUDA devices talk through nccl, CPU processes through gloo. In a
-run of one process (``single_spec``) every function here returns at once.
+process, ``local_rank`` a process's place on its host; ours is ``group_rank``, its place among all. CUDA devices talk
+through nccl, CPU processes through gloo. In a run of one process (``single_spec``) every function here returns at once.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def backend_of(values: Mapping[str, Any]) -> str:
 def join_group(values: dict[str, Any]) -> None:
     """Join the group that a configuration describes, and add device, rank and quiet to it, in place.
 
-    What RecBole's ``Config`` does for CUDA, for the CPU too. A group that this process belongs to already is kept. Where
-    nothing says how many threads a CPU process takes, the processes of a host share them.
+    What RecBole's ``Config`` does for CUDA, for the CPU too. A group that this process belongs to already is kept.
+    Where nothing says how many threads a CPU process takes, the processes of a host share them.
 
     Raises:
         ValueError: If there are too few CUDA devices, or the description is incomplete.
@@ -69,10 +69,11 @@ def join_group(values: dict[str, Any]) -> None:
     values["gpu_id"] = ",".join(map(str, gpu_id)) if isinstance(gpu_id, (tuple, list)) else str(gpu_id)
     os.environ["CUDA_VISIBLE_DEVICES"] = values["gpu_id"]
     backend = backend_of(values)
+    values["group_rank"] = local_rank + int(values["offset"])
     if not dist.is_initialized():
         dist.init_process_group(
             backend=backend,
-            rank=local_rank + int(values["offset"]),
+            rank=values["group_rank"],
             world_size=int(values["world_size"]),
             init_method=f"tcp://{values['ip']}:{values['port']}",
         )
@@ -94,11 +95,6 @@ def leave_group(config: Any) -> None:
         dist.barrier()
     else:
         dist.destroy_process_group()
-
-
-def rank_of(config: Any) -> int:
-    """Rank of this process among all of the group's, 0 in a run of one process."""
-    return int(config["local_rank"] or 0) + int(config["offset"] or 0)
 
 
 def free_port() -> str:

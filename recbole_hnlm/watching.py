@@ -57,7 +57,8 @@ def watching(trainer_class: type) -> type:
     if issubclass(trainer_class, _WatchingMixin):
         return trainer_class
     if trainer_class not in _WATCHING:
-        _WATCHING[trainer_class] = type(trainer_class.__name__, (_WatchingMixin, GroupMixin, trainer_class, GroupStart), {})
+        bases = (_WatchingMixin, GroupMixin, trainer_class, GroupStart)
+        _WATCHING[trainer_class] = type(trainer_class.__name__, bases, {})
     return _WATCHING[trainer_class]
 
 
