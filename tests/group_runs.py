@@ -68,7 +68,7 @@ def digest(model: Any) -> str:
 
 
 def fitted(place: dict[str, Any], data: Path, model: str, values: dict[str, Any], resume: str = "") -> dict[str, Any]:
-    """Train a model, and tell all that the ranks of a group must agree on, and the pairs and negatives they must not."""
+    """Train a model, and tell all that the ranks of a group must agree on, and the pairs and generators they must not."""
     config = HNLMConfig(model, "tiny", config_dict={**settings(data, model, **values), **place})
     loaders = prepare(config)
     built = build_model(config, loaders[0])
@@ -76,7 +76,6 @@ def fitted(place: dict[str, Any], data: Path, model: str, values: dict[str, Any]
     if resume:
         trainer.resume_checkpoint(resume)
     pairs: list[tuple[int, int]] = []
-    negatives: list[int] = []
     digests: list[str] = []
     train_epoch, exchange = trainer._train_epoch, built.calculate_loss
 
@@ -90,9 +89,8 @@ def fitted(place: dict[str, Any], data: Path, model: str, values: dict[str, Any]
         digests.append(digest(built))
         return loss
 
-    if getattr(built, "hnlm", None) is not None:
-        draw = built.hnlm.draw
-        built.hnlm.draw = lambda *args: _kept(draw(*args), negatives)
+    head = getattr(built, "hnlm", None)
+    generator = bytes(head.generator.get_state().numpy()) if head is not None else b""
     built.calculate_loss, trainer._train_epoch = watched_loss, watched_epoch
     best, _ = trainer.fit(loaders[0], loaders[1], show_progress=False)
     test = trainer.evaluate(loaders[2], show_progress=False)
@@ -103,15 +101,10 @@ def fitted(place: dict[str, Any], data: Path, model: str, values: dict[str, Any]
             "statistics": trainer.negative_statistics, "batch": (trainer.config["world_size"], len(loaders[0])),
         },
         "pairs": pairs,
-        "negatives": negatives,
+        "generator": generator,
         "split": len(loaders[0]._dataset),
         "weights": {name: weight.detach().clone() for name, weight in built.named_parameters()},
     }  # fmt: skip
-
-
-def _kept(drawn: Negatives, negatives: list[int]) -> Negatives:
-    negatives.extend(drawn.ids.flatten().tolist())
-    return drawn
 
 
 def train_all(

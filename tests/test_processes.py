@@ -111,14 +111,14 @@ class TestTraining:
 
     def test_ranks_draw_different_negatives(self, ranks: list[Any]) -> None:
         for run in (lambda rank: rank[0]["dns"], lambda rank: rank[1]):  # from the start, and resumed
-            first, second = (run(rank)["negatives"] for rank in ranks[:2])
-            same = sum(a == b for a, b in zip(first, second, strict=True)) / len(first)
-            assert len(first) > 300 and same < 0.15
+            first, second = (run(rank)["generator"] for rank in ranks[:2])
+            assert len(first) > 0 and first != second
 
     def test_resuming_goes_on_in_agreement(self, ranks: list[Any]) -> None:
         first, second = (rank[1]["agreed"] for rank in ranks[:2])
-        assert first == second and len(first["digests"]) == 2
-        assert first["checkpoint"] == ranks[0][0]["dns"]["agreed"]["checkpoint"]
+        before = ranks[0][0]["dns"]["agreed"]
+        assert first == second and len(first["digests"]) == 4 - (before["best_epoch"] + 1) > 0
+        assert first["checkpoint"] == before["checkpoint"]
 
     def test_early_stopping_stops_all(self, ranks: list[Any]) -> None:
         agreed = ranks[0][0]["stops"]["agreed"]
