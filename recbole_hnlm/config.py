@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 import yaml
 from recbole.config import Config, configurator
+from recbole.utils import ModelType
 
 from recbole_hnlm.models.support import refuse_unsupported
 from recbole_hnlm.option_parsing import parse_options
@@ -139,10 +140,12 @@ class HNLMConfig(Config):
         return final
 
     def _init_device(self) -> None:
-        if "local_rank" in self.final_config_dict:
-            join_group(self.final_config_dict)
-        else:
+        if "local_rank" not in self.final_config_dict:
             super()._init_device()
+            return
+        if self.final_config_dict["MODEL_TYPE"] is ModelType.TRADITIONAL:  # Pop would count its share alone
+            raise ValueError(f"{self.model} has no gradients to average over processes; run it with --nproc=1")
+        join_group(self.final_config_dict)
 
     def _set_train_neg_sample_args(self) -> None:
         super()._set_train_neg_sample_args()

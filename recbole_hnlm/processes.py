@@ -67,7 +67,7 @@ def join_group(values: dict[str, Any]) -> None:
         raise ValueError(f"local_rank={values['local_rank']} without {', '.join(missing)}; start with --nproc instead")
     gpu_id, local_rank = values["gpu_id"], int(values["local_rank"])
     values["gpu_id"] = ",".join(map(str, gpu_id)) if isinstance(gpu_id, (tuple, list)) else str(gpu_id)
-    os.environ["CUDA_VISIBLE_DEVICES"] = values["gpu_id"]
+    os.environ.update(CUDA_VISIBLE_DEVICES=values["gpu_id"])  # as RecBole, before CUDA is looked at
     backend = backend_of(values)
     values["group_rank"] = local_rank + int(values["offset"])
     if not dist.is_initialized():

@@ -18,7 +18,7 @@ from recbole_runs import settings
 from torch import Tensor
 
 from recbole_hnlm.config import HNLMConfig
-from recbole_hnlm.processes import free_port, leave_group, on_first_rank
+from recbole_hnlm.processes import free_port, on_first_rank
 from recbole_hnlm.quick_start import build_model, prepare
 from recbole_hnlm.samplers import EmbeddingView, Negatives, NegativeSampler
 from recbole_hnlm.watching import watching
@@ -164,12 +164,3 @@ def all_endings(rank: int, place: dict[str, Any], data: Path) -> list[str]:
         (Path("ranks") / "0").write_bytes(pickle.dumps(told))
     told.append(wait("exit"))
     return told
-
-
-def fail_on_one_rank(rank: int, place: dict[str, Any], data: Path) -> None:
-    """One process fails in the middle of training."""
-    config = HNLMConfig("BPR", "tiny", config_dict={**settings(data, "BPR"), **place})
-    if rank == 1:
-        raise ValueError("only here")
-    on_first_rank(config, lambda: time.sleep(1))
-    leave_group(config)

@@ -19,6 +19,7 @@ from recbole_runs import USERS, settings, write_dataset
 
 from recbole_hnlm import launch as launch_module
 from recbole_hnlm import processes
+from recbole_hnlm.config import HNLMConfig
 from recbole_hnlm.launch import launch
 from recbole_hnlm.processes import backend_of
 
@@ -210,6 +211,11 @@ class TestFailing:
             monkeypatch.setenv(name, str(value))
         with pytest.raises(ValueError, match="torchrun has started the processes already"):
             launch("BPR", "tiny", None, settings(data, "BPR"), {"nproc": 2})
+
+    def test_a_model_without_gradients(self, data: Path) -> None:
+        values = {**settings(data, "Pop"), "local_rank": 0}
+        with pytest.raises(ValueError, match="Pop has no gradients to average over processes; run it with --nproc=1"):
+            HNLMConfig("Pop", "tiny", config_dict=values)
 
     def test_a_rank_without_a_group_is_an_error(self) -> None:
         with pytest.raises(ValueError, match="local_rank=1 without nproc, .*start with --nproc"):
