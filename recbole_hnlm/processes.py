@@ -56,8 +56,9 @@ def backend_of(values: Mapping[str, Any]) -> str:
 def join_group(values: dict[str, Any]) -> None:
     """Join the group that a configuration describes, and add device, rank and quiet to it, in place.
 
-    What RecBole's ``Config`` does for CUDA, for the CPU too. A group that this process belongs to already is kept.
-    Where nothing says how many threads a CPU process takes, the processes of a host share them.
+    What RecBole's ``Config`` does for CUDA, for the CPU too, and the folders that all ranks would make at once. A group
+    that this process belongs to already is kept. Where nothing says how many threads a CPU process takes, the processes
+    of a host share them.
 
     Raises:
         ValueError: If there are too few CUDA devices, or the description is incomplete.
@@ -77,6 +78,8 @@ def join_group(values: dict[str, Any]) -> None:
             world_size=int(values["world_size"]),
             init_method=f"tcp://{values['ip']}:{values['port']}",
         )
+    for folder in (os.path.join("log", str(values["model"])), str(values["checkpoint_dir"])):
+        os.makedirs(folder, exist_ok=True)  # RecBole looks first and then makes them, which two processes do at once
     if backend == "nccl":
         torch.cuda.set_device(local_rank)
     elif "OMP_NUM_THREADS" not in os.environ:
