@@ -21,7 +21,7 @@ def run_main(arguments: list[str] | None = None) -> dict[str, Any] | None:
     parser.add_argument("--nproc", type=int, default=1, help="processes on this host")
     parser.add_argument("--world_size", type=int, default=-1, help="processes on all hosts")
     parser.add_argument("--ip", default="localhost", help="address of the host with rank 0")
-    parser.add_argument("--port", default="5678", help="port of the host with rank 0")
+    parser.add_argument("--port", default=None, help="port of the host with rank 0 (5678; a free one on a single host)")
     parser.add_argument("--group_offset", type=int, default=0, help="rank of this host's first process")
     parser.add_argument("--compare_base", action="store_true", help="also train the model as RecBole does, and compare")
     args, _ = parser.parse_known_args(arguments)

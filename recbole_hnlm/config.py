@@ -11,10 +11,12 @@ from typing import Any, ClassVar
 import torch
 import yaml
 from recbole.config import Config, configurator
+from recbole.utils import ModelType
 
 from recbole_hnlm.models.support import refuse_unsupported
 from recbole_hnlm.option_parsing import parse_options
 from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions, LLMOptions
+from recbole_hnlm.processes import join_group
 from recbole_hnlm.run_options import (
     NO_SAMPLER,
     RECBOLE_SAMPLER,
@@ -136,6 +138,14 @@ class HNLMConfig(Config):
             if run.sampler_type is not None:  # negatives are drawn on the device, the loader hands out pairs
                 final["train_neg_sample_args"] = None
         return final
+
+    def _init_device(self) -> None:
+        if "local_rank" not in self.final_config_dict:
+            super()._init_device()
+            return
+        if self.final_config_dict["MODEL_TYPE"] is ModelType.TRADITIONAL:  # Pop would count its share alone
+            raise ValueError(f"{self.model} has no gradients to average over processes; run it with --nproc=1")
+        join_group(self.final_config_dict)
 
     def _set_train_neg_sample_args(self) -> None:
         super()._set_train_neg_sample_args()

@@ -32,9 +32,10 @@ class PairLoader(TrainDataLoader):
     """RecBole's training loader without its sampler: same order of pairs, same meaning of ``train_batch_size``.
 
     As in RecBole the batch size counts rows, so a batch holds ``train_batch_size / K`` pairs for pairwise models and
-    ``train_batch_size / (K + 1)`` for pointwise ones, whose positives are rows of their own. In one process pairs are
-    gathered, and candidates drawn, for several batches at once; the shuffled order is that of RecBole's loader with the
-    same ``seed``, epoch by epoch.
+    ``train_batch_size / (K + 1)`` for pointwise ones, whose positives are rows of their own. Pairs are gathered, and
+    candidates drawn, for several batches at once; the shuffled order is that of RecBole's loader with the same
+    ``seed``, epoch by epoch. Of several training processes each takes its share of the pairs, padded from the start to
+    equal shares, and all together hold ``train_batch_size`` rows at a time; this too is RecBole's meaning.
 
     Args:
         config: RecBole's configuration, with ``train_neg_sample_args`` switched off.
@@ -59,7 +60,7 @@ class PairLoader(TrainDataLoader):
         self._source = source
 
     def __iter__(self) -> Iterator[Any]:
-        if self.num_workers or not self.config["single_spec"]:
+        if self.num_workers:
             batches: Iterator[Any] = super().__iter__()
             return batches
         return self._blocks_of_batches()

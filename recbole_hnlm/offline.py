@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import torch.distributed
 
 from recbole_hnlm.artefacts import ArtefactReader, Manifest
 from recbole_hnlm.llm import (
@@ -24,6 +22,7 @@ from recbole_hnlm.llm import (
 from recbole_hnlm.models.abilities import check_model
 from recbole_hnlm.models.text import artefact_directory, hash_of_training_pairs, training_pairs
 from recbole_hnlm.options import HNLMOptions, LLMOptions
+from recbole_hnlm.processes import on_first_rank
 from recbole_hnlm.run_options import RunOptions
 from recbole_hnlm.teacher import teacher_class, train_teacher
 
@@ -40,6 +39,8 @@ def cache_directory(run: RunOptions) -> Path:
 def ensure_artefacts(config: Any, run: RunOptions, train_data: Any) -> Path | None:
     """Build what the run reads and is not there yet; refuse what is there and does not fit.
 
+    Of several processes the first one looks and builds, and all go on or fail together.
+
     Args:
         config: RecBole's configuration of the run.
         run: The run's options.
@@ -50,19 +51,27 @@ def ensure_artefacts(config: Any, run: RunOptions, train_data: Any) -> Path | No
 
     Raises:
         ValueError: If artefacts are there but damaged or of another split, and ``hnlm_rebuild`` is off.
+        FileNotFoundError: If this process does not see what the first one has built on another host.
     """
     if run.hnlm is None or not run.hnlm.reads_text:
         return None
-    directory = artefact_directory(config, run.hnlm)
-    name = str(config["dataset"])
-    if not run.hnlm.rebuild and (directory / f"{name}.hnlm.json").exists():
+    options = run.hnlm
+    directory, name = artefact_directory(config, options), str(config["dataset"])
+    manifest = directory / f"{name}.hnlm.json"
+
+    def check_or_build() -> None:
+        if options.rebuild or not manifest.exists():
+            build(config, run, train_data, options)
+            return
         reader = ArtefactReader.open(directory, name, pairs_hash=hash_of_training_pairs(train_data._dataset))
         _check_provenance(reader.manifest, run.llm, directory)
-        return directory
-    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
-        build(config, run, train_data, run.hnlm)
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
+
+    on_first_rank(config, check_or_build)
+    if not manifest.exists():
+        raise FileNotFoundError(
+            f"the first process has built {manifest}, which this host does not see; share the folder between the hosts "
+            "(hnlm_artefact_dir) or copy it"
+        )
     return directory
 
 

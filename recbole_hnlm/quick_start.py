@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from recbole.data import data_preparation
 from recbole.utils import get_trainer, init_logger, init_seed
 
@@ -17,6 +16,7 @@ from recbole_hnlm.data_source import check_dataset_files, load_dataset
 from recbole_hnlm.loader import training_loader
 from recbole_hnlm.models import HardNegativeMixin, hnlm
 from recbole_hnlm.offline import ensure_artefacts
+from recbole_hnlm.processes import leave_group
 from recbole_hnlm.run_options import RunOptions, describe_options
 from recbole_hnlm.watching import peak_memory_mib, watching
 
@@ -45,7 +45,8 @@ def run_recbole_hnlm(
 
     Returns:
         RecBole's result dictionary, plus under ``"hnlm"`` the options, seconds per stage, epochs, negatives'
-        statistics and peak memory of this run.
+        statistics and peak memory of this run. Of several processes: losses and statistics are means over them, seconds
+        and memory those of this one.
 
     Raises:
         ValueError: On options, data or artefacts that cannot work; before training.
@@ -57,8 +58,7 @@ def run_recbole_hnlm(
     data_seconds = time.perf_counter() - started
     result = train(config, prepared, saved=saved)
     result["hnlm"]["data_seconds"] = data_seconds
-    if not config["single_spec"]:
-        torch.distributed.destroy_process_group()
+    leave_group(config)
     if config["local_rank"] == 0 and queue is not None:
         result["hnlm"]["negatives"] = result["hnlm"]["negatives"][-1:]  # a pipe takes 64 KiB before it is read
         queue.put(result)
@@ -70,7 +70,10 @@ def prepare(config: HNLMConfig) -> tuple[Any, Any, Any]:
     set_threads(config)
     check_dataset_files(config)
     init_seed(config["seed"], config["reproducibility"])
-    init_logger(config)
+    if config["local_rank"] == 0:
+        init_logger(config)
+    else:
+        logging.basicConfig(level=logging.ERROR)  # no log file of its own
     logger.info(sys.argv)
     logger.info(config)
     data = load_dataset(config)

@@ -1,6 +1,6 @@
 """``register()``: RecBole's own ``run_recbole`` and HyperTuning learn our samplers; ``unregister()`` takes it back.
 
-Besides compat.py the only module that changes anything of RecBole's: four names, in every module of RecBole that holds
+Besides compat.py the only module that changes anything of RecBole's: five names, in every module of RecBole that holds
 them.
 """
 
@@ -21,7 +21,8 @@ _replaced: list[tuple[Any, str, Any]] = []
 def register() -> None:
     """Teach RecBole ``neg_sampler`` and our options, until :func:`unregister`.
 
-    Afterwards ``recbole.quick_start.run_recbole``, ``objective_function`` and ``HyperTuning`` accept every sampler,
+    Afterwards ``recbole.quick_start.run_recbole``, ``run`` (with ``nproc`` processes too), ``objective_function`` and
+    ``HyperTuning`` accept every sampler,
     build absent artefacts after the split, and train wrapped models. A configuration without ``neg_sampler`` runs as
     before. Scripts that took ``Config`` or ``get_model`` out of RecBole before this call keep what they took. Calling
     twice changes nothing.
@@ -30,13 +31,14 @@ def register() -> None:
         return
     from recbole_hnlm.config import HNLMConfig
 
-    importlib.import_module("recbole.quick_start.quick_start")
+    quick_start = importlib.import_module("recbole.quick_start.quick_start")
     original_preparation, original_get_model = recbole.data.data_preparation, recbole.utils.get_model
     replacements: list[tuple[Any, Any]] = [
         (recbole.config.Config, HNLMConfig),
         (original_preparation, _with_artefacts(original_preparation)),
         (original_get_model, _wrapping(original_get_model)),
         (recbole.utils.get_trainer, _watched(recbole.utils.get_trainer)),
+        (quick_start.run_recboles, run_registered_process),
     ]
     for original, replacement in replacements:
         for name, module in list(sys.modules.items()):
@@ -53,6 +55,15 @@ def unregister() -> None:
     while _replaced:
         module, attribute, original = _replaced.pop()
         setattr(module, attribute, original)
+
+
+def run_registered_process(rank: int, *arguments: Any) -> None:
+    """RecBole's ``run_recboles``, one process of ``run(nproc=...)``; a process starts without what its parent
+    registered.
+    """
+    register()
+    run_recboles = next(original for _, name, original in _replaced if name == "run_recboles")
+    run_recboles(rank, *arguments)
 
 
 def _with_artefacts(preparation: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import sys
 import time
 from typing import Any
 
+from recbole_hnlm.group_training import GroupMixin, GroupStart, checkpoint_name
 from recbole_hnlm.loader import PairLoader
+from recbole_hnlm.processes import mean_over_ranks
 
 _WATCHING: dict[type, type] = {}
 
@@ -20,9 +21,7 @@ class _WatchingMixin:
 
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)  # type: ignore[call-arg]
-        # RecBole names a checkpoint by the second, so two runs that start together would write over each other's.
-        stem, suffix = os.path.splitext(self.saved_model_file)
-        self.saved_model_file = f"{stem}-{os.getpid()}{suffix}"
+        self.saved_model_file = checkpoint_name(config, self.saved_model_file)
         self.epoch_seconds: list[float] = []
         self.best_epoch: int | None = None
         self.negative_statistics: list[dict[str, float]] = []
@@ -43,7 +42,7 @@ class _WatchingMixin:
         head = getattr(self.model, "hnlm", None)  # type: ignore[attr-defined]
         if head is None:
             return
-        means = head.statistics.epoch_means()
+        means = mean_over_ranks(self.config, head.statistics.epoch_means())  # type: ignore[attr-defined]
         self.negative_statistics.append(means)
         for name, value in means.items():
             self.tensorboard.add_scalar(f"HNLM/{name}", value, epoch_idx)  # type: ignore[attr-defined]
@@ -58,7 +57,8 @@ def watching(trainer_class: type) -> type:
     if issubclass(trainer_class, _WatchingMixin):
         return trainer_class
     if trainer_class not in _WATCHING:
-        _WATCHING[trainer_class] = type(trainer_class.__name__, (_WatchingMixin, trainer_class), {})
+        bases = (_WatchingMixin, GroupMixin, trainer_class, GroupStart)
+        _WATCHING[trainer_class] = type(trainer_class.__name__, bases, {})
     return _WATCHING[trainer_class]
 
 

@@ -24,6 +24,8 @@ OURS: dict[str, set[str]] = {
     "llm": {"options", "artefacts", "llm"},
     "models": {"options", "run_options", "samplers", "artefacts", "models"},
     "compat": {"compat"},
+    "processes": set(),
+    "group_training": {"processes"},
 }
 """Part of the package -> the parts that it may import; parts without an entry may import anything."""
 FOREIGN: dict[str, set[str]] = {
@@ -33,6 +35,8 @@ FOREIGN: dict[str, set[str]] = {
     "samplers": {"torch", "numpy"},
     "models": {"torch", "numpy", "scipy", "recbole"},
     "compat": {"torch", "numpy", "scipy", "pandas", "ray"},
+    "processes": {"torch"},
+    "group_training": {"torch", "recbole"},
 }
 """Part of the package -> the distributions that it may import."""
 MAY_CHANGE_OTHERS = ("compat/", "registration.py")

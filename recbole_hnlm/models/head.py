@@ -120,6 +120,7 @@ class HardNegativeHead(nn.Module):
         super().__init__()
         self.run = run
         self.interactions = interactions
+        self._rank = rank
         self.generator = torch.Generator(device=device).manual_seed(run.seed + rank * _RANK_SEEDS)
         self.sampler: NegativeSampler | None = None
         if run.sampler_type is not None:
@@ -193,9 +194,15 @@ class HardNegativeHead(nn.Module):
         return {"generator": self.generator.get_state(), "device": self.generator.device.type}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restore the sampler's generator, unless the state is one of another kind of device."""
+        """Restore the sampler's generator, unless the state is one of another kind of device.
+
+        A checkpoint holds the first rank's state; the others go on from it on draws of their own.
+        """
         if state["device"] == self.generator.device.type:
             self.generator.set_state(state["generator"].cpu())
+            if self._rank:
+                drawn = torch.randint(1 << 62, (), generator=self.generator, device=self.generator.device)
+                self.generator.manual_seed(int(drawn) + self._rank * _RANK_SEEDS)
         else:
             logger.warning("a checkpoint of %s restores no draws on %s", state["device"], self.generator.device.type)
 

@@ -75,7 +75,7 @@ class HardNegativeMixin:
                 f"RecBole's loader draws {drawn} negatives beside neg_sampler={run.sampler}; make the configuration "
                 "with recbole_hnlm.HNLMConfig, or call recbole_hnlm.register() before RecBole's Config is imported"
             )
-        self.hnlm = HardNegativeHead(run, interactions, device, rank=int(config["local_rank"] or 0))
+        self.hnlm = HardNegativeHead(run, interactions, device, rank=config["group_rank"] or 0)
         if run.hnlm is not None and run.hnlm.reads_text:
             self._attach_text(config, dataset, run)
         if run.negatives > 1 or (run.sampler_type is not None and run.sampler_type.weighs):
