@@ -108,18 +108,43 @@ class TextVectors:
             items: Item ids, shape ``(B,)``.
         """
         rows = self.pairs.pair_rows(users.cpu().numpy(), items.cpu().numpy())  # (B, K), -1 where there is none
-        distinct, index = np.unique(rows, axis=0, return_inverse=True)  # pairs share the vectors of catalogue items
-        known = distinct >= 0
-        vectors = np.zeros((*distinct.shape, self.width), dtype=np.float32)
-        vectors[known] = self.pairs.read(distinct[known])
-        count = known.sum(axis=1, keepdims=True)
-        mean = torch.from_numpy(vectors.sum(axis=1) / np.maximum(count, 1).astype(np.float32))
+        distinct, index = _distinct_rows(rows)  # pairs share the vectors of catalogue items
         device = self.items.device
+        counts = (distinct >= 0).sum(axis=1)
         return PairVectors(
-            mean.to(device),
-            torch.from_numpy(index.reshape(-1)).to(device),
-            torch.from_numpy(known.any(axis=1)).to(device),
+            self._means(distinct, counts),
+            torch.from_numpy(index).to(device),
+            torch.from_numpy(counts > 0).to(device),
         )
+
+    def _means(self, distinct: np.ndarray, counts: np.ndarray) -> Tensor:
+        """Mean over the ``counts``, ``(V,)``, vectors of each of the ``distinct``, ``(V, K)``: shape ``(V, S)``."""
+        device = self.items.device
+        total = torch.zeros(len(distinct), self.width, device=device)
+        for column in distinct.T:
+            known = np.flatnonzero(column >= 0)
+            vectors = torch.from_numpy(self.pairs.read(column[known])).to(device)  # half precision: half as much to send
+            if distinct.shape[1] == 1:
+                total[len(distinct) - len(known) :] = vectors  # -1 comes first among sorted rows
+            else:
+                total.index_add_(0, torch.from_numpy(known).to(device), vectors.float())
+        if distinct.shape[1] > 1:
+            total /= torch.from_numpy(np.maximum(counts, 1).astype(np.float32)).to(device).unsqueeze(1)
+        return total
+
+
+def _distinct_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``np.unique(rows, axis=0, return_inverse=True)`` of rows ``(B, K)`` from -1 up, by sorting one number a pair."""
+    code = rows[:, 0] if rows.shape[1] else np.zeros(len(rows), dtype=np.int64)
+    for column in rows.T[1:]:
+        code = np.unique(code, return_inverse=True)[1] * (rows.max(initial=-1) + 2) + column + 1
+    order = np.argsort(code)
+    code = code[order]
+    first = np.ones(len(code), dtype=bool)
+    np.not_equal(code[1:], code[:-1], out=first[1:])
+    index = np.empty(len(code), dtype=np.int64)
+    index[order] = np.cumsum(first) - 1
+    return rows[order[first]], index
 
 
 def controlled(items: Tensor, mask: Tensor, control: str, generator: torch.Generator) -> Tensor:
