@@ -137,8 +137,17 @@ def iter_rows(path: Path, columns: int, limit: int | None = None) -> Iterator[tu
     """
     with path.open(encoding="utf-8", newline="\n") as handle:
         next(handle, None)
-        for number, line in enumerate(islice(handle, limit), start=2):
-            cells = line.rstrip("\r\n").split("\t")
-            if len(cells) != columns:
-                raise ValueError(f"line {number} has {len(cells)} columns, expected {columns}")
-            yield number, cells
+        yield from split_rows(islice(handle, limit), columns, 2)
+
+
+def split_rows(lines: Iterable[str], columns: int, first_line: int) -> Iterator[tuple[int, list[str]]]:
+    """Number, from ``first_line`` up, and cells of each of ``lines``.
+
+    Raises:
+        ValueError: At a row that does not have exactly ``columns`` cells.
+    """
+    for number, line in enumerate(lines, start=first_line):
+        cells = line.rstrip("\r\n").split("\t")
+        if len(cells) != columns:
+            raise ValueError(f"line {number} has {len(cells)} columns, expected {columns}")
+        yield number, cells

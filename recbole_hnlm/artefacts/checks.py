@@ -75,17 +75,23 @@ def check_vectors(paths: ArtefactPaths, suffix: str, shape: tuple[int, int]) -> 
         found = f"holds {array.dtype} {array.shape}, the manifest says float16 {shape}"
         raise unusable(path, found, paths.name)
     offset = path.stat().st_size - array.nbytes
-    width = max(shape[1], 1)
-    block = np.empty(max(_SCAN_BYTES // (2 * width), 1) * width, dtype="<u2")  # stays in the processor's cache
-    magnitude = np.empty_like(block)
+    rows = max(_SCAN_BYTES // (2 * max(shape[1], 1)), 1)  # a block stays in the processor's cache
+    block = np.empty((rows, shape[1]), dtype=np.float16)
     with path.open("rb") as handle:
         handle.seek(offset)
-        for start in range(0, shape[0] * shape[1], len(block)):
-            count = handle.readinto(memoryview(block).cast("B")) // 2
-            np.bitwise_and(block[:count], _HALF_MAGNITUDE, out=magnitude[:count])
-            if count and magnitude[:count].max() >= _HALF_INFINITY:
-                row = (start + int((magnitude[:count] >= _HALF_INFINITY).argmax())) // width
-                raise unusable(path, f"has NaN or infinity in row {row}", paths.name)
+        for start in range(0, shape[0] if shape[1] else 0, rows):
+            count = handle.readinto(block.data.cast("B")) // (2 * shape[1])
+            row = first_not_finite(block[:count])
+            if row is not None:
+                raise unusable(path, f"has NaN or infinity in row {start + row}", paths.name)
+
+
+def first_not_finite(block: NDArray[np.float16]) -> int | None:
+    """The first row of ``block``, shape ``(n, S)``, with a NaN or infinite entry, None if there is none."""
+    magnitude = np.ascontiguousarray(block).view(np.uint16) & _HALF_MAGNITUDE
+    if not magnitude.size or magnitude.max() < _HALF_INFINITY:
+        return None
+    return int((magnitude >= _HALF_INFINITY).any(axis=1).argmax())
 
 
 def check_index(paths: ArtefactPaths, manifest: Manifest) -> None:

@@ -19,7 +19,7 @@ class PairIndex:
     """
 
     def __init__(self, index: NDArray[np.int64]) -> None:
-        """Take the index of :func:`~recbole_hnlm.artefacts.pairs.build_index`, shape ``(1 + K, P)``, already checked."""
+        """Take a checked index as :func:`~recbole_hnlm.artefacts.pairs.build_index` makes it, shape ``(1 + K, P)``."""
         self._keys = np.asarray(index[0])
         self._rows = np.asarray(index[1:])
         count = len(self._keys)

@@ -50,9 +50,7 @@ class ArtefactReader:
         check_artefact(paths, manifest, pairs_hash)
         return cls(paths, manifest)
 
-    def bind(
-        self, user_tokens: Tokens, item_tokens: Tokens, *, resident_bytes: int = RESIDENT_BYTES
-    ) -> BoundArtefact:
+    def bind(self, user_tokens: Tokens, item_tokens: Tokens, *, resident_bytes: int = RESIDENT_BYTES) -> BoundArtefact:
         """Look the artefact's tokens up among a dataset's internal ids.
 
         Args:

@@ -123,7 +123,9 @@ class TextVectors:
         total = torch.zeros(len(distinct), self.width, device=device)
         for column in distinct.T:
             known = np.flatnonzero(column >= 0)
-            vectors = torch.from_numpy(self.pairs.read(column[known])).to(device)  # half precision: half as much to send
+            vectors = torch.from_numpy(self.pairs.read(column[known])).to(
+                device
+            )  # half precision: half as much to send
             if distinct.shape[1] == 1:
                 total[len(distinct) - len(known) :] = vectors  # -1 comes first among sorted rows
             else:
