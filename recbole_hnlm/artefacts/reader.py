@@ -136,6 +136,11 @@ class BoundArtefact:
         """Vectors a pair may have, K."""
         return self.manifest.negatives_per_pair
 
+    @property
+    def mapped(self) -> bool:
+        """Whether vectors come through a memory map; else row by row, in flat memory."""
+        return self._vectors.mapped
+
     def pair_rows(self, user_ids: NDArray[np.int64], item_ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows of the vectors of each pair, for :meth:`read`.
 
