@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from recbole_hnlm.artefacts.columnar import parse_columns
+
 FIELD_TYPES = ("token", "token_seq", "float", "float_seq")
 _FORBIDDEN = re.compile(r"[\t\n\r]")
 
@@ -84,6 +86,9 @@ def read_atomic(path: str | Path, *, key: str | None = None, separator: str = "\
         header = handle.readline()
     try:
         types = parse_header(header, separator)
+        frame = _read_columns(path, list(types), separator)
+        if frame is not None:
+            return AtomicTable(types, frame, key or next(iter(types)))
         frame = pd.read_csv(
             path,
             sep=separator,
@@ -104,6 +109,17 @@ def read_atomic(path: str | Path, *, key: str | None = None, separator: str = "\
     last = frame.columns[-1]
     frame[last] = frame[last].str.removesuffix("\r")
     return AtomicTable(types, frame, key or next(iter(types)))
+
+
+def _read_columns(path: Path, names: list[str], separator: str) -> pd.DataFrame | None:
+    """The rows of a file in which every line has all its cells; None where there may be others."""
+    with path.open("rb") as handle:
+        handle.readline()
+        data = handle.read()
+    if not data or b"\0" in data or data.startswith(b" ") or b"\n " in data or len(separator.encode()) != 1:
+        return None  # pandas skips lines of spaces
+    table = parse_columns(data, names, separator)
+    return None if table is None else table.to_pandas()
 
 
 def clean_text(text: str) -> str:

@@ -6,15 +6,14 @@ row of another length, bytes that are no UTF-8) is left to the line by line one,
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-from pyarrow import csv
 
 from recbole_hnlm.artefacts.atomic import split_rows
+from recbole_hnlm.artefacts.columnar import parse_columns
 
 BLOCK_BYTES = 4 << 20
 
@@ -33,31 +32,8 @@ class TextBlock:
 
     def columns(self, count: int) -> list[pa.StringArray] | None:
         """The cells, a string array for each of ``count`` columns; None where :meth:`rows` has to be asked."""
-        data = self.data
-        if data.startswith(codecs.BOM_UTF8):  # taken for the mark of a file's start and dropped
-            return None
-        if b"\r" in data:
-            data = data.replace(b"\r\n", b"\n")
-            if b"\r" in data:
-                return None
-        try:
-            table = csv.read_csv(
-                pa.BufferReader(data),
-                csv.ReadOptions(
-                    use_threads=False, block_size=len(data) + 1, column_names=[str(place) for place in range(count)]
-                ),
-                csv.ParseOptions(
-                    delimiter="\t", quote_char=False, double_quote=False, escape_char=False, ignore_empty_lines=False
-                ),
-                csv.ConvertOptions(
-                    column_types={str(place): pa.string() for place in range(count)}, strings_can_be_null=False
-                ),
-            )
-        except pa.ArrowInvalid:
-            return None
-        if table.num_rows != data.count(b"\n") + (not data.endswith(b"\n")):
-            return None
-        return [column.combine_chunks() for column in table.columns]
+        table = parse_columns(self.data.replace(b"\r\n", b"\n"), [str(place) for place in range(count)])
+        return None if table is None else [column.combine_chunks() for column in table.columns]
 
     def rows(self, count: int) -> Iterator[tuple[int, list[str]]]:
         """Line number and cells of each row.

@@ -47,8 +47,8 @@ class PairIndex:
     def rows(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows of the vectors of each of ``keys``, ``(B,) -> (B, K)``; -1 where there is none."""
         places, found = self.locate(keys)
-        rows = np.full((len(keys), len(self._rows)), -1, dtype=np.int64)
-        if len(self):
-            for column, of_pairs in enumerate(self._rows):
-                rows[:, column] = np.where(found, of_pairs.take(places), -1)
-        return rows
+        if not len(self):
+            return np.full((len(keys), len(self._rows)), -1, dtype=np.int64)
+        if len(self._rows) == 1:
+            return np.where(found, self._rows[0].take(places), -1)[:, None]
+        return np.ascontiguousarray(np.where(found, self._rows.take(places, axis=1), -1).T)
