@@ -118,7 +118,7 @@ def text_vectors(built: Built, resident_bytes: int = RESIDENT_BYTES) -> TextVect
 
 
 def measure_read(built: Built, kind: str, repeats: int) -> list[Result]:
-    """Vectors of pairs against a map whose rows are known: looked up with the batch, before, and as the step gets them."""
+    """Reading against a map whose rows are known: looked up by batch, before, and as the step gets them."""
     bound, mapped, text = built.bind(), built.memmap(), text_vectors(built)
 
     def peer(number: int) -> Turn:
