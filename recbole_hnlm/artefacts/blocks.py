@@ -32,7 +32,8 @@ class TextBlock:
 
     def columns(self, count: int) -> list[pa.StringArray] | None:
         """The cells, a string array for each of ``count`` columns; None where :meth:`rows` has to be asked."""
-        table = parse_columns(self.data.replace(b"\r\n", b"\n"), [str(place) for place in range(count)])
+        data = self.data.replace(b"\r\n", b"\n") if b"\r" in self.data else self.data
+        table = parse_columns(data, [str(place) for place in range(count)])
         return None if table is None else [column.combine_chunks() for column in table.columns]
 
     def rows(self, count: int) -> Iterator[tuple[int, list[str]]]:
