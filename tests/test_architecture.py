@@ -31,7 +31,7 @@ OURS: dict[str, set[str]] = {
 FOREIGN: dict[str, set[str]] = {
     "options": set(),
     "run_options": set(),
-    "artefacts": {"numpy", "pandas"},
+    "artefacts": {"numpy", "pandas", "pyarrow"},
     "samplers": {"torch", "numpy"},
     "models": {"torch", "numpy", "scipy", "recbole"},
     "compat": {"torch", "numpy", "scipy", "pandas", "ray"},

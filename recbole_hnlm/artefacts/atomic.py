@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from recbole_hnlm.artefacts.columnar import parse_columns
+
 FIELD_TYPES = ("token", "token_seq", "float", "float_seq")
 _FORBIDDEN = re.compile(r"[\t\n\r]")
 
@@ -84,6 +86,9 @@ def read_atomic(path: str | Path, *, key: str | None = None, separator: str = "\
         header = handle.readline()
     try:
         types = parse_header(header, separator)
+        frame = _read_columns(path, list(types), separator)
+        if frame is not None:
+            return AtomicTable(types, frame, key or next(iter(types)))
         frame = pd.read_csv(
             path,
             sep=separator,
@@ -104,6 +109,17 @@ def read_atomic(path: str | Path, *, key: str | None = None, separator: str = "\
     last = frame.columns[-1]
     frame[last] = frame[last].str.removesuffix("\r")
     return AtomicTable(types, frame, key or next(iter(types)))
+
+
+def _read_columns(path: Path, names: list[str], separator: str) -> pd.DataFrame | None:
+    """The rows of a file in which every line has all its cells; None where there may be others."""
+    with path.open("rb") as handle:
+        handle.readline()
+        data = handle.read()
+    if not data or b"\0" in data or data.startswith(b" ") or b"\n " in data or len(separator.encode()) != 1:
+        return None  # pandas skips lines of spaces
+    table = parse_columns(data, names, separator)
+    return None if table is None else table.to_pandas()
 
 
 def clean_text(text: str) -> str:
@@ -137,8 +153,17 @@ def iter_rows(path: Path, columns: int, limit: int | None = None) -> Iterator[tu
     """
     with path.open(encoding="utf-8", newline="\n") as handle:
         next(handle, None)
-        for number, line in enumerate(islice(handle, limit), start=2):
-            cells = line.rstrip("\r\n").split("\t")
-            if len(cells) != columns:
-                raise ValueError(f"line {number} has {len(cells)} columns, expected {columns}")
-            yield number, cells
+        yield from split_rows(islice(handle, limit), columns, 2)
+
+
+def split_rows(lines: Iterable[str], columns: int, first_line: int) -> Iterator[tuple[int, list[str]]]:
+    """Number, from ``first_line`` up, and cells of each of ``lines``.
+
+    Raises:
+        ValueError: At a row that does not have exactly ``columns`` cells.
+    """
+    for number, line in enumerate(lines, start=first_line):
+        cells = line.rstrip("\r\n").split("\t")
+        if len(cells) != columns:
+            raise ValueError(f"line {number} has {len(cells)} columns, expected {columns}")
+        yield number, cells

@@ -20,7 +20,9 @@ from recbole_hnlm.artefacts.storage import hash_file
 
 HASHED_BYTES = 64 << 20
 _CHUNK_BYTES = 8 << 20
-_HALF_EXPONENT = np.uint16(0x7C00)
+_SCAN_BYTES = 512 << 10
+_HALF_INFINITY = np.uint16(0x7C00)
+_HALF_MAGNITUDE = np.uint16(0x7FFF)
 
 
 def check_artefact(paths: ArtefactPaths, manifest: Manifest, pairs_hash: str | None) -> None:
@@ -73,16 +75,23 @@ def check_vectors(paths: ArtefactPaths, suffix: str, shape: tuple[int, int]) -> 
         found = f"holds {array.dtype} {array.shape}, the manifest says float16 {shape}"
         raise unusable(path, found, paths.name)
     offset = path.stat().st_size - array.nbytes
-    width = max(shape[1], 1)
-    chunk_rows = max(_CHUNK_BYTES // (2 * width), 1)
+    rows = max(_SCAN_BYTES // (2 * max(shape[1], 1)), 1)  # a block stays in the processor's cache
+    block = np.empty((rows, shape[1]), dtype=np.float16)
     with path.open("rb") as handle:
         handle.seek(offset)
-        for start in range(0, shape[0], chunk_rows):
-            bits = np.frombuffer(handle.read(chunk_rows * width * 2), dtype="<u2")
-            bad = (bits & _HALF_EXPONENT) == _HALF_EXPONENT
-            if bad.any():
-                row = start + int(bad.argmax()) // width
-                raise unusable(path, f"has NaN or infinity in row {row}", paths.name)
+        for start in range(0, shape[0] if shape[1] else 0, rows):
+            count = handle.readinto(block.data.cast("B")) // (2 * shape[1])
+            row = first_not_finite(block[:count])
+            if row is not None:
+                raise unusable(path, f"has NaN or infinity in row {start + row}", paths.name)
+
+
+def first_not_finite(block: NDArray[np.float16]) -> int | None:
+    """The first row of ``block``, shape ``(n, S)``, with a NaN or infinite entry, None if there is none."""
+    magnitude = np.ascontiguousarray(block).view(np.uint16) & _HALF_MAGNITUDE
+    if not magnitude.size or magnitude.max() < _HALF_INFINITY:
+        return None
+    return int((magnitude >= _HALF_INFINITY).any(axis=1).argmax())
 
 
 def check_index(paths: ArtefactPaths, manifest: Manifest) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recbole_hnlm.artefacts.atomic import iter_rows
 from recbole_hnlm.artefacts.checks import (
@@ -17,7 +16,7 @@ from recbole_hnlm.artefacts.checks import (
     read_tokens,
 )
 from recbole_hnlm.artefacts.errors import ArtefactError, missing, unusable
-from recbole_hnlm.artefacts.float_text import parse_row
+from recbole_hnlm.artefacts.lines import HNLM_EMB, ITEM_TEXT, vector_lines
 from recbole_hnlm.artefacts.manifest import (
     ArtefactPaths,
     Manifest,
@@ -25,15 +24,11 @@ from recbole_hnlm.artefacts.manifest import (
     read_manifest,
     write_manifest,
 )
+from recbole_hnlm.artefacts.matrix_text import StoredRows, read_vector_text
+from recbole_hnlm.artefacts.pair_text import PairText, read_pair_text
 from recbole_hnlm.artefacts.pairs import ranks_in
 from recbole_hnlm.artefacts.storage import directory_lock, write_text
-from recbole_hnlm.artefacts.writer import (
-    HNLM_EMB,
-    ITEM_TEXT,
-    ArtefactContents,
-    vector_lines,
-    write_artefact,
-)
+from recbole_hnlm.artefacts.writer import ArtefactContents, write_artefact
 
 _ALL_ROWS = 1 << 62
 
@@ -49,15 +44,15 @@ def export_text(directory: str | Path, name: str) -> Manifest:
     manifest = read_manifest(directory, name)
     items = read_tokens(paths, manifest)[1]
     neg_ids = read_neg_ids(paths, manifest)
-    item_vectors = open_npy(paths.path("item_text.npy"), name)
-    neg_vectors = open_npy(paths.path("hnlm_emb.npy"), name)
-    with directory_lock(directory):
+    with directory_lock(directory), contextlib.ExitStack() as opened:
         files = dict(manifest.files)
-        path = paths.path("item_text")
-        files[path.name] = write_text(path, vector_lines(ITEM_TEXT, items, item_vectors))
-        path = paths.path("hnlm_emb")
-        lines = vector_lines(HNLM_EMB, neg_ids, neg_vectors, keep=True)
-        files[path.name] = write_text(path, lines)
+        for suffix, columns, ids in (("item_text", ITEM_TEXT, items), ("hnlm_emb", HNLM_EMB, neg_ids)):
+            matrix = paths.path(f"{suffix}.npy")
+            array = open_npy(matrix, name)
+            handle = opened.enter_context(matrix.open("rb"))
+            vectors = StoredRows(handle, array.shape, matrix.stat().st_size - array.nbytes)
+            lines = vector_lines(columns, ids, vectors, keep=suffix == "hnlm_emb")
+            files[paths.path(suffix).name] = write_text(paths.path(suffix), lines)
         manifest = dataclasses.replace(manifest, files=files)
         write_manifest(directory, manifest)
     return manifest
@@ -107,68 +102,49 @@ def _read_contents(paths: ArtefactPaths, pairs_hash: str, pairs: int | None, lea
         found = f"has width {item_rows.shape[1]}, hnlm_emb has {neg_vectors.shape[1]}"
         raise unusable(paths.path("item_text"), found, paths.name)
     width = neg_vectors.shape[1] if neg_ids else item_rows.shape[1]
-    users, items, negs = _read_pairs(paths, set(neg_ids))
+    told = _read_pairs(paths, neg_ids, least_per_pair)
     item_profiles = _read_profiles(paths, "item_profile")
     user_profiles = _read_profiles(paths, "user_profile")
-    all_users = sorted(set(users) | set(user_profiles))
-    all_items = sorted(set(items) | set(item_profiles) | set(item_ids))
+    all_users = sorted({*told.users, *user_profiles})
+    all_items = sorted({*told.items, *item_profiles, *item_ids})
     item_vectors = np.zeros((len(all_items), width), dtype=np.float16)
     if item_ids:
-        item_vectors[ranks_in(item_ids, all_items)] = item_rows
-    per_pair = max([least_per_pair, *(len(row) for row in negs)])
-    neg_rows = np.full((len(users), per_pair), -1, dtype=np.int64)
-    row_of = {neg_id: row for row, neg_id in enumerate(neg_ids)}
-    for place, ids in enumerate(negs):
-        neg_rows[place, : len(ids)] = [row_of[neg_id] for neg_id in ids]
+        item_vectors[ranks_in(item_ids, all_items)] = item_rows[:]
     return ArtefactContents(
         user_tokens=all_users,
         item_tokens=all_items,
-        pair_users=ranks_in(users, all_users),
-        pair_items=ranks_in(items, all_items),
-        neg_rows=neg_rows,
+        pair_users=ranks_in(told.users, all_users)[told.user_codes],
+        pair_items=ranks_in(told.items, all_items)[told.item_codes],
+        neg_rows=told.neg_rows,
         neg_ids=neg_ids,
-        neg_vectors=neg_vectors.reshape(len(neg_ids), width),
+        neg_vectors=neg_vectors if neg_ids else np.zeros((0, width), dtype=np.float16),
         item_vectors=item_vectors,
         item_profiles=[item_profiles.get(item, "") for item in all_items],
         user_profiles=[user_profiles.get(user, "") for user in all_users],
-        pairs=len(users) if pairs is None else pairs,
+        pairs=len(told.user_codes) if pairs is None else pairs,
         pairs_hash=pairs_hash,
     )
 
 
-def _read_vectors(paths: ArtefactPaths, suffix: str) -> tuple[list[str], NDArray[np.float16]]:
+def _read_vectors(paths: ArtefactPaths, suffix: str) -> tuple[list[str], StoredRows]:
     path = paths.path(suffix)
     if not path.is_file():
         raise missing(path, paths.name)
-    ids: list[str] = []
-    rows: list[NDArray[np.float16]] = []
     try:
-        for number, (token, text) in iter_rows(path, 2):
-            row = parse_row(text)
-            if rows and len(row) != len(rows[0]):
-                raise ValueError(f"line {number} has {len(row)} numbers, expected {len(rows[0])}")
-            if not np.isfinite(row).all():
-                raise ValueError(f"line {number} has NaN or infinity in half precision")
-            ids.append(token)
-            rows.append(row)
-        if len(set(ids)) != len(ids):
-            raise ValueError("an id occurs twice")
+        return read_vector_text(path, paths.directory)
     except ValueError as error:
         raise unusable(path, f"is damaged: {error}", paths.name) from error
-    vectors: NDArray[Any] = np.stack(rows) if rows else np.zeros((0, 0), dtype=np.float16)
-    return ids, vectors
 
 
-def _read_pairs(paths: ArtefactPaths, known: set[str]) -> tuple[list[str], list[str], list[list[str]]]:
+def _read_pairs(paths: ArtefactPaths, neg_ids: list[str], least_per_pair: int) -> PairText:
     path = paths.path("hnlm")
     if not path.is_file():
         raise missing(path, paths.name)
-    fault = find_pair_fault(path, known)
-    if fault:
-        raise unusable(path, fault, paths.name)
-    rows = [cells for _, cells in iter_rows(path, 3)]
-    users, items, negs = ([row[column] for row in rows] for column in range(3))
-    return users, items, [ids.split(" ") for ids in negs]
+    told = read_pair_text(path, neg_ids, least_per_pair)
+    if told is None:
+        fault = find_pair_fault(path, set(neg_ids))
+        raise unusable(path, fault or "is damaged", paths.name)
+    return told
 
 
 def _read_profiles(paths: ArtefactPaths, suffix: str) -> dict[str, str]:

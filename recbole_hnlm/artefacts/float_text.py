@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-_CHUNK_ROWS = 4096
+_CHUNK_NUMBERS = 1 << 18
 
 
 @cache
@@ -25,8 +25,9 @@ def format_rows(vectors: NDArray[np.float16]) -> Iterator[str]:
     of all of them makes this some twenty times as fast as formatting number by number.
     """
     names = _half_names()
-    for start in range(0, len(vectors), _CHUNK_ROWS):
-        chunk = np.ascontiguousarray(vectors[start : start + _CHUNK_ROWS], dtype=np.float16)
+    rows = max(_CHUNK_NUMBERS // max(vectors.shape[1], 1), 1)
+    for start in range(0, len(vectors), rows):
+        chunk = np.ascontiguousarray(vectors[start : start + rows], dtype=np.float16)
         for row in names[chunk.view(np.uint16)].tolist():
             yield " ".join(row)
 

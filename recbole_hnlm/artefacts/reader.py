@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from recbole_hnlm.artefacts.checks import check_artefact, open_npy, read_tokens
 from recbole_hnlm.artefacts.errors import unusable
+from recbole_hnlm.artefacts.lookup import PairIndex
 from recbole_hnlm.artefacts.manifest import ArtefactPaths, Manifest, read_manifest
 from recbole_hnlm.artefacts.pairs import Tokens, ranks_in
+from recbole_hnlm.artefacts.vector_file import RESIDENT_BYTES, VectorFile
 
 _NO_USER = -(1 << 62)
 _NO_ITEM = -(1 << 61)
@@ -48,12 +50,14 @@ class ArtefactReader:
         check_artefact(paths, manifest, pairs_hash)
         return cls(paths, manifest)
 
-    def bind(self, user_tokens: Tokens, item_tokens: Tokens) -> BoundArtefact:
+    def bind(self, user_tokens: Tokens, item_tokens: Tokens, *, resident_bytes: int = RESIDENT_BYTES) -> BoundArtefact:
         """Look the artefact's tokens up among a dataset's internal ids.
 
         Args:
             user_tokens: Token of each internal user id; entry 0 is padding.
             item_tokens: Token of each internal item id; entry 0 is padding.
+            resident_bytes: Largest matrix of vectors that is read through a memory map; what the map has touched counts
+                as memory of the process. Larger ones are read row by row, slower and in flat memory.
 
         Returns:
             The artefact, addressed by internal ids.
@@ -67,8 +71,8 @@ class ArtefactReader:
         name = self.paths.name
         return BoundArtefact(
             self.manifest,
-            open_npy(self.paths.path("hnlm_index.npy"), name),
-            open_npy(self.paths.path("hnlm_emb.npy"), name),
+            PairIndex(open_npy(self.paths.path("hnlm_index.npy"), name)),
+            VectorFile(self.paths.path("hnlm_emb.npy"), name, resident_bytes),
             open_npy(self.paths.path("item_text.npy"), name),
             np.where(user_ranks >= 0, user_ranks * len(items), _NO_USER),
             item_ranks,
@@ -92,14 +96,14 @@ class ArtefactReader:
 class BoundArtefact:
     """An artefact addressed by the internal ids of one dataset.
 
-    Holds two small arrays and three memory maps, whatever the number of pairs.
+    Holds three small arrays; the index is a memory map, the vectors are one or a file that is read row by row.
     """
 
     def __init__(
         self,
         manifest: Manifest,
-        index: NDArray[np.int64],
-        vectors: NDArray[np.float16],
+        index: PairIndex,
+        vectors: VectorFile,
         item_vectors: NDArray[np.float16],
         user_base: NDArray[np.int64],
         item_ranks: NDArray[np.int64],
@@ -108,16 +112,15 @@ class BoundArtefact:
 
         Args:
             manifest: Manifest of the files.
-            index: Keys and rows, shape ``(1 + K, covered)``.
+            index: Which vectors belong to a pair.
             vectors: Hard-negative vectors, shape ``(rows, S)``.
             item_vectors: Text vectors by item rank, shape ``(items, S)``.
             user_base: Part of the key by internal user id, shape ``(n_users,)``.
             item_ranks: Item rank by internal item id, -1 for none, shape ``(n_items,)``.
         """
         self.manifest = manifest
-        self._keys = np.asarray(index[0])
-        self._rows = np.asarray(index[1:])
-        self._vectors = np.asarray(vectors)
+        self._index = index
+        self._vectors = vectors
         self._item_vectors = np.asarray(item_vectors)
         self._user_base = user_base
         self._item_ranks = item_ranks
@@ -133,6 +136,11 @@ class BoundArtefact:
         """Vectors a pair may have, K."""
         return self.manifest.negatives_per_pair
 
+    @property
+    def mapped(self) -> bool:
+        """Whether vectors come through a memory map; else row by row, in flat memory."""
+        return self._vectors.mapped
+
     def pair_rows(self, user_ids: NDArray[np.int64], item_ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows of the vectors of each pair, for :meth:`read`.
 
@@ -146,14 +154,11 @@ class BoundArtefact:
         Raises:
             IndexError: If an id is not the dataset's.
         """
-        places, found = self._locate(user_ids, item_ids)
-        if not len(self._keys):
-            return np.full((len(places), self.negatives_per_pair), -1, dtype=np.int64)
-        return np.ascontiguousarray(np.where(found, self._rows[:, places], -1).T)
+        return self._index.rows(self._keys(user_ids, item_ids))
 
     def coverage(self, user_ids: NDArray[np.int64], item_ids: NDArray[np.int64]) -> float:
         """Share of the pairs, shape ``(B,)``, that have at least one vector; 0 for no pairs."""
-        _, found = self._locate(user_ids, item_ids)
+        _, found = self._index.locate(self._keys(user_ids, item_ids))
         return float(found.mean()) if len(found) else 0.0
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
@@ -162,13 +167,7 @@ class BoundArtefact:
         Raises:
             IndexError: If a row is -1 (a pair without a vector) or beyond the matrix.
         """
-        rows = np.asarray(rows, dtype=np.int64)
-        if rows.size and (rows.min() < 0 or rows.max() >= len(self._vectors)):
-            raise IndexError(
-                f"rows {rows.min()} to {rows.max()} expected within 0 to {len(self._vectors) - 1}; "
-                "leave out pairs without a vector (row -1)"
-            )
-        return self._vectors.take(rows, axis=0)
+        return self._vectors.read(rows)
 
     def item_text(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Text vectors by internal item id, and which items have one.
@@ -183,15 +182,6 @@ class BoundArtefact:
         mask: NDArray[np.bool_] = np.any(vectors != 0, axis=1)
         return vectors, mask
 
-    def _locate(
-        self, user_ids: NDArray[np.int64], item_ids: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        keys = self._user_base[user_ids] + self._item_keys[item_ids]
-        if not len(self._keys):
-            return np.zeros(len(keys), dtype=np.int64), np.zeros(len(keys), dtype=bool)
-        # Looked up in ascending order, neighbours share cache lines: less than half the time.
-        order = np.argsort(keys)
-        places = np.empty(len(keys), dtype=np.int64)
-        places[order] = np.searchsorted(self._keys, keys[order])
-        np.minimum(places, len(self._keys) - 1, out=places)
-        return places, self._keys[places] == keys
+    def _keys(self, user_ids: NDArray[np.int64], item_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        keys: NDArray[np.int64] = self._user_base[user_ids] + self._item_keys[item_ids]
+        return keys

@@ -8,10 +8,11 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ class AtomicFile:
     """A file under a temporary name that takes its own name when the block ends without error.
 
     The data is synced before the rename and the directory after it. ``entry`` then holds the
-    length and the checksum, taken from what was written.
+    length and the checksum, taken from what was written: a thread adds large pieces up while the system writes them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,6 +45,7 @@ class AtomicFile:
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
         self._digest = hashlib.sha256()
         self._bytes = 0
+        self._helper = ThreadPoolExecutor(1)
         self._handle: IO[bytes] | None = None
 
     def __enter__(self) -> AtomicFile:
@@ -54,8 +56,9 @@ class AtomicFile:
     def write(self, data: bytes | memoryview) -> int:
         """Append ``data``; returns the bytes written, as files do."""
         assert self._handle is not None
-        self._digest.update(data)
+        hashing = self._helper.submit(self._digest.update, data)
         self._handle.write(data)
+        hashing.result()
         size = data.nbytes if isinstance(data, memoryview) else len(data)
         self._bytes += size
         return size
@@ -68,6 +71,7 @@ class AtomicFile:
     ) -> None:
         """Sync and rename, or remove the temporary file if the block failed."""
         assert self._handle is not None
+        self._helper.shutdown()
         if kind is None:
             self._handle.flush()
             os.fsync(self._handle.fileno())
@@ -91,19 +95,36 @@ def sync_directory(directory: Path) -> None:
 
 
 def write_text(path: Path, lines: Iterable[str]) -> FileEntry:
-    """Write ``lines`` (each with its line end) as UTF-8, crash-safe."""
+    """Write ``lines`` (one or several at a time, with their ends) as UTF-8, crash-safe."""
     with AtomicFile(path) as file:
         block: list[str] = []
+        size = 0
         for line in lines:
             block.append(line)
-            if len(block) == _CHUNK_ROWS:
+            size += len(line)
+            if size >= _BLOCK:
                 file.write("".join(block).encode())
                 block.clear()
+                size = 0
         file.write("".join(block).encode())
     return file.entry
 
 
-def write_npy(path: Path, array: NDArray[Any], dtype: Any) -> FileEntry:
+class Rows(Protocol):
+    """What can be written slice by slice: an array, or rows in a file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As an array's."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+
+    def __getitem__(self, rows: slice, /) -> NDArray[Any]:
+        """Rows of a slice."""
+
+
+def write_npy(path: Path, array: Rows, dtype: Any) -> FileEntry:
     """Write ``array`` as ``.npy`` of ``dtype``, converted chunk by chunk, crash-safe."""
     dtype = np.dtype(dtype)
     header = {
@@ -116,7 +137,7 @@ def write_npy(path: Path, array: NDArray[Any], dtype: Any) -> FileEntry:
         for start in range(0, len(array), _CHUNK_ROWS):
             chunk = np.ascontiguousarray(array[start : start + _CHUNK_ROWS], dtype=dtype)
             if chunk.size:
-                file.write(chunk.tobytes())
+                file.write(chunk.data.cast("B") if chunk.dtype.names is None else chunk.tobytes())
     return file.entry
 
 

@@ -14,8 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_hnlm.artefacts.atomic import check_tokens, clean_text, header_line
-from recbole_hnlm.artefacts.float_text import format_rows
+from recbole_hnlm.artefacts.atomic import check_tokens
+from recbole_hnlm.artefacts.checks import first_not_finite
+from recbole_hnlm.artefacts.lines import (
+    HNLM_EMB,
+    ITEM_PROFILE,
+    ITEM_TEXT,
+    USER_PROFILE,
+    check_neg_ids,
+    pair_lines,
+    profile_lines,
+    token_lines,
+    vector_lines,
+)
 from recbole_hnlm.artefacts.manifest import (
     ArtefactPaths,
     Manifest,
@@ -23,6 +34,7 @@ from recbole_hnlm.artefacts.manifest import (
     package_version,
     write_manifest,
 )
+from recbole_hnlm.artefacts.matrix_text import StoredRows
 from recbole_hnlm.artefacts.pairs import build_index
 from recbole_hnlm.artefacts.storage import (
     FileEntry,
@@ -36,14 +48,8 @@ from recbole_hnlm.artefacts.storage import (
 _LOG = logging.getLogger(__name__)
 TEXT_ROWS_LIMIT = 50_000
 _CHUNK_ROWS = 8192
-Vectors = NDArray[np.floating[Any]]
+Vectors = NDArray[np.floating[Any]] | StoredRows
 
-ITEM_PROFILE = (("item_id", "token"), ("profile", "token_seq"))
-USER_PROFILE = (("user_id", "token"), ("profile", "token_seq"))
-ITEM_TEXT = (("item_id", "token"), ("text_emb", "float_seq"))
-HNLM = (("user_id", "token"), ("item_id", "token"), ("neg_id", "token_seq"))
-HNLM_EMB = (("neg_id", "token"), ("neg_emb", "float_seq"))
-TOKENS = (("kind", "token"), ("id", "token"))
 ALL_SUFFIXES = (
     "item_profile",
     "user_profile",
@@ -68,7 +74,7 @@ class ArtefactContents:
         pair_items: Item rank of each training pair, shape ``(P,)``.
         neg_rows: Rows of ``neg_vectors`` for each pair, -1 for none, shape ``(P, K)``.
         neg_ids: Name of each row of ``neg_vectors``, without white space.
-        neg_vectors: Hard-negative vectors, shape ``(rows, S)``; a memory map does.
+        neg_vectors: Hard-negative vectors, shape ``(rows, S)``, read slice by slice: a file of them does.
         item_vectors: Text vectors, zero where an item has none, shape ``(items, S)``.
         item_profiles: Text of each item, ``""`` for none.
         user_profiles: Text of each user.
@@ -83,7 +89,7 @@ class ArtefactContents:
     neg_rows: NDArray[np.int64]
     neg_ids: Sequence[str]
     neg_vectors: Vectors
-    item_vectors: Vectors
+    item_vectors: NDArray[np.floating[Any]]
     item_profiles: Sequence[str]
     user_profiles: Sequence[str]
     pairs: int
@@ -163,16 +169,14 @@ def _check(contents: ArtefactContents) -> None:
         check_tokens(tokens, what)
         if any(a >= b for a, b in zip(tokens, tokens[1:], strict=False)):
             raise ValueError(f"{what}s are expected sorted, each once")
-    check_tokens(contents.neg_ids, "neg_id")
-    if len(set(contents.neg_ids)) != rows or any(" " in neg_id for neg_id in contents.neg_ids):
-        raise ValueError("neg_ids are expected distinct and without spaces")
+    check_neg_ids(contents.neg_ids)
     for what, vectors in (("neg_vectors", contents.neg_vectors), ("item", contents.item_vectors)):
         for start in range(0, len(vectors), _CHUNK_ROWS):
             with np.errstate(over="ignore"):
-                half = np.asarray(vectors[start : start + _CHUNK_ROWS]).astype(np.float16)
-            bad = np.flatnonzero(~np.isfinite(half).all(axis=1))
-            if len(bad):
-                raise ValueError(f"{what} row {start + bad[0]} is not finite in half precision")
+                half = np.asarray(vectors[start : start + _CHUNK_ROWS]).astype(np.float16, copy=False)
+            bad = first_not_finite(half)
+            if bad is not None:
+                raise ValueError(f"{what} row {start + bad} is not finite in half precision")
 
 
 def _write_files(
@@ -186,13 +190,13 @@ def _write_files(
     def text(suffix: str, lines: Iterator[str]) -> None:
         files[paths.path(suffix).name] = write_text(paths.path(suffix), lines)
 
-    def npy(suffix: str, array: NDArray[Any], dtype: Any) -> None:
+    def npy(suffix: str, array: NDArray[Any] | StoredRows, dtype: Any) -> None:
         files[paths.path(suffix).name] = write_npy(paths.path(suffix), array, dtype)
 
     text("item_profile", profile_lines(ITEM_PROFILE, contents.item_tokens, contents.item_profiles))
     text("user_profile", profile_lines(USER_PROFILE, contents.user_tokens, contents.user_profiles))
-    text("hnlm_tokens", _token_lines(contents))
-    text("hnlm", _pair_lines(contents, index))
+    text("hnlm_tokens", token_lines(contents.user_tokens, contents.item_tokens, contents.neg_ids))
+    text("hnlm", pair_lines(contents.user_tokens, contents.item_tokens, contents.neg_ids, index))
     npy("hnlm_index.npy", index, "<i8")
     npy("item_text.npy", contents.item_vectors, "<f2")
     npy("hnlm_emb.npy", contents.neg_vectors, "<f2")
@@ -201,42 +205,3 @@ def _write_files(
     if len(contents.neg_ids) <= limit:
         text("hnlm_emb", vector_lines(HNLM_EMB, contents.neg_ids, contents.neg_vectors, keep=True))
     return files
-
-
-def profile_lines(columns: Sequence[tuple[str, str]], tokens: Sequence[str], profiles: Sequence[str]) -> Iterator[str]:
-    """Lines of ``NAME.item_profile`` or ``NAME.user_profile``."""
-    yield header_line(columns)
-    for token, profile in zip(tokens, profiles, strict=True):
-        yield f"{token}\t{clean_text(profile)}\n"
-
-
-def vector_lines(
-    columns: Sequence[tuple[str, str]], ids: Sequence[str], vectors: Vectors, keep: bool = False
-) -> Iterator[str]:
-    """Lines of ``NAME.item_text`` or ``NAME.hnlm_emb``; zero rows only where ``keep``."""
-    yield header_line(columns)
-    for start in range(0, len(ids), _CHUNK_ROWS):
-        half = np.asarray(vectors[start : start + _CHUNK_ROWS]).astype(np.float16)
-        there: NDArray[np.bool_] = np.any(half != 0, axis=1)
-        for offset, row in enumerate(format_rows(half)):
-            if keep or there[offset]:
-                yield f"{ids[start + offset]}\t{row}\n"
-
-
-def _token_lines(contents: ArtefactContents) -> Iterator[str]:
-    yield header_line(TOKENS)
-    groups = (("user", contents.user_tokens), ("item", contents.item_tokens))
-    for kind, tokens in (*groups, ("neg", contents.neg_ids)):
-        for token in tokens:
-            yield f"{kind}\t{token}\n"
-
-
-def _pair_lines(contents: ArtefactContents, index: NDArray[np.int64]) -> Iterator[str]:
-    yield header_line(HNLM)
-    users, items, ids = contents.user_tokens, contents.item_tokens, contents.neg_ids
-    for start in range(0, index.shape[1], _CHUNK_ROWS):
-        block = index[:, start : start + _CHUNK_ROWS]
-        user_ranks, item_ranks = np.divmod(block[0], len(items))
-        for user, item, rows in zip(user_ranks.tolist(), item_ranks.tolist(), block[1:].T.tolist(), strict=True):
-            names = " ".join(ids[row] for row in rows if row >= 0)
-            yield f"{users[user]}\t{items[item]}\t{names}\n"

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from recbole_hnlm.artefacts import ArtefactReader, hash_pairs_of_ids
+from recbole_hnlm.models.ahead import PairsAhead
 from recbole_hnlm.options import HNLMOptions
 from recbole_hnlm.samplers import TrainingInteractions
 
@@ -86,6 +87,7 @@ class TextVectors:
         self.items = items.to(device)
         self.item_mask = item_mask.to(device)
         self.pairs = pairs
+        self._ahead = PairsAhead(self._read_pairs)
         self.users, self.user_mask = self._mean_of_items(interactions)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TextVectors:
@@ -107,6 +109,18 @@ class TextVectors:
         norm = total.norm(dim=1, keepdim=True)
         return total / norm.clamp_min(1e-12), norm.squeeze(1) > 0
 
+    def tell(self, users: Tensor, items: Tensor) -> bool:
+        """Have the vectors of a later batch read while others are trained on; :meth:`pair_vectors` fetches them.
+
+        Args:
+            users: User ids on the CPU, shape ``(B,)``, the very ones that are going to be asked for.
+            items: Item ids, likewise.
+
+        Returns:
+            Whether the batch was taken; False where enough batches wait, or there are no vectors to read.
+        """
+        return self.pairs is not None and self._ahead.tell(users, items)
+
     def pair_vectors(self, users: Tensor, items: Tensor) -> PairVectors:
         """Hard-negative vectors of pairs, several per pair averaged; each distinct one is read once.
 
@@ -114,19 +128,52 @@ class TextVectors:
             users: User ids, shape ``(B,)``.
             items: Item ids, shape ``(B,)``.
         """
-        rows = self.pairs.pair_rows(users.cpu().numpy(), items.cpu().numpy())  # (B, K), -1 where there is none
-        distinct, index = np.unique(rows, axis=0, return_inverse=True)  # pairs share the vectors of catalogue items
-        known = distinct >= 0
-        vectors = np.zeros((*distinct.shape, self.width), dtype=np.float32)
-        vectors[known] = self.pairs.read(distinct[known])
-        count = known.sum(axis=1, keepdims=True)
-        mean = torch.from_numpy(vectors.sum(axis=1) / np.maximum(count, 1).astype(np.float32))
-        device = self.items.device
+        found, device = self._ahead.take(users, items), self.items.device
         return PairVectors(
-            mean.to(device),
-            torch.from_numpy(index.reshape(-1)).to(device),
-            torch.from_numpy(known.any(axis=1)).to(device),
+            found.vectors.to(device, non_blocking=True).float(),
+            found.index.to(device, non_blocking=True),
+            found.known.to(device, non_blocking=True),
         )
+
+    def _read_pairs(self, users: Tensor, items: Tensor) -> PairVectors:
+        """As :meth:`pair_vectors`, on the CPU; on the way to a GPU in half precision and page-locked memory."""
+        rows = self.pairs.pair_rows(users.cpu().numpy(), items.cpu().numpy())  # (B, K), -1 where there is none
+        distinct, index = _distinct_rows(rows)  # pairs share the vectors of catalogue items
+        counts = (distinct >= 0).sum(axis=1)
+        parts = self._means(distinct, counts), torch.from_numpy(index), torch.from_numpy(counts > 0)
+        if self.items.device.type == "cuda":
+            parts = parts[0].pin_memory(), parts[1].pin_memory(), parts[2].pin_memory()
+        return PairVectors(*parts)
+
+    def _means(self, distinct: np.ndarray, counts: np.ndarray) -> Tensor:
+        """Mean over the ``counts``, ``(V,)``, vectors of each of the ``distinct``, ``(V, K)``: shape ``(V, S)``."""
+        known = distinct >= 0
+        if distinct.shape[1] == 1:  # sorted: -1 comes first
+            found = torch.from_numpy(self.pairs.read(distinct[known]))
+            kind = torch.float32 if self.items.device.type == "cpu" else found.dtype
+            single = torch.empty(len(distinct), self.width, dtype=kind)
+            single[: len(distinct) - len(found)] = 0
+            single[len(distinct) - len(found) :] = found
+            return single
+        total = torch.zeros(len(distinct), self.width)
+        for column, there in zip(distinct.T, known.T, strict=True):
+            vectors = torch.from_numpy(self.pairs.read(column[there])).float()
+            total.index_add_(0, torch.from_numpy(np.flatnonzero(there)), vectors)
+        return total / torch.from_numpy(np.maximum(counts, 1).astype(np.float32)).unsqueeze(1)
+
+
+def _distinct_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``np.unique(rows, axis=0, return_inverse=True)`` of rows ``(B, K)`` from -1 up, by sorting one number a pair."""
+    code = rows[:, 0] if rows.shape[1] else np.zeros(len(rows), dtype=np.int64)
+    for column in rows.T[1:]:
+        code = np.unique(code, return_inverse=True)[1] * (rows.max(initial=-1) + 2) + column + 1
+    order = np.argsort(code)
+    code = code[order]
+    first = np.ones(len(code), dtype=bool)
+    np.not_equal(code[1:], code[:-1], out=first[1:])
+    index = np.empty(len(code), dtype=np.int64)
+    index[order] = np.cumsum(first) - 1
+    return rows[order[first]], index
 
 
 def controlled(items: Tensor, mask: Tensor, control: str, generator: torch.Generator) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recbole_hnlm.artefacts import ArtefactContents, Provenance, hash_pairs, write_artefact
+from recbole_hnlm.artefacts import ArtefactContents, Manifest, Provenance, hash_pairs, write_artefact
 
 PAIRS = [("u1", "i2"), ("u1", "i0"), ("u2", "i1"), ("u10", "i3")]
 VECTORS = np.array([[1, 0, 0], [0, 0.5, -0.25], [0.1, 0.2, 0.3]], dtype=np.float32)
@@ -40,3 +40,26 @@ def built(tmp_path: Path, contents: ArtefactContents) -> Path:
     """A directory with the artefact of dataset ``toy``."""
     write_artefact(tmp_path, "toy", contents, Provenance(encoder="test", teacher={"model": "BPR"}))
     return tmp_path
+
+
+@pytest.fixture
+def wide_artefact(tmp_path: Path) -> Manifest:
+    """Dataset ``wide``: each of 65,536 pairs owns a vector of width 512, without the text form."""
+    tokens = [f"t{place:05d}" for place in range(256)]
+    keys = np.arange(1 << 16)
+    vectors = np.random.default_rng(0).standard_normal((1 << 16, 512), dtype=np.float32).astype(np.float16)
+    contents = ArtefactContents(
+        user_tokens=tokens,
+        item_tokens=tokens,
+        pair_users=keys // 256,
+        pair_items=keys % 256,
+        neg_rows=keys[:, None],
+        neg_ids=[f"n{place}" for place in range(1 << 16)],
+        neg_vectors=vectors,
+        item_vectors=vectors[:256],
+        item_profiles=[""] * 256,
+        user_profiles=[""] * 256,
+        pairs=1 << 16,
+        pairs_hash="0",
+    )
+    return write_artefact(tmp_path, "wide", contents, Provenance(encoder="test"), text_rows_limit=0)

@@ -99,7 +99,7 @@ def test_vector_that_is_not_finite(
 
 
 def test_non_finite_vector_is_found_in_a_later_block(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "_CHUNK_BYTES", 6)  # one row of three numbers
+    monkeypatch.setattr(checks, "_SCAN_BYTES", 6)  # one row of three numbers
     assert ArtefactReader.open(built, "toy")
     matrix = np.load(built / "toy.hnlm_emb.npy", mmap_mode="r+")
     matrix[2, 0] = np.nan

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from recbole_hnlm.artefacts.lookup import PairIndex
 from recbole_hnlm.artefacts.pairs import (
     build_index,
     hash_pairs,
@@ -100,3 +101,16 @@ def test_index_refuses_a_pair_twice() -> None:
 def test_neg_id_of_an_item_has_no_space_and_reads_back(token: str) -> None:
     assert " " not in item_neg_id(token)
     assert neg_id_item(item_neg_id(token)) == token
+
+
+@pytest.mark.parametrize("spread", [1, 3, 10**6, 10**12])
+@pytest.mark.parametrize("count", [0, 1, 7, 5000])
+def test_lookup_finds_every_key_and_no_other(spread: int, count: int) -> None:
+    rng = np.random.default_rng(count)
+    keys = np.unique(np.concatenate([rng.integers(0, spread * count + 1, count), np.arange(count // 2)]))
+    index = PairIndex(np.stack([keys, np.arange(len(keys)) * 2, -np.arange(len(keys))]))
+    near = np.concatenate([keys, keys - 1, keys + 1, [-1, 0, -(1 << 62), 1 << 62], rng.integers(0, spread * 9 + 9, 50)])
+    place = {key: at for at, key in enumerate(keys.tolist())}
+    expected = [[2 * place[key], -place[key]] if key in place else [-1, -1] for key in near.tolist()]
+    assert index.rows(near).tolist() == expected
+    assert index.locate(near)[1].tolist() == [key in place for key in near.tolist()]

@@ -54,6 +54,24 @@ def test_vectors_are_those_written(bound: BoundArtefact, contents: ArtefactConte
     np.testing.assert_array_equal(bound.read(rows), contents.neg_vectors[rows].astype(np.float16))
 
 
+def test_reading_row_by_row_is_reading_through_the_map(built: Path) -> None:
+    by_map, by_row = (
+        ArtefactReader.open(built, "toy").bind(USERS, ITEMS, resident_bytes=limit) for limit in (1 << 30, 17)
+    )
+    assert (by_map.mapped, by_row.mapped) == (True, False)  # the matrix has 18 bytes
+    for rows in ([2, 0, 2], [1], []):
+        found = by_row.read(np.array(rows, dtype=np.int64))
+        np.testing.assert_array_equal(found, by_map.read(np.array(rows, dtype=np.int64)))
+        assert found.shape == (len(rows), 3)
+        found[:] = 7  # a copy
+    with pytest.raises(IndexError, match="without a vector"):
+        by_row.read(np.array([0, -1]))
+    path = built / "toy.hnlm_emb.npy"
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(ArtefactError, match="became shorter"):
+        by_row.read(np.array([2]))
+
+
 @pytest.mark.parametrize("row", [-1, 3])
 def test_a_row_that_is_not_there_is_refused(bound: BoundArtefact, row: int) -> None:
     with pytest.raises(IndexError, match="without a vector"):
