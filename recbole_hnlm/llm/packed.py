@@ -185,7 +185,7 @@ class PackedModel:
         ours = self.encode(_PROBES)
         if ours.shape != theirs.shape:
             return f"packed vectors have the width {ours.shape[1]}, sentence-transformers gives {theirs.shape[1]}"
-        if np.allclose(ours, theirs, atol=_TOLERANCE, rtol=0):
+        if np.allclose(ours, theirs, atol=_TOLERANCE * max(1.0, float(np.abs(theirs).max())), rtol=0):
             return None
         return f"packed vectors are off by {np.abs(ours - theirs).max():.1e}"
 
