@@ -94,6 +94,8 @@ def _fallback_vectors(request: BuildRequest, items: list[str]) -> ItemVectors:
         "dataset %s has no text; the teacher's item embeddings stand in for text vectors",
         request.dataset,
     )
+    if request.options.text_width is not None:
+        _LOG.warning("llm_text_width has no effect on the teacher's embeddings")
     raw = np.zeros((len(items), request.fallback_vectors.shape[1]), dtype=np.float32)
     raw[ranks_in(request.catalogue, items)] = request.fallback_vectors
     vectors = centre_and_normalise(raw, np.any(raw != 0, axis=1))

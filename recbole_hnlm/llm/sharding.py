@@ -49,7 +49,7 @@ def group() -> Iterator[None]:
             f"the processes of the build do not find each other ({error}); start it by torchrun"
         ) from error
     yield
-    dist.destroy_process_group()
+    dist.destroy_process_group()  # not after an error: it would wait for the others, who learn of it by our exit
 
 
 def is_sharded() -> bool:

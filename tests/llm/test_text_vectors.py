@@ -86,3 +86,16 @@ def test_a_build_of_another_width_encodes_nothing_and_is_recorded(tmp_path: Path
     np.testing.assert_allclose(bound.read(rows)[0], expected[1], atol=2e-3)
     with pytest.raises(ValueError, match="llm_text_width=17 exceeds the encoder's width 16"):
         build_artefacts(dataclasses.replace(narrow, options=LLMOptions(text_width=17)), digest_encoder)
+
+
+def test_width_has_no_effect_on_the_teachers_vectors_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokens, embeddings = ["a", "b", "c"], np.eye(3, 7, dtype=np.float32)
+    request = BuildRequest(
+        "toy", tmp_path / "o", tmp_path / "c", ["u"] * 3, tokens, tokens, np.array(tokens[::-1]),
+        fallback_vectors=embeddings, options=LLMOptions(text_width=2),
+    )  # fmt: skip
+    manifest = build_artefacts(request).manifest
+    assert manifest.width == 7 and "text_width" not in manifest.provenance.settings
+    assert "llm_text_width has no effect" in caplog.text
