@@ -21,14 +21,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
+from result import Result  # noqa: E402
 
-from benchmarks.result import Result  # noqa: E402
 from recbole_hnlm.llm import EncoderRun, build_encoder, read_atomic, select_text_fields, weights  # noqa: E402
 from recbole_hnlm.llm.profiles import item_profiles  # noqa: E402
 
