@@ -23,7 +23,7 @@ from torch.nn import functional
 from recbole_hnlm.llm.weights import pooling_of
 
 _BUDGET = {torch.float32: 1024, torch.bfloat16: 2048}
-"""Tokens of a batch: the fastest of 512, 1024, 2048 and 4096 on one core (benchmarks/encoding.py)."""
+"""Tokens of a batch. Of 512 to 4096, tried on one core, float32 lost only at 4096 and bfloat16 only below 2048."""
 _PROBES = ("", "A Red Stapler, 3 inches", "words " * 40, "words " * 40)
 _TOLERANCE = 1e-5
 
