@@ -74,20 +74,23 @@ def _files(args: argparse.Namespace) -> list[str] | None:
 def _guarded(work: Any) -> Any:
     try:
         return work()
-    except (ValueError, TypeError, FileNotFoundError, ImportError) as error:
+    except (ValueError, TypeError, FileNotFoundError, ImportError, ConnectionError) as error:
         logger.debug("what led to the error", exc_info=True)
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         raise SystemExit(2) from error
 
 
 def _build(args: argparse.Namespace) -> None:
+    """Alone, or as one of the processes of ``torchrun --nproc-per-node=N -m recbole_hnlm.cli build ...``."""
     from recbole_hnlm.config import MainConfig
+    from recbole_hnlm.llm.sharding import group
     from recbole_hnlm.quick_start import prepare
 
     config = MainConfig(args.model, args.dataset, _files(args))
     if config.run is None or config.run.hnlm is None or not config.run.hnlm.reads_text:
         raise ValueError("these settings read no text, so there is nothing to build; leave neg_sampler at hnlm")
-    prepare(config)
+    with group():
+        prepare(config)
 
 
 def _artefacts_of(args: argparse.Namespace) -> Path:

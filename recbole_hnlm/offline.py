@@ -10,15 +10,21 @@ from typing import Any
 import numpy as np
 
 from recbole_hnlm.artefacts import ArtefactReader, Manifest
+from recbole_hnlm.artefacts.manifest import Provenance
 from recbole_hnlm.llm import (
     AtomicTable,
     BuildRequest,
+    EncoderRun,
     TextEncoder,
     build_artefacts,
     build_encoder,
     read_atomic,
     select_text_fields,
 )
+from recbole_hnlm.llm.item_vectors import TEACHER_ENCODER
+from recbole_hnlm.llm.profiles import item_profiles
+from recbole_hnlm.llm.sharding import encode_share, first_says, is_first, is_sharded, local_device, wait_for_all
+from recbole_hnlm.llm.text_vectors import check_width
 from recbole_hnlm.models.abilities import check_model
 from recbole_hnlm.models.text import artefact_directory, hash_of_training_pairs, training_pairs
 from recbole_hnlm.options import HNLMOptions, LLMOptions
@@ -27,8 +33,6 @@ from recbole_hnlm.run_options import RunOptions
 from recbole_hnlm.teacher import teacher_class, train_teacher
 
 logger = logging.getLogger(__name__)
-
-TEACHER_ENCODER = "teacher"
 
 
 def cache_directory(run: RunOptions) -> Path:
@@ -60,8 +64,10 @@ def ensure_artefacts(config: Any, run: RunOptions, train_data: Any) -> Path | No
     manifest = directory / f"{name}.hnlm.json"
 
     def check_or_build() -> None:
-        if options.rebuild or not manifest.exists():
+        if first_says(options.rebuild or not manifest.exists()):
             build(config, run, train_data, options)
+            if is_sharded():
+                wait_for_all(cache_directory(run))
             return
         reader = ArtefactReader.open(directory, name, pairs_hash=hash_of_training_pairs(train_data._dataset))
         _check_provenance(reader.manifest, run.llm, directory)
@@ -76,7 +82,10 @@ def ensure_artefacts(config: Any, run: RunOptions, train_data: Any) -> Path | No
 
 
 def build(config: Any, run: RunOptions, train_data: Any, options: HNLMOptions) -> None:
-    """Make every artefact of a run: profiles, text vectors, each pair's hard negative, manifest."""
+    """Make every artefact of a run: profiles, text vectors, each pair's hard negative, manifest.
+
+    In a group that ``torchrun`` started every process encodes its share of the texts; rank 0 does the rest.
+    """
     dataset = train_data._dataset
     directory, name = artefact_directory(config, options), str(config["dataset"])
     logger.info("building hard negatives of %s in %s", name, directory)
@@ -84,6 +93,12 @@ def build(config: Any, run: RunOptions, train_data: Any, options: HNLMOptions) -
     check_model(config, dataset, run)
     teacher_class(run.llm)
     item_table, user_table, encoder = _text_sources(config, dataset, run.llm)
+    if encoder is not None and item_table is not None and is_sharded():
+        texts = _texts(item_table, dataset, run.llm)
+        show = bool(config["show_progress"])
+        encode_share(texts, encoder, cache, batch_size=run.llm.encoder_batch_size, show_progress=show)
+    if not is_first():
+        return
     users, items = training_pairs(dataset)
     order = _by_time(dataset)
     teacher = train_teacher(config, train_data, run.llm, cache)
@@ -117,8 +132,10 @@ def _by_time(dataset: Any) -> np.ndarray:
 def _check_provenance(manifest: Manifest, wanted: LLMOptions, directory: Path) -> None:
     """Refuse artefacts that another encoder, text field or teacher made than this run asks for."""
     made, teacher = manifest.provenance, manifest.provenance.teacher
-    settings = {key: value for key, value in made.settings.items() if key != "seed"}
+    apart = {"seed", "encoder_backend", "encoder_precision", "text_width"}
+    settings = {key: value for key, value in made.settings.items() if key not in apart}
     pairs = {
+        **_encoding(made, wanted),
         **{f"llm_{key}": (value, getattr(wanted, key)) for key, value in settings.items()},
         "llm_seed": (teacher.get("seed"), wanted.seed),
         "llm_user_text_fields": (tuple(made.user_fields), wanted.user_text_fields or tuple(made.user_fields)),
@@ -138,6 +155,18 @@ def _check_provenance(manifest: Manifest, wanted: LLMOptions, directory: Path) -
             )
 
 
+def _encoding(made: Provenance, wanted: LLMOptions) -> dict[str, tuple[Any, Any]]:
+    """How texts were encoded and how this run asks for it; what ``auto`` took is as good as any backend."""
+    if made.encoder == TEACHER_ENCODER:
+        return {}
+    found = {"encoder_backend": "sentence-transformers", "encoder_precision": "float32", "text_width": None}
+    found.update({key: made.settings[key] for key in found if key in made.settings})
+    asked = {key: getattr(wanted, key) for key in found}
+    if wanted.encoder_backend == "auto":
+        asked["encoder_backend"] = found["encoder_backend"]
+    return {f"llm_{key}": (found[key], asked[key]) for key in found}
+
+
 def _text_sources(
     config: Any, dataset: Any, options: LLMOptions
 ) -> tuple[AtomicTable | None, AtomicTable | None, TextEncoder | None]:
@@ -150,8 +179,18 @@ def _text_sources(
         select_text_fields(users, options.user_text_fields)
     if items is None and options.text_fields:
         raise ValueError(f"llm_text_fields={options.text_fields} but there is no {home / name}.item; put it there")
-    encoder = build_encoder(options.encoder, str(config["device"]), options.encoder_batch_size) if has_text else None
+    if not has_text:
+        return items, users, None
+    encoder = build_encoder(options.encoder, local_device(str(config["device"])), EncoderRun.of(options))
+    check_width(options.text_width, encoder.width)
     return items, users, encoder
+
+
+def _texts(table: AtomicTable, dataset: Any, options: LLMOptions) -> list[str]:
+    """The texts that :func:`build_artefacts` will ask vectors of."""
+    items = dataset.field2id_token[dataset.iid_field][1:].tolist()
+    profiles = item_profiles(table, select_text_fields(table, options.text_fields), items, options.profile_words)
+    return [text for text in profiles if text]
 
 
 def _table(path: Path, key: str, dataset: Any, config: Any) -> AtomicTable | None:

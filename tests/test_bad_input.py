@@ -120,3 +120,27 @@ def test_artefacts_made_with_other_settings_are_refused(folder: Path) -> None:
         run_recbole_hnlm("BPR", "tiny", config_dict=settings(folder, "BPR", **{**BUILT, "llm_teacher_epochs": 2}))
     manifest = json.loads((folder / "tiny" / "tiny.hnlm.json").read_text())
     assert manifest["provenance"]["teacher"]["epochs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"llm_text_width": 8}, "made with llm_text_width=None, this run asks for 8"),
+        ({"llm_encoder_precision": "bfloat16"}, "llm_encoder_precision='float32', this run asks for 'bfloat16'"),
+        ({"llm_encoder_backend": "sentence-transformers"}, "llm_encoder_backend='packed', this run asks for"),
+    ],
+)
+def test_artefacts_encoded_in_another_way_are_refused(folder: Path, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message + ".*hnlm_rebuild"):
+        run_recbole_hnlm("BPR", "tiny", config_dict=settings(folder, "BPR", **{**BUILT, **values}))
+
+
+def test_artefacts_of_versions_without_encoding_settings_count_as_plain(folder: Path, tmp_path: Path) -> None:
+    from recbole_hnlm.artefacts.manifest import Provenance
+    from recbole_hnlm.offline import _encoding
+    from recbole_hnlm.options import LLMOptions
+
+    made = Provenance("all-MiniLM-L6-v2", settings={"profile_words": 200})
+    assert all(found == asked for found, asked in _encoding(made, LLMOptions()).values())
+    assert _encoding(made, LLMOptions(text_width=8))["llm_text_width"] == (None, 8)
+    assert _encoding(Provenance("teacher"), LLMOptions(text_width=8)) == {}

@@ -22,9 +22,9 @@ from recbole_hnlm.artefacts.pairs import (
     ranks_in,
 )
 from recbole_hnlm.artefacts.writer import ArtefactContents, write_artefact
-from recbole_hnlm.llm.cache import VectorCache, encode_cached
-from recbole_hnlm.llm.encoders import TextEncoder, build_encoder
+from recbole_hnlm.llm.encoders import TextEncoder
 from recbole_hnlm.llm.fields import select_text_fields
+from recbole_hnlm.llm.item_vectors import ItemVectors, item_vectors
 from recbole_hnlm.llm.profiles import (
     TEMPLATE_VERSION,
     History,
@@ -34,10 +34,8 @@ from recbole_hnlm.llm.profiles import (
 )
 from recbole_hnlm.llm.report import BuildReport
 from recbole_hnlm.llm.request import BuildRequest
-from recbole_hnlm.llm.text_vectors import centre_and_normalise
 
 _LOG = logging.getLogger(__name__)
-TEACHER_ENCODER = "teacher"
 
 
 @dataclass(frozen=True)
@@ -51,18 +49,6 @@ class _Pairs:
     negatives: NDArray[np.int64]
     duplicates: int
     digest: str
-
-
-@dataclass(frozen=True)
-class _Vectors:
-    """Text vectors by item rank, and where they come from."""
-
-    vectors: NDArray[np.float32]
-    encoder: str
-    revision: str
-    pooling: str
-    encoded: int
-    cached: int
 
 
 def build_artefacts(request: BuildRequest, encoder: TextEncoder | None = None) -> BuildReport:
@@ -93,7 +79,7 @@ def build_artefacts(request: BuildRequest, encoder: TextEncoder | None = None) -
         len(texts),
     )
     users = _user_texts(request, pairs, item_fields, user_fields)
-    found = _item_vectors(request, pairs, texts, encoder)
+    found = item_vectors(request, pairs.items, texts, encoder)
     contents = _contents(pairs, found.vectors, texts, users)
     manifest = write_artefact(
         request.output_dir,
@@ -168,45 +154,9 @@ def _user_texts(
     return user_profiles(request.user_table, user_fields, pairs.users, names, history, options.profile_words)
 
 
-def _item_vectors(request: BuildRequest, pairs: _Pairs, texts: list[str], encoder: TextEncoder | None) -> _Vectors:
-    options = request.options
-    mask = np.array([bool(text) for text in texts])
-    if not mask.any():
-        return _fallback_vectors(request, pairs)
-    if encoder is None:
-        encoder = build_encoder(options.encoder, request.device, options.encoder_batch_size)
-    wanted = [text for text in texts if text]
-    rows, encoded = encode_cached(
-        wanted,
-        encoder,
-        VectorCache(request.cache_dir, encoder),
-        batch_size=options.encoder_batch_size,
-        show_progress=request.show_progress,
-    )
-    raw = np.zeros((len(texts), encoder.width), dtype=np.float32)
-    raw[mask] = rows
-    vectors = centre_and_normalise(raw, mask)
-    cached = len(set(wanted)) - encoded
-    return _Vectors(vectors, encoder.name, encoder.revision, encoder.pooling, encoded, cached)
-
-
-def _fallback_vectors(request: BuildRequest, pairs: _Pairs) -> _Vectors:
-    if request.fallback_vectors is None:
-        raise ValueError(
-            f"dataset {request.dataset} has no text and no fallback_vectors were given; add a "
-            ".item file with a token_seq field or pass the teacher's item embeddings"
-        )
-    _LOG.warning(
-        "dataset %s has no text; the teacher's item embeddings stand in for text vectors",
-        request.dataset,
-    )
-    raw = np.zeros((len(pairs.items), request.fallback_vectors.shape[1]), dtype=np.float32)
-    raw[ranks_in(request.catalogue, pairs.items)] = request.fallback_vectors
-    vectors = centre_and_normalise(raw, np.any(raw != 0, axis=1))
-    return _Vectors(vectors, TEACHER_ENCODER, "", "", 0, 0)
-
-
-def _provenance(request: BuildRequest, found: _Vectors, fields: tuple[tuple[str, ...], tuple[str, ...]]) -> Provenance:
+def _provenance(
+    request: BuildRequest, found: ItemVectors, fields: tuple[tuple[str, ...], tuple[str, ...]]
+) -> Provenance:
     options = request.options
     return Provenance(
         encoder=found.encoder,
@@ -221,6 +171,7 @@ def _provenance(request: BuildRequest, found: _Vectors, fields: tuple[tuple[str,
             "user_history": options.user_history,
             "user_history_order": options.user_history_order,
             "seed": options.seed,
+            **found.settings,
         },
     )
 

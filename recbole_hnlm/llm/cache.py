@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_hnlm.artefacts.storage import TEMPORARY_SUFFIX, write_npy
-from recbole_hnlm.llm.encoders import TextEncoder
+from recbole_hnlm.llm.encoders import SENTENCE_TRANSFORMERS, TextEncoder
 from recbole_hnlm.llm.progress import progress_bar
 
 _LOG = logging.getLogger(__name__)
 _SHARD_BATCHES = 8
 _STALE_SECONDS = 3600.0
+_PLAIN = (SENTENCE_TRANSFORMERS, "float32")
 
 
 def text_keys(texts: Sequence[str]) -> list[bytes]:
@@ -41,6 +42,8 @@ class VectorCache:
         """
         slug = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(encoder.name).name)[-60:]
         identity = f"{encoder.name}\n{encoder.revision}\n{encoder.width}"
+        if (encoder.backend, encoder.precision) != _PLAIN:  # which caches of earlier versions hold
+            identity += f"\n{encoder.backend}\n{encoder.precision}"
         fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:16]
         self.directory = Path(directory) / f"{slug}-{fingerprint}"
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -135,12 +138,32 @@ def encode_cached(
     Raises:
         ValueError: If the encoder returns something else than finite vectors of its width.
     """
-    missing = [text for text in dict.fromkeys(texts) if text not in cache]
-    missing.sort(key=lambda text: (-len(text), text))
+    chunks = in_chunks([text for text in in_order(texts) if text not in cache], batch_size)
+    encode_chunks(chunks, encoder, cache, show_progress=show_progress)
+    return cache.lookup(texts), sum(map(len, chunks))
+
+
+def in_order(texts: Sequence[str]) -> list[str]:
+    """The distinct ``texts`` in the order of their encoding: longest first, then by the alphabet."""
+    return sorted(dict.fromkeys(texts), key=lambda text: (-len(text), text))
+
+
+def in_chunks(missing: list[str], batch_size: int) -> list[list[str]]:
+    """What is to be encoded in the parts that are encoded and stored as one; they follow from ``missing`` alone."""
     step = batch_size * _SHARD_BATCHES
-    with progress_bar(len(missing), "encode texts", show_progress) as bar:
-        for start in range(0, len(missing), step):
-            chunk = missing[start : start + step]
+    return [missing[start : start + step] for start in range(0, len(missing), step)]
+
+
+def encode_chunks(
+    chunks: Sequence[list[str]], encoder: TextEncoder, cache: VectorCache, *, show_progress: bool = False
+) -> None:
+    """Encode ``chunks`` and store each as a shard.
+
+    Raises:
+        ValueError: If the encoder returns something else than finite vectors of its width.
+    """
+    with progress_bar(sum(map(len, chunks)), "encode texts", show_progress) as bar:
+        for chunk in chunks:
             vectors = encoder.encode(chunk)
             if vectors.shape != (len(chunk), encoder.width) or not np.isfinite(vectors).all():
                 raise ValueError(
@@ -150,4 +173,3 @@ def encode_cached(
                 )
             cache.store(chunk, vectors)
             bar.update(len(chunk))
-    return cache.lookup(texts), len(missing)

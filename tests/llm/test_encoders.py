@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from recbole_hnlm.artefacts.storage import hash_file
-from recbole_hnlm.llm import TextEncoder, build_encoder, encoders
+from recbole_hnlm.llm import TextEncoder, build_encoder, weights
 
 PUBLISHED_WEIGHTS = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 def test_the_packaged_weights_are_the_published_ones() -> None:
-    directory = encoders.packaged_weights()
+    directory = weights.packaged_weights()
     assert directory is not None
     assert hash_file(directory / "model.safetensors") == PUBLISHED_WEIGHTS
 
@@ -46,13 +46,13 @@ def test_order_and_repetition_of_texts(minilm: TextEncoder) -> None:
 def test_fingerprint_changes_with_any_file_that_matters(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"w" * 10)
     (tmp_path / "README.md").write_text("one")
-    first = encoders.fingerprint(tmp_path)
+    first = weights.fingerprint(tmp_path)
     (tmp_path / "README.md").write_text("two")
-    assert encoders.fingerprint(tmp_path) == first
+    assert weights.fingerprint(tmp_path) == first
     (tmp_path / "config.json").write_text("{}")
-    second = encoders.fingerprint(tmp_path)
+    second = weights.fingerprint(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"v" * 10)
-    assert len({first, second, encoders.fingerprint(tmp_path)}) == 3
+    assert len({first, second, weights.fingerprint(tmp_path)}) == 3
 
 
 def test_directory_without_weights(tmp_path: Path) -> None:
@@ -65,10 +65,10 @@ def test_directory_without_weights(tmp_path: Path) -> None:
 def test_offline_without_the_package_fails_fast_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(encoders, "packaged_weights", lambda: None)
+    monkeypatch.setattr(weights, "packaged_weights", lambda: None)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # the discard port: refused at once
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(encoders, "_load", _not_cached)
+    monkeypatch.setattr(weights, "load", _not_cached)
     started = time.perf_counter()
     with pytest.raises(FileNotFoundError, match=r"pip install recbole_hnlm\[offline\]") as error:
         build_encoder("all-MiniLM-L6-v2")
@@ -113,7 +113,7 @@ def test_reachable_is_what_answers_sensibly(monkeypatch: pytest.MonkeyPatch, ans
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        assert encoders.is_reachable(f"http://127.0.0.1:{server.getsockname()[1]}") is expected
+        assert weights.is_reachable(f"http://127.0.0.1:{server.getsockname()[1]}") is expected
         thread.join(5)
 
 
@@ -121,5 +121,5 @@ def test_a_server_that_stays_silent_is_not_waited_for(monkeypatch: pytest.Monkey
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as server:  # takes the connection, never answers
         started = time.perf_counter()
-        assert not encoders.is_reachable(f"http://127.0.0.1:{server.getsockname()[1]}", seconds=0.3)
+        assert not weights.is_reachable(f"http://127.0.0.1:{server.getsockname()[1]}", seconds=0.3)
         assert time.perf_counter() - started < 2
