@@ -11,7 +11,8 @@ from torch import nn
 
 from recbole_hnlm.models.head import TextHead
 from recbole_hnlm.models.start import principal_components, start_from_text
-from recbole_hnlm.models.text import TextVectors, _ControlledPairs, controlled
+from recbole_hnlm.models.controls import ControlledPairs, controlled
+from recbole_hnlm.models.text import TextVectors
 from recbole_hnlm.options import HNLMOptions
 from recbole_hnlm.samplers import TrainingInteractions
 
@@ -152,10 +153,10 @@ def test_controls_permute_or_replace_only_items_with_text(text: TextVectors) -> 
     )
     torch.testing.assert_close(noise[text.item_mask].norm(dim=1), torch.ones(6))
     rows = np.array([0, 3, 3, 1])
-    shuffled = _ControlledPairs(Pairs(), 5, S, "permuted", seed=1)
+    shuffled = ControlledPairs(Pairs(), 5, S, "permuted", seed=1)
     assert np.array_equal(shuffled.read(rows)[1], shuffled.read(rows)[2])
     assert not np.array_equal(shuffled.read(np.arange(5)), Pairs.matrix)
-    gaussian = _ControlledPairs(Pairs(), 5, S, "gaussian", seed=1)
+    gaussian = ControlledPairs(Pairs(), 5, S, "gaussian", seed=1)
     assert np.array_equal(gaussian.read(rows)[1], gaussian.read(np.array([3]))[0])
 
 
