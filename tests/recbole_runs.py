@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+
+from recbole_hnlm.config import HNLMConfig
+from recbole_hnlm.quick_start import build_model, prepare
 
 USERS, ITEMS, PER_USER = 60, 80, 16
 WORDS = {0: ("copper", "kettle", "kitchen", "spoon"), 1: ("rocket", "planet", "galaxy", "comet")}
 
 PAIRWISE = ("BPR", "LightGCN", "NGCF", "DGCF", "SpectralCF", "LINE", "SimpleX", "ConvNCF", "SGL", "NCL", "GCMC")
+PROPAGATING = ("LightGCN", "NGCF", "SGL", "NCL")
 POINTWISE = ("NeuMF", "DMF", "NNCF", "FISM", "NAIS")
 SMALL: dict[str, dict[str, Any]] = {
     "DGCF": {"n_factors": 2, "n_iterations": 1, "cor_weight": 0.01, "embedding_size": 8},
@@ -50,7 +56,7 @@ def write_dataset(folder: Path, name: str = "tiny", seed: int = 0, text: bool = 
     return folder
 
 
-def settings(folder: Path, model: str, **values: Any) -> dict[str, Any]:
+def settings(folder: Path, model: Any, **values: Any) -> dict[str, Any]:
     """A configuration of a small run on the dataset in ``folder``."""
     return {
         "data_path": str(folder),
@@ -68,3 +74,31 @@ def settings(folder: Path, model: str, **values: Any) -> dict[str, Any]:
         **SMALL.get(model, {}),
         **values,
     }
+
+
+def made(folder: Path, name: Any, **values: Any) -> tuple[Any, Any, HNLMConfig]:
+    """Model, loaders and configuration of a small run."""
+    config = HNLMConfig(name, "tiny", config_dict=settings(folder, name, **values))
+    loaders = prepare(config)
+    return build_model(config, loaders[0]), loaders, config
+
+
+def seed_everything(seed: int = 7) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def first_loss(model: Any, loaders: Any) -> torch.Tensor:
+    """Loss of the first batch, summed where a model returns several terms; gradients are left on the parameters."""
+    seed_everything()
+    model.train()
+    if hasattr(model, "e_step"):
+        model.e_step()
+    seed_everything()
+    batch = next(iter(loaders[0]))
+    losses = model.calculate_loss(batch)
+    loss = sum(losses) if isinstance(losses, tuple) else losses
+    model.zero_grad()
+    loss.backward()
+    return loss.detach()

@@ -1,79 +1,60 @@
-"""Sparse products of graph models: several times faster over CSR, and recorded hop by hop where a sampler asks.
+"""One propagation of a graph model: sparse products over CSR, LightGCN's whole in one operation, hops recorded where
+a sampler asks.
 
-A normalised adjacency matrix is its own transpose, so one CSR copy serves forward and backward. A row's terms may be
-summed in another order than over RecBole's uncoalesced COO, so results agree to rounding, not always to the bit.
+Shapes: ``N`` nodes, ``D`` width of a row.
 """
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-import scipy.sparse as sp
 import torch
+from recbole.model.general_recommender import DGCF, SpectralCF
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from recbole_hnlm.models.mean_of_hops import mean_form, propagate_mean
+from recbole_hnlm.models.products import FastProducts
+from recbole_hnlm.run_options import RunOptions
 
-class _SymmetricProduct(torch.autograd.Function):
-    """``A x`` for a symmetric CSR matrix; the gradient with respect to ``x`` is ``A g``."""
-
-    @staticmethod
-    def forward(ctx, matrix: Tensor, dense: Tensor) -> Tensor:  # type: ignore[no-untyped-def]  # noqa: ANN001
-        ctx.matrix = matrix
-        return matrix @ dense
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[None, Tensor]:  # type: ignore[no-untyped-def]  # noqa: ANN001
-        return None, ctx.matrix @ grad.contiguous()
+_ROUGH = (DGCF, SpectralCF)
+"""Models that blow rounding up: in single precision their gradients differ from the exact ones by 1e-5 and more, so two
+orders of summation cannot agree to 1e-6."""
 
 
-def symmetric_csr(matrix: Tensor) -> Tensor | None:
-    """A CSR copy of a sparse COO matrix, or None where the matrix is not exactly its own transpose."""
-    if matrix.layout is not torch.sparse_coo or matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1]:
-        return None
-    indices, values = matrix._indices().cpu().numpy(), matrix._values().cpu().numpy()
-    nodes = matrix.shape[0]
-    square = sp.csr_matrix((values, (indices[0], indices[1])), shape=(nodes, nodes))
-    square.sort_indices()
-    if square.nnz != values.size or abs(square - square.T).max() != 0:
-        return None
-    starts, columns = (torch.from_numpy(np.ascontiguousarray(part)) for part in (square.indptr, square.indices))
-    csr = torch.sparse_csr_tensor(
-        starts, columns, torch.from_numpy(square.data), (nodes, nodes), check_invariants=False
-    )
-    return csr.to(matrix.device)
-
-
-class FastProducts:
-    """CSR copies of a model's own constant adjacency matrices, made when they are first multiplied.
+class Propagator:
+    """Runs a model's ``forward``, faster where that is allowed and equal to rounding.
 
     Args:
-        model: The model; only sparse tensors that are its attributes are copied, as others may change from pass to
-        pass.
+        model: The model.
+        base: Its class as RecBole has it.
+        run: The run's options. Where they leave it open, models whose own gradients are far from exact are left alone.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._copies: dict[str, tuple[Tensor, Tensor | None]] = {}
-        self._model = model
+    def __init__(self, model: nn.Module, base: type, run: RunOptions) -> None:
+        left_open = run.general.fast_propagation is None
+        fast = run.fast_propagation and not (left_open and issubclass(base, _ROUGH))
+        self.products = FastProducts(model) if fast else None
+        self._model: Any = model
+        self._base = base
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> FastProducts:
-        """A copy without the matrices, which torch cannot deep-copy and which are made anew when needed."""
-        return FastProducts(copy.deepcopy(self._model, memo))
+    def run(self, forward: Callable[..., Any], args: tuple[Any, ...], record: bool) -> tuple[Any, list[Tensor]]:
+        """What ``forward(*args)`` returns, and the tables of its hops, shape ``(N, D)`` each, where asked for."""
+        if self.products is not None:
+            form = mean_form(self._model, self._base, args)
+            found = propagate_mean(self._model, form, self.products, record) if form is not None else None
+            if found is not None:
+                return found
+        elif not record:
+            return forward(*args), []
+        nodes = self._model.n_users + self._model.n_items if record else 0
+        with _Recording(self.products, nodes) as recording:
+            result = forward(*args)
+        return result, recording.tables
 
-    def of(self, matrix: Tensor) -> Tensor | None:
-        """The CSR copy to multiply with in place of ``matrix``, or None."""
-        for name, value in self._model.__dict__.items():
-            if value is matrix:
-                known = self._copies.get(name)
-                if known is None or known[0] is not matrix:
-                    known = self._copies[name] = (matrix, symmetric_csr(matrix))
-                return known[1]
-        return None
 
-
-class Propagation(TorchFunctionMode):
+class _Recording(TorchFunctionMode):
     """While it is entered, sparse products run over CSR, and tables over all nodes are kept.
 
     Args:
@@ -93,12 +74,8 @@ class Propagation(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         if not self.tables:
             self._keep(args[1])
-        copy = self._products.of(args[0]) if self._products is not None else None
-        if copy is None:
-            result = func(*args, **(kwargs or {}))
-        else:
-            with torch.autocast(args[1].device.type, enabled=False):  # sparse products have no half-precision kernel
-                result = _SymmetricProduct.apply(copy, args[1].to(copy.dtype))
+        csr = self._products.of(args[0]) if self._products is not None else None
+        result = func(*args, **(kwargs or {})) if csr is None else csr.product(args[1])
         self._keep(result)
         return result
 

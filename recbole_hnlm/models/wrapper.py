@@ -20,7 +20,7 @@ from recbole_hnlm.models.adjacency import vectorised_methods
 from recbole_hnlm.models.batches import JointLossHook, exchanged_batch, pairs_of, take_candidates
 from recbole_hnlm.models.head import HardNegativeHead, TextHead
 from recbole_hnlm.models.item_space import LookupSpace, StepRows, build_item_space
-from recbole_hnlm.models.propagation import FastProducts, Propagation
+from recbole_hnlm.models.propagation import Propagator
 from recbole_hnlm.models.start import start_from_text
 from recbole_hnlm.models.support import refuse_unsupported
 from recbole_hnlm.models.text import read_text
@@ -66,7 +66,7 @@ class HardNegativeMixin:
         self._pairwise = self.hnlm_base.input_type is InputType.PAIRWISE  # type: ignore[attr-defined]
         self.__dict__["_space"] = build_item_space(model, self.hnlm_base)
         self.__dict__["_inner"] = not self._space.is_table and scores_by_inner_product(model, self._space)
-        self.__dict__["_products"] = FastProducts(model) if run.fast_propagation else None
+        self.__dict__["_propagator"] = Propagator(model, self.hnlm_base, run)
         self._label = config["LABEL_FIELD"]
         refuse_unfit(model, self.hnlm_base, self._space, self.__dict__["_inner"], run)
         drawn = config["train_neg_sample_args"]["distribution"]
@@ -100,7 +100,7 @@ class HardNegativeMixin:
             return sum(self._space.widths)
         device = self._space.items[0].weight.device
         with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            return int(self._propagate(record=False)[0][1].shape[1])
+            return int(self._propagate(self._space.main_args())[0][1].shape[1])
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The base's forward; the main propagation of a training step is computed once and carries the synthetic
@@ -109,23 +109,23 @@ class HardNegativeMixin:
         if self.__dict__.get("_space") is None or not self._space.is_table:
             return super().forward(*args, **kwargs)  # type: ignore[misc]
         main, step = self._space.main_args(), self.__dict__["_step_rows"]
-        if kwargs or len(args) != len(main) or any(ours is not theirs for ours, theirs in zip(main, args, strict=True)):
+        if kwargs:
             return super().forward(*args, **kwargs)  # type: ignore[misc]
+        if len(args) != len(main) or any(ours is not theirs for ours, theirs in zip(main, args, strict=True)):
+            return self._propagate(args)[0]
         tables = self.__dict__["_step_tables"]
         self.__dict__["_step_tables"] = None
         if tables is None:
-            tables, _ = self._propagate(record=False)
+            tables, _ = self._propagate(main)
         if step is None or step.rows is None:
             return tables
         step.consumed = True
         return (tables[0], torch.cat([tables[1], step.rows]), *tables[2:])
 
-    def _propagate(self, record: bool) -> tuple[Any, list[Tensor]]:
-        """The base's main propagation, and the tables of its hops where asked for."""
-        nodes = self.n_users + self.n_items if record else 0  # type: ignore[attr-defined]
-        with Propagation(self.__dict__["_products"], nodes) as propagation:
-            tables = super().forward(*self._space.main_args())  # type: ignore[misc]
-        return tables, propagation.tables
+    def _propagate(self, args: tuple[Any, ...], record: bool = False) -> tuple[Any, list[Tensor]]:
+        """What the base's ``forward(*args)`` returns, and the tables of its hops where asked for."""
+        result: tuple[Any, list[Tensor]] = self.__dict__["_propagator"].run(super().forward, args, record)  # type: ignore[misc]
+        return result
 
     def calculate_loss(self, interaction: Interaction) -> Any:
         """The base's loss on this step's negatives, plus the alignment."""
@@ -167,7 +167,7 @@ class HardNegativeMixin:
         """A view, and the tables it was made of where the model propagates."""
         if not self._space.is_table:
             return LookupView(self, self._space, self.__dict__["_inner"]), None  # type: ignore[arg-type]
-        tables, recorded = self._propagate(record=with_hops)
+        tables, recorded = self._propagate(self._space.main_args(), record=with_hops)
         return TableView(tables[0], tables[1], hop_tables(recorded, tables[0], tables[1]) if with_hops else []), tables
 
     def _check_consumed(self, step: StepRows) -> None:

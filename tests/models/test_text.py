@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from recbole_hnlm.models.controls import ControlledPairs, controlled
 from recbole_hnlm.models.head import TextHead
 from recbole_hnlm.models.start import principal_components, start_from_text
-from recbole_hnlm.models.controls import ControlledPairs, controlled
 from recbole_hnlm.models.text import TextVectors
 from recbole_hnlm.options import HNLMOptions
 from recbole_hnlm.samplers import TrainingInteractions

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from recbole_runs import PAIRWISE, POINTWISE, settings, write_dataset
+from recbole_runs import PAIRWISE, POINTWISE, first_loss, made, seed_everything, settings, write_dataset
 
 from recbole_hnlm import hnlm
 from recbole_hnlm.config import HNLMConfig
@@ -38,34 +38,6 @@ class SameRowsSampler(UniformSampler):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("data"))
-
-
-def made(folder: Path, name: str, **values: Any) -> tuple[Any, Any, HNLMConfig]:
-    """Model, loaders and configuration of a small run."""
-    config = HNLMConfig(name, "tiny", config_dict=settings(folder, name, **values))
-    loaders = prepare(config)
-    return build_model(config, loaders[0]), loaders, config
-
-
-def seed_everything(seed: int = 7) -> None:
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
-def first_loss(model: Any, loaders: Any) -> torch.Tensor:
-    """Loss of the first batch, summed where a model returns several terms; gradients are left on the parameters."""
-    seed_everything()
-    model.train()
-    if hasattr(model, "e_step"):
-        model.e_step()
-    seed_everything()
-    batch = next(iter(loaders[0]))
-    losses = model.calculate_loss(batch)
-    loss = sum(losses) if isinstance(losses, tuple) else losses
-    model.zero_grad()
-    loss.backward()
-    return loss.detach()
 
 
 @pytest.mark.parametrize("name", PAIRWISE + POINTWISE)
@@ -146,24 +118,6 @@ def test_scores_are_unchanged_by_wrapping_and_state_round_trips(folder: Path) ->
     drawn = model.hnlm.draw(users, users, model.hnlm_view()).ids
     model.load_state_dict(state)
     assert torch.equal(model.hnlm.draw(users, users, model.hnlm_view()).ids, drawn)
-
-
-@pytest.mark.parametrize("name", ["LightGCN", "SGL", "NCL", "NGCF", "SpectralCF", "DGCF"])
-def test_fast_propagation_equals_recboles_product_forward_and_backward(folder: Path, name: str) -> None:
-    outcomes = []
-    for fast in (False, True):
-        model, loaders, _ = made(folder, name, neg_sampler="uniform", fast_propagation=fast)
-        loss = first_loss(model, loaders)
-        gradients = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
-        copies = model.__dict__["_products"]._copies if fast else {}
-        assert (len([copy for _, copy in copies.values() if copy is not None]) > 0) == (
-            fast and name not in {"DGCF", "SpectralCF"}
-        )
-        outcomes.append((loss, gradients))
-    torch.testing.assert_close(outcomes[0][0], outcomes[1][0], rtol=1e-6, atol=1e-7)
-    for key, expected in outcomes[0][1].items():
-        scale = float(expected.abs().max())
-        torch.testing.assert_close(outcomes[1][1][key], expected, rtol=1e-6, atol=2e-6 * scale, msg=key)
 
 
 @pytest.mark.parametrize("negatives", [1, 3])
