@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from recbole_hnlm.option_parsing import option_keys, parse_options, reject_misspelled, reject_unknown
 from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions, LLMOptions
@@ -40,6 +40,10 @@ class GeneralOptions:
     fast_propagation: bool | None = None
     """Whether graph models multiply over CSR, equal to 1e-6 and up to three times faster. ``None`` = yes, except where
     RecBole's own sampler draws: such a run is the bare model's to the last bit."""
+    adam: Literal["fused", "rows", "plain"] | None = None
+    """How ``learner: adam`` updates. ``fused`` = torch's fused kernel and one gradient a row for lookup models, equal
+    to rounding; ``rows`` = rows that a step did not read are left alone, another optimizer, for very large tables of
+    lookup models; ``plain`` = as RecBole. ``None`` = fused, except where RecBole's own sampler draws."""
     torch_threads: int | None = None
     """Threads of torch in this process; ``None`` leaves them. Small models are fastest with one."""
 
@@ -77,6 +81,11 @@ class RunOptions:
         """Whether sparse products run over CSR in this run."""
         chosen = self.general.fast_propagation
         return self.sampler_type is not None if chosen is None else chosen
+
+    @property
+    def adam(self) -> str:
+        """How Adam updates in this run."""
+        return self.general.adam or ("plain" if self.sampler_type is None else "fused")
 
 
 def base_sampler_of(values: Mapping[str, Any]) -> Any:
@@ -117,6 +126,8 @@ def parse_run(values: Mapping[str, Any], given: Iterable[str], recbole_keys: Ite
     hnlm = parse_options(HNLMOptions, HNLMOptions.PREFIX, values) if with_text else None
     llm = parse_options(LLMOptions, LLMOptions.PREFIX, values)
     _check_combination(common, rule_type, hnlm)
+    if general.adam in ("fused", "rows"):
+        _check_adam(general.adam, values)
     if hnlm is not None:
         reject_unknown(given, (), _without_effect(hnlm))
     label = rule if isinstance(rule, str) else rule.__name__
@@ -144,9 +155,9 @@ def _check_keys(
             elsewhere.setdefault(key, f"it belongs to neg_sampler={name}, this run uses {rule}")
     known = {SAMPLER_KEY, "torch_threads"}
     if sampler is not None and sampler != NO_SAMPLER:
-        known.add("fast_propagation")
+        known |= {"fast_propagation", "adam"}
     else:
-        elsewhere["fast_propagation"] = "RecBole trains this model by itself"
+        elsewhere.update(dict.fromkeys(("fast_propagation", "adam"), "RecBole trains this model by itself"))
     if rule_type is not None:
         known |= {*common, *own}
     else:
@@ -174,6 +185,16 @@ def _check_combination(
         )
     if rule_type.weighs and hnlm is not None and hnlm.alpha > 0:
         raise ValueError(f"{rule_type.__name__} weighs many negatives, text mixes with one; use dns or hnlm_alpha: 0")
+
+
+def _check_adam(adam: str, values: Mapping[str, Any]) -> None:
+    learner = str(values.get("learner", "adam")).lower()
+    if learner not in (("adam", "adamw") if adam == "fused" else ("adam",)):
+        raise ValueError(f"adam={adam} has no effect with {learner=}; remove one of them")
+    if adam == "rows":
+        useless = [key for key in ("weight_decay", "clip_grad_norm") if values.get(key)]
+        if useless:
+            raise ValueError(f"adam=rows cannot do {' and '.join(useless)}, which read all rows; set adam=fused")
 
 
 def _without_effect(options: HNLMOptions) -> dict[str, str]:

@@ -9,6 +9,8 @@ from typing import Any
 
 from recbole_hnlm.group_training import GroupMixin, GroupStart, checkpoint_name
 from recbole_hnlm.loader import PairLoader
+from recbole_hnlm.models.wrapper import run_of
+from recbole_hnlm.optimizers import by_rows, fused
 from recbole_hnlm.processes import mean_over_ranks
 
 _WATCHING: dict[type, type] = {}
@@ -25,6 +27,13 @@ class _WatchingMixin:
         self.epoch_seconds: list[float] = []
         self.best_epoch: int | None = None
         self.negative_statistics: list[dict[str, float]] = []
+
+    def _build_optimizer(self, **kwargs: Any) -> Any:
+        optimizer = super()._build_optimizer(**kwargs)  # type: ignore[misc]
+        run = run_of(self.config) if getattr(self.model, "hnlm", None) is not None else None  # type: ignore[attr-defined]
+        if run is None or run.adam == "plain":
+            return optimizer
+        return fused(optimizer) if run.adam == "fused" else by_rows(optimizer)
 
     def _train_epoch(self, train_data: Any, *args: Any, **kwargs: Any) -> Any:
         head = getattr(self.model, "hnlm", None)  # type: ignore[attr-defined]

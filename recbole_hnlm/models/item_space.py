@@ -91,6 +91,21 @@ class ItemSpace:
         """Ids to hand to the model for the step's negatives, shape ``(M,)``."""
         return step_ids
 
+    def use_row_gradients(self, kept: bool) -> None:
+        """Let lookups give gradients for the rows that they read, in place of whole tables.
+
+        Args:
+            kept: Whether the optimizer gets them as they are, a sparse tensor; else a table, made once a step.
+
+        Raises:
+            ValueError: If they are to be kept and this kind of model has gradients for all rows anyway.
+        """
+        if kept:
+            raise ValueError(
+                f"adam: rows needs a model that looks rows up; {type(self.model).__name__} computes all rows in every "
+                "step; set adam: fused"
+            )
+
 
 class LookupSpace(ItemSpace):
     """Items read from ``nn.Embedding`` modules; hooks put the synthetic rows into the lookups of the negatives."""
@@ -110,7 +125,20 @@ class LookupSpace(ItemSpace):
 
     def rows(self, modules: list[nn.Embedding], ids: Tensor) -> Tensor:
         """Rows of several embeddings side by side, ``(...,) -> (..., D)``."""
-        return torch.cat([nn.functional.embedding(ids, module.weight) for module in modules], dim=-1)
+        found = [nn.functional.embedding(ids, module.weight, sparse=module.sparse) for module in modules]
+        return found[0] if len(found) == 1 else torch.cat(found, dim=-1)
+
+    def use_row_gradients(self, kept: bool) -> None:
+        """Several lookups of a step then share one pass over the table, or none where the gradients are kept."""
+        for module in (*self.users, *self.items):
+            module.sparse = True
+            if not kept:
+                module.weight.register_post_accumulate_grad_hook(_as_table)
+
+
+def _as_table(parameter: Tensor) -> None:
+    if parameter.grad is not None and parameter.grad.is_sparse:
+        parameter.grad = parameter.grad.to_dense()
 
 
 class _SlotHook:

@@ -69,6 +69,10 @@ class HardNegativeMixin:
         self.__dict__["_propagator"] = Propagator(model, self.hnlm_base, run)
         self._label = config["LABEL_FIELD"]
         refuse_unfit(model, self.hnlm_base, self._space, self.__dict__["_inner"], run)
+        if run.adam == "rows" and not config["single_spec"]:
+            raise ValueError("adam: rows works in one process; several average whole tables, so set adam: fused")
+        if run.adam == "rows" or (run.adam == "fused" and device.type == "cpu" and config["single_spec"]):
+            self._space.use_row_gradients(kept=run.adam == "rows")
         drawn = config["train_neg_sample_args"]["distribution"]
         if run.sampler_type is not None and drawn != "none":
             raise ValueError(
