@@ -10,6 +10,7 @@ from recbole.data.dataloader import TrainDataLoader
 from recbole.data.interaction import Interaction
 from recbole.utils import InputType
 from torch import Tensor
+from torch.utils.data import RandomSampler, SequentialSampler
 
 from recbole_hnlm.models.batches import CANDIDATES
 from recbole_hnlm.run_options import RunOptions
@@ -67,16 +68,41 @@ class PairLoader(TrainDataLoader):
 
     def _blocks_of_batches(self) -> Iterator[Any]:
         torch.empty((), dtype=torch.int64).random_(generator=self.generator)  # torch's loader draws a base seed first
-        order = torch.tensor(list(self.sampler))
+        order = _order_of(self.sampler)
         per_pair = self._source.candidates_per_pair if self._source is not None else 0
         block = self.step * max(1, BLOCK_CANDIDATES // (self.step * max(1, per_pair)))
         for start in range(0, order.numel(), block):
-            pairs = self._dataset[order[start : start + block]]
+            pairs = self._gathered(order[start : start + block])
             if per_pair and self._source is not None:
                 candidates = self._source.draw_candidates(pairs[self.uid_field])
                 pairs.update(Interaction({CANDIDATES: candidates}))
             for first in range(0, len(pairs), self.step):
                 yield self.transform(self._dataset, pairs[first : first + self.step])
+
+    def _gathered(self, places: Tensor) -> Interaction:
+        """Pairs with the columns of their user and item; as RecBole's dataset, which makes a list of every index."""
+        dataset = self._dataset
+        columns = {name: column[places] for name, column in dataset.inter_feat.interaction.items()}
+        for field, feat in ((self.uid_field, dataset.user_feat), (self.iid_field, dataset.item_feat)):
+            if feat is not None:
+                columns.update({name: column[columns[field]] for name, column in feat.interaction.items()})
+        return Interaction(columns)
+
+
+def _order_of(sampler: Any) -> Tensor:
+    """The indices that a sampler hands out: ``torch.tensor(list(sampler))``, for torch's own samplers without a list.
+
+    torch's random sampler draws a second permutation for the rest of an epoch, empty here; it is drawn all the same, so
+    that the generator goes on as in RecBole.
+    """
+    if type(sampler) is SequentialSampler:
+        return torch.arange(len(sampler))
+    whole = type(sampler) is RandomSampler and not sampler.replacement and sampler.generator is not None
+    if whole and sampler.num_samples == len(sampler.data_source):
+        order = torch.randperm(sampler.num_samples, generator=sampler.generator)
+        torch.randperm(sampler.num_samples, generator=sampler.generator)
+        return order
+    return torch.tensor(list(sampler))
 
 
 def training_loader(config: Any, loaders: tuple[Any, ...], run: RunOptions | None) -> Any:

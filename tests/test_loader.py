@@ -37,6 +37,24 @@ def test_order_is_that_of_recboles_loader_epoch_by_epoch(folder: Path, shuffle: 
             assert torch.equal(mine["user_id"], other["user_id"]) and torch.equal(mine["item_id"], other["item_id"])
 
 
+def test_generator_goes_on_as_recboles(folder: Path) -> None:
+    ours, config = prepared(folder)
+    theirs = TrainDataLoader(config, ours._dataset, None, shuffle=True)
+    for _ in range(2):
+        list(ours), list(theirs)
+        assert torch.equal(ours.generator.get_state(), theirs.generator.get_state())
+
+
+def test_columns_of_users_and_items_come_along(folder: Path) -> None:
+    columns = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "title", "maker"]}
+    ours, config = prepared(folder, load_col=columns)
+    theirs = TrainDataLoader(config, ours._dataset, None, shuffle=True)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert set(mine.columns) == set(other.columns) >= {"timestamp", "title", "maker"}
+        for name in other.columns:
+            assert torch.equal(mine[name], other[name]), name
+
+
 @pytest.mark.parametrize("block", [1, 500, 1 << 16])
 @pytest.mark.parametrize("negatives", [1, 2])
 def test_candidates_drawn_ahead_fit_their_users(

@@ -14,6 +14,8 @@ import torch
 from recbole.utils import InputType
 from torch import Tensor, nn
 
+from recbole_hnlm.models.row_gradients import GradientTable
+
 _TABLE_TYPES = frozenset({inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD})
 
 
@@ -133,12 +135,7 @@ class LookupSpace(ItemSpace):
         for module in (*self.users, *self.items):
             module.sparse = True
             if not kept:
-                module.weight.register_post_accumulate_grad_hook(_as_table)
-
-
-def _as_table(parameter: Tensor) -> None:
-    if parameter.grad is not None and parameter.grad.is_sparse:
-        parameter.grad = parameter.grad.to_dense()
+                module.weight.register_post_accumulate_grad_hook(GradientTable())
 
 
 class _SlotHook:

@@ -68,10 +68,10 @@ class InfoNCELoss(nn.Module):
         """The mean loss of the anchors."""
         if anchors.shape[0] == 0:
             return anchors.sum()
-        logits = anchors @ targets.T / self.temperature  # (B, B)
+        logits = (anchors / self.temperature) @ targets.T  # (B, B)
         twin = ids.unsqueeze(1) == ids.unsqueeze(0)
         twin.fill_diagonal_(False)
-        logits = logits.masked_fill(twin, float("-inf"))
+        logits.masked_fill_(twin, float("-inf"))
         return functional.cross_entropy(logits, torch.arange(ids.numel(), device=ids.device))
 
 
