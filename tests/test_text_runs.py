@@ -52,7 +52,7 @@ def test_the_hard_vector_is_mixed_into_the_negative_of_the_loss(folder: Path) ->
     found = loss_of(model, batch, state)
     model.hnlm.generator.set_state(state)
     ids = model.hnlm.sampler.drawer.draw(users, 1).squeeze(1)
-    pairs = model.hnlm.text_head.text.pair_vectors(users, items)
+    pairs = model.hnlm.text_head.text.pair_vectors(model.hnlm.vector_rows(users, items))
     hard = model.hnlm.text_head.projector(pairs.vectors)[pairs.index]
     rows = model.item_embedding.weight[ids]
     hard = hard * rows.norm(dim=1, keepdim=True) / hard.norm(dim=1, keepdim=True)
@@ -112,7 +112,7 @@ def test_controls_reach_items_and_pairs(folder: Path, control: str) -> None:
     batch = next(iter(loader))
     texts = [model.hnlm.text_head.text for model in (honest, other)]
     assert not torch.equal(texts[0].items, texts[1].items)
-    vectors = [text.pair_vectors(batch["user_id"], batch["item_id"]) for text in texts]
+    vectors = [text.pair_vectors(text.rows_of(batch["user_id"], batch["item_id"])) for text in texts]
     assert not torch.equal(vectors[0].vectors[vectors[0].index], vectors[1].vectors[vectors[1].index])
     assert torch.equal(vectors[0].present, vectors[1].present)
 

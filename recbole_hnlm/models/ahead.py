@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Generic, TypeVar
 
+import torch
 from torch import Tensor
 
 DEPTH = 4
@@ -21,55 +22,54 @@ Result = TypeVar("Result")
 Item = TypeVar("Item")
 
 
-class PairsAhead(Generic[Result]):
-    """Answers for batches of pairs that were told of beforehand, the same as ``read`` gives at once.
+class ReadAhead(Generic[Result]):
+    """Answers for batches that were told of beforehand, the same as ``read`` gives at once.
 
     Batches are worked on in the order in which they were told; at most ``depth`` are kept. A batch that was not told
     of, or is asked for in another order, is read on the spot, so that a wrong forecast costs time and nothing else.
 
     Args:
-        read: What makes the answer to users and items, both of shape ``(B,)``. It is called in another thread, one
-            batch at a time, and on the spot, perhaps at the same moment, and so must not change what it shares.
+        read: What makes the answer to a batch, a tensor. It is called in another thread, one batch at a time, and on
+            the spot, perhaps at the same moment, and so must not change what it shares.
         depth: Most batches ahead, at least 1.
     """
 
-    def __init__(self, read: Callable[[Tensor, Tensor], Result], depth: int = DEPTH) -> None:
+    def __init__(self, read: Callable[[Tensor], Result], depth: int = DEPTH) -> None:
         if depth < 1:
             raise ValueError(f"depth={depth}: expected at least 1; without reading ahead call read itself")
         self._read = read
         self._depth = depth
         self._thread: ThreadPoolExecutor | None = None
-        self._told: deque[tuple[Tensor, Tensor, Future[Result]]] = deque()
+        self._told: deque[tuple[Tensor, Future[Result]]] = deque()
         self._misses = 0
 
     def __len__(self) -> int:
         """Batches told of and not asked for yet."""
         return len(self._told)
 
-    def tell(self, users: Tensor, items: Tensor) -> bool:
+    def tell(self, batch: Tensor) -> bool:
         """Begin with the answer for a later :meth:`take`; False, and nothing is done, where ``depth`` batches wait.
 
         Args:
-            users: User ids on the CPU, shape ``(B,)``; not to be changed until they are asked for.
-            items: Item ids, likewise.
+            batch: On the CPU, not to be changed until it is asked for.
         """
         if len(self._told) >= self._depth:
             return False
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="hnlm-ahead")
-        self._told.append((users, items, self._thread.submit(self._read, users, items)))
+        self._told.append((batch, self._thread.submit(self._read, batch)))
         return True
 
-    def take(self, users: Tensor, items: Tensor) -> Result:
+    def take(self, batch: Tensor) -> Result:
         """The answer for a batch; raises what ``read`` raised.
 
         Batches told of before this one count as skipped and are dropped; so do all, once more batches in a row than
         ``depth`` were none of them (an epoch that was broken off, say).
         """
         if self._told:
-            on_cpu = users.cpu(), items.cpu()
-            for place, (told_users, told_items, answer) in enumerate(self._told):
-                if _same(told_users, on_cpu[0]) and _same(told_items, on_cpu[1]):
+            on_cpu = batch.cpu()
+            for place, (told, answer) in enumerate(self._told):
+                if torch.equal(told, on_cpu):
                     self._drop(place)
                     self._told.popleft()
                     self._misses = 0
@@ -78,7 +78,7 @@ class PairsAhead(Generic[Result]):
             if self._misses > self._depth:
                 self._drop(len(self._told))
                 self._misses = 0
-        return self._read(users, items)
+        return self._read(batch)
 
     def close(self) -> None:
         """Drop what waits and end the thread; it starts anew when it is needed."""
@@ -89,7 +89,7 @@ class PairsAhead(Generic[Result]):
 
     def _drop(self, count: int) -> None:
         for _ in range(count):
-            self._told.popleft()[2].cancel()
+            self._told.popleft()[1].cancel()
 
 
 def look_ahead(items: Iterable[Item], tell: Callable[[Item], bool]) -> Iterator[Item]:
@@ -112,7 +112,3 @@ def look_ahead(items: Iterable[Item], tell: Callable[[Item], bool]) -> Iterator[
         if not told and not untold:
             return
         yield (told or untold).popleft()
-
-
-def _same(left: Tensor, right: Tensor) -> bool:
-    return left.shape == right.shape and bool((left == right).all())

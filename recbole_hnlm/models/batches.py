@@ -17,15 +17,17 @@ from recbole_hnlm.samplers import Negatives
 
 CANDIDATES = "hnlm_candidates"
 """Column of a batch that holds candidates drawn ahead."""
+VECTOR_ROWS = "hnlm_vector_rows"
+"""Column of a batch that says where the pairs' hard-negative vectors are."""
 
 
-def take_candidates(interaction: Interaction) -> Tensor | None:
-    """Candidates that the loader has drawn ahead, taken out of the batch."""
-    if CANDIDATES not in interaction:
+def take_column(interaction: Interaction, name: str) -> Tensor | None:
+    """What the loader has put into the batch for us, taken out of it."""
+    if name not in interaction:
         return None
-    candidates: Tensor = interaction[CANDIDATES]
-    interaction.drop(CANDIDATES)
-    return candidates
+    column: Tensor = interaction[name]
+    interaction.drop(name)
+    return column
 
 
 def pairs_of(model: Any, interaction: Interaction) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -1,7 +1,6 @@
 """What the wrapper adds to a model: sampler, projector, text and statistics, all under the name ``hnlm``.
 
-Shapes: ``B`` pairs, ``M`` rows handed to the model (``K`` blocks of the pairs), ``D`` width of an item row, ``S`` text
-width.
+Shapes: ``B`` pairs, ``M`` rows handed to the model (``K`` blocks of the pairs), ``D`` width of an item row.
 """
 
 from __future__ import annotations
@@ -13,95 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recbole_hnlm.models.losses import HardPairLoss, InfoNCELoss, unit_rows
-from recbole_hnlm.models.projector import Projector
 from recbole_hnlm.models.statistics import StepStatistics
-from recbole_hnlm.models.text import TextVectors
-from recbole_hnlm.options import HNLMOptions
+from recbole_hnlm.models.text_head import TextHead
 from recbole_hnlm.run_options import RunOptions
 from recbole_hnlm.samplers import EmbeddingView, Negatives, NegativeSampler, TrainingInteractions
 
 logger = logging.getLogger(__name__)
 
 _RANK_SEEDS = 1_000_003
-
-
-class TextHead(nn.Module):
-    """Projects text into the recommender's space, mixes it into negatives and aligns positives with it.
-
-    Args:
-        options: The text part's options.
-        text: Text vectors of the run.
-        row_width: ``D``.
-        seed: Seed of the projector's start; global random state is left alone.
-    """
-
-    def __init__(self, options: HNLMOptions, text: TextVectors, row_width: int, seed: int) -> None:
-        super().__init__()
-        self.options = options
-        self.text = text
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed CUDA devices too
-            self.projector = Projector(text.width, options.projector_width, row_width)
-        if options.preset == "frozen":
-            self.projector.requires_grad_(False)
-        elif options.alpha > 0 and options.projector_untrained:
-            logger.warning("no loss trains the projector in these settings, as if hnlm_preset were frozen")
-        self.info_nce = InfoNCELoss(options.temperature)
-        self.hard_pair = HardPairLoss(options.temperature)
-
-    def hard_rows(self, users: Tensor, positives: Tensor) -> tuple[Tensor, Tensor]:
-        """Projected hard-negative vectors of pairs and which pairs have one, ``(B, D)`` and ``(B,)``."""
-        pairs = self.text.pair_vectors(users, positives)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.options.detached):
-            return self.projector(pairs.vectors)[pairs.index], pairs.present
-
-    def mix(self, rows: Tensor, hard: Tensor, present: Tensor) -> Tensor:
-        """Eq. 7, ``(1 - alpha) e_j + alpha e_hard``; rows whose pair has no vector stay as they are, ``(B, D)``."""
-        if self.options.norm_matched:
-            length = rows.detach().norm(dim=1, keepdim=True)
-            hard = hard * (length / hard.norm(dim=1, keepdim=True).clamp_min(1e-12))
-        alpha = self.options.alpha * present.unsqueeze(1)
-        return (1 - alpha) * rows + alpha * hard
-
-    def alignment(self, view: EmbeddingView, users: Tensor, positives: Tensor) -> Tensor | None:
-        """The weighted alignment loss of a batch, or None where both weights are 0."""
-        options = self.options
-        count = options.aligned_pairs or users.numel()
-        users, positives = users[:count], positives[:count]  # the loader has shuffled them
-        weight = options.effective_alignment_weight
-        hard_weight = options.pair_alignment_weight
-        total: Tensor | None = None
-        if weight > 0 and options.preset == "anchored":
-            total = weight * self._anchor(view, users, positives)
-        if hard_weight > 0:
-            hard = hard_weight * self._hard(view, users, positives)
-            total = hard if total is None else total + hard
-        return total
-
-    def _anchor(self, view: EmbeddingView, users: Tensor, positives: Tensor) -> Tensor:
-        """InfoNCE of items, and of users where user and item rows share a width, with their own projected text."""
-        loss = self._anchor_side(view.item_rows(positives), self.text.items, self.text.item_mask, positives)
-        if view.has_user_rows:
-            loss = loss + self._anchor_side(view.user_rows(users), self.text.users, self.text.user_mask, users)
-        return loss
-
-    def _anchor_side(self, rows: Tensor, text: Tensor, mask: Tensor, ids: Tensor) -> Tensor:
-        known = torch.nonzero(mask[ids]).flatten()
-        if known.numel() < ids.numel():
-            rows, ids = rows[known], ids[known]
-        targets = unit_rows(self.projector(text[ids]), scale_free=False)
-        return self.info_nce(unit_rows(rows, self.options.scale_free), targets, ids)
-
-    def _hard(self, view: EmbeddingView, users: Tensor, positives: Tensor) -> Tensor:
-        pairs = self.text.pair_vectors(users, positives)
-        kept = torch.nonzero(pairs.present).flatten()
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.options.detached):
-            hard = self.projector(pairs.vectors)[pairs.index[kept]]
-        free = self.options.scale_free
-        user_rows = unit_rows(view.user_rows(users[kept]), free)
-        item_rows = unit_rows(view.item_rows(positives[kept]), free)
-        return self.hard_pair(user_rows, item_rows, unit_rows(hard, scale_free=False))
 
 
 class HardNegativeHead(nn.Module):
@@ -180,12 +98,39 @@ class HardNegativeHead(nn.Module):
             )
         return negatives
 
-    def with_text(self, negatives: Negatives, users: Tensor, positives: Tensor, view: EmbeddingView) -> Negatives:
-        """The same negatives with Eq. 7 applied; unchanged at ``alpha`` 0."""
+    def vector_rows(self, users: Tensor, positives: Tensor) -> Tensor | None:
+        """Where the vectors of pairs are, shape ``(N, K)`` on the CPU; None where training reads none."""
+        if self.text_head is None or self.text_head.text.pairs is None:
+            return None
+        return self.text_head.text.rows_of(users, positives)
+
+    def tell(self, rows: Tensor) -> bool:
+        """Have a later batch's vectors read by then; whether it was taken."""
+        return self.text_head is not None and self.run.negatives == 1 and self.text_head.text.tell(rows)
+
+    def with_text(
+        self,
+        negatives: Negatives,
+        users: Tensor,
+        positives: Tensor,
+        view: EmbeddingView,
+        vector_rows: Tensor | None = None,
+    ) -> Negatives:
+        """The same negatives with Eq. 7 applied; unchanged at ``alpha`` 0.
+
+        Args:
+            negatives: What :meth:`draw` gave.
+            users: User ids, shape ``(M,)``.
+            positives: Positive items, likewise.
+            view: The model's embeddings.
+            vector_rows: Where the pairs' vectors are, shape ``(M, K)``, or None to look them up.
+        """
         if self.alpha == 0 or self.text_head is None:
             return negatives
         rows = negatives.rows if negatives.rows is not None else view.item_rows(negatives.ids.squeeze(1))
-        hard, present = self.text_head.hard_rows(users, positives)
+        if vector_rows is None:
+            vector_rows = self.text_head.text.rows_of(users, positives)
+        hard, present = self.text_head.hard_rows(vector_rows)
         self.statistics.count_coverage(present)
         return Negatives(negatives.ids, rows=self.text_head.mix(rows, hard, present))
 

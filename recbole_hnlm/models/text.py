@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from recbole_hnlm.artefacts import ArtefactReader, hash_pairs_of_ids
-from recbole_hnlm.models.ahead import PairsAhead
+from recbole_hnlm.models.ahead import ReadAhead
 from recbole_hnlm.models.controls import ControlledPairs, controlled
 from recbole_hnlm.options import HNLMOptions
 from recbole_hnlm.samplers import TrainingInteractions
@@ -87,7 +87,7 @@ class TextVectors:
         self.items = items.to(device)
         self.item_mask = item_mask.to(device)
         self.pairs = pairs
-        self._ahead = PairsAhead(self._read_pairs)
+        self._ahead = ReadAhead(self._read_pairs)
         self.users, self.user_mask = self._mean_of_items(interactions)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TextVectors:
@@ -109,36 +109,42 @@ class TextVectors:
         norm = total.norm(dim=1, keepdim=True)
         return total / norm.clamp_min(1e-12), norm.squeeze(1) > 0
 
-    def tell(self, users: Tensor, items: Tensor) -> bool:
-        """Have the vectors of a later batch read while others are trained on; :meth:`pair_vectors` fetches them.
-
-        Args:
-            users: User ids on the CPU, shape ``(B,)``, the very ones that are going to be asked for.
-            items: Item ids, likewise.
-
-        Returns:
-            Whether the batch was taken; False where enough batches wait, or there are no vectors to read.
-        """
-        return self.pairs is not None and self._ahead.tell(users, items)
-
-    def pair_vectors(self, users: Tensor, items: Tensor) -> PairVectors:
-        """Hard-negative vectors of pairs, several per pair averaged; each distinct one is read once.
+    def rows_of(self, users: Tensor, items: Tensor) -> Tensor:
+        """Where the vectors of pairs are, for :meth:`pair_vectors`: shape ``(B, K)`` on the CPU, -1 for none.
 
         Args:
             users: User ids, shape ``(B,)``.
             items: Item ids, shape ``(B,)``.
         """
-        found, device = self._ahead.take(users, items), self.items.device
+        return torch.from_numpy(self.pairs.pair_rows(users.cpu().numpy(), items.cpu().numpy()))
+
+    def tell(self, rows: Tensor) -> bool:
+        """Have the vectors of a later batch read while others are trained on; :meth:`pair_vectors` fetches them.
+
+        Args:
+            rows: On the CPU, the very ones that are going to be asked for.
+
+        Returns:
+            Whether the batch was taken; False where enough batches wait.
+        """
+        return self._ahead.tell(rows)
+
+    def pair_vectors(self, rows: Tensor) -> PairVectors:
+        """Hard-negative vectors of pairs, several per pair averaged; each distinct one is read once.
+
+        Args:
+            rows: Where they are, shape ``(B, K)``.
+        """
+        found, device = self._ahead.take(rows), self.items.device
         return PairVectors(
             found.vectors.to(device, non_blocking=True).float(),
             found.index.to(device, non_blocking=True),
             found.known.to(device, non_blocking=True),
         )
 
-    def _read_pairs(self, users: Tensor, items: Tensor) -> PairVectors:
+    def _read_pairs(self, rows: Tensor) -> PairVectors:
         """As :meth:`pair_vectors`, on the CPU; on the way to a GPU in half precision and page-locked memory."""
-        rows = self.pairs.pair_rows(users.cpu().numpy(), items.cpu().numpy())  # (B, K), -1 where there is none
-        distinct, index = _distinct_rows(rows)  # pairs share the vectors of catalogue items
+        distinct, index = _distinct_rows(rows.cpu().numpy())  # pairs share the vectors of catalogue items
         counts = (distinct >= 0).sum(axis=1)
         parts = self._means(distinct, counts), torch.from_numpy(index), torch.from_numpy(counts > 0)
         if self.items.device.type == "cuda":

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor, nn
+from torch.nn import functional
 
 from recbole_hnlm.models.item_space import ItemSpace, LookupSpace
 
@@ -53,24 +54,24 @@ class TableView:
     def score(self, users: Tensor, items: Tensor) -> Tensor:
         """Inner products of final rows, without gradient."""
         with torch.no_grad():
-            return gathered_scores(self.users[users], self.items, items)
+            return gathered_scores(functional.embedding(users, self.users), self.items, items)
 
     def score_hop(self, hop: int, users: Tensor, items: Tensor) -> Tensor:
         """Inner products with the items' rows at one hop, without gradient."""
         with torch.no_grad():
-            return gathered_scores(self.users[users], self.hops[hop], items)
+            return gathered_scores(functional.embedding(users, self.users), self.hops[hop], items)
 
     def user_rows(self, users: Tensor) -> Tensor:
         """Final user rows."""
-        return self.users[users]
+        return functional.embedding(users, self.users)
 
     def item_rows(self, items: Tensor) -> Tensor:
         """Final item rows."""
-        return self.items[items]
+        return functional.embedding(items, self.items)
 
     def item_hop_rows(self, hop: int, items: Tensor) -> Tensor:
         """Item rows at one hop."""
-        return self.hops[hop][items]
+        return functional.embedding(items, self.hops[hop])
 
 
 class LookupView:

@@ -17,13 +17,14 @@ from torch import Tensor
 
 from recbole_hnlm.models.abilities import refuse_unfit
 from recbole_hnlm.models.adjacency import vectorised_methods
-from recbole_hnlm.models.batches import JointLossHook, exchanged_batch, pairs_of, take_candidates
-from recbole_hnlm.models.head import HardNegativeHead, TextHead
+from recbole_hnlm.models.batches import CANDIDATES, VECTOR_ROWS, JointLossHook, exchanged_batch, pairs_of, take_column
+from recbole_hnlm.models.head import HardNegativeHead
 from recbole_hnlm.models.item_space import LookupSpace, StepRows, build_item_space
 from recbole_hnlm.models.propagation import Propagator
 from recbole_hnlm.models.start import start_from_text
 from recbole_hnlm.models.support import refuse_unsupported
 from recbole_hnlm.models.text import read_text
+from recbole_hnlm.models.text_head import TextHead
 from recbole_hnlm.models.view import LookupView, TableView, hop_tables, scores_by_inner_product
 from recbole_hnlm.run_options import RunOptions, parse_run
 from recbole_hnlm.samplers import Negatives, TrainingInteractions
@@ -136,8 +137,10 @@ class HardNegativeMixin:
         head = self.hnlm
         if head is None:
             return super().calculate_loss(interaction)  # type: ignore[misc]
-        candidates = take_candidates(interaction)
+        candidates, rows = take_column(interaction, CANDIDATES), take_column(interaction, VECTOR_ROWS)
         users, positives, given = pairs_of(self, interaction)
+        if rows is not None:
+            rows = rows.repeat(users.numel() // rows.shape[0], 1)
         view: Any = None
         try:
             if head.needs_view or not self._space.is_table:  # one propagation serves the whole step
@@ -145,7 +148,7 @@ class HardNegativeMixin:
             negatives = Negatives(given.unsqueeze(1)) if given is not None else None
             if negatives is None:
                 negatives = head.draw(users, positives, view, candidates)
-            negatives = head.with_text(negatives, users, positives, view)
+            negatives = head.with_text(negatives, users, positives, view, rows)
             batch, step = exchanged_batch(self, interaction, negatives)
             self.__dict__["_step_rows"], self.__dict__["_step_weights"] = step, negatives.weights
             loss = super().calculate_loss(batch)  # type: ignore[misc]
@@ -154,7 +157,8 @@ class HardNegativeMixin:
         self._check_consumed(step)
         if negatives.weights is None:
             head.statistics.observe(users, positives, step.ids, step.rows, view)
-        return self._with_alignment(loss, view, users, positives, head)
+        extra = head.text_head.alignment(view, users, positives, rows) if head.text_head is not None else None
+        return _joined(head, loss, extra)
 
     def hnlm_view(self) -> Any:
         """The model's embeddings of this moment as samplers see them; graph models propagate here.
@@ -183,16 +187,17 @@ class HardNegativeMixin:
                 f"{_STEPS_IN_VAIN} steps; use an id-only sampler such as dns with hnlm_alpha: 0 and report this model"
             )
 
-    def _with_alignment(self, loss: Any, view: Any, users: Tensor, positives: Tensor, head: HardNegativeHead) -> Any:
-        terms = loss if isinstance(loss, tuple) else (loss,)
-        head.statistics.add("rank_loss", torch.stack([term.detach().reshape(()) for term in terms]).sum())
-        extra = head.text_head.alignment(view, users, positives) if head.text_head is not None else None
-        if extra is None:
-            return loss
-        head.statistics.add("alignment_loss", extra)
-        if isinstance(loss, tuple):  # NCL drops its last term while it warms up, so ours joins the first
-            return (loss[0] + extra, *loss[1:])
-        return loss + extra
+
+def _joined(head: HardNegativeHead, loss: Any, alignment: Tensor | None) -> Any:
+    """The base's loss, in the form it has, with the alignment in it; both are logged."""
+    terms = loss if isinstance(loss, tuple) else (loss,)
+    head.statistics.add("rank_loss", torch.stack([term.detach().reshape(()) for term in terms]).sum())
+    if alignment is None:
+        return loss
+    head.statistics.add("alignment_loss", alignment)
+    if isinstance(loss, tuple):  # NCL drops its last term while it warms up, so ours joins the first
+        return (loss[0] + alignment, *loss[1:])
+    return loss + alignment
 
 
 def hnlm(model_class: type) -> type:

@@ -10,74 +10,76 @@ import pytest
 import torch
 from torch import Tensor
 
-from recbole_hnlm.models.ahead import PairsAhead, look_ahead
+from recbole_hnlm.models.ahead import ReadAhead, look_ahead
 from recbole_hnlm.models.text import TextVectors
 from recbole_hnlm.samplers import TrainingInteractions
 
-BATCHES = [(torch.arange(n, n + 5), torch.arange(2 * n, 2 * n + 5)) for n in range(12)]
+BATCHES = [torch.stack([torch.arange(n, n + 5), torch.arange(2 * n, 2 * n + 5)], dim=1) for n in range(12)]
 
 
 class Reader:
-    """Adds ids up, and keeps who asked and whether it was another thread."""
+    """Joins two columns, and keeps who asked and whether it was another thread."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, bool]] = []
 
-    def __call__(self, users: Tensor, items: Tensor) -> Tensor:
-        self.asked.append((int(users[0]), threading.current_thread() is threading.main_thread()))
-        if int(users[0]) == 7:
+    def __call__(self, batch: Tensor) -> Tensor:
+        self.asked.append((int(batch[0, 0]), threading.current_thread() is threading.main_thread()))
+        if int(batch[0, 0]) == 7:
             raise OSError("row 7 is gone")
-        return users * 1000 + items
+        return joined(batch)
+
+
+def joined(batch: Tensor) -> Tensor:
+    return batch[:, 0] * 1000 + batch[:, 1]
 
 
 def test_answers_are_those_of_reading_at_once_and_come_from_the_other_thread() -> None:
     reader = Reader()
-    ahead = PairsAhead(reader, depth=3)
+    ahead = ReadAhead(reader, depth=3)
     taken = []
-    for users, items in look_ahead(BATCHES[:6], lambda batch: ahead.tell(*batch)):
+    for batch in look_ahead(BATCHES[:6], ahead.tell):
         assert len(ahead) == min(3, 6 - len(taken))
-        taken.append(ahead.take(users.clone(), items.clone()))
+        taken.append(ahead.take(batch.clone()))
     assert reader.asked == [(n, False) for n in range(6)]
-    assert all(torch.equal(found, users * 1000 + items) for found, (users, items) in zip(taken, BATCHES, strict=False))
+    assert all(torch.equal(found, joined(batch)) for found, batch in zip(taken, BATCHES, strict=False))
     ahead.close()
 
 
 def test_a_batch_that_was_not_told_of_is_read_on_the_spot() -> None:
     reader = Reader()
-    ahead = PairsAhead(reader, depth=2)
-    assert ahead.tell(*BATCHES[0]) and ahead.tell(*BATCHES[1]) and not ahead.tell(*BATCHES[2])
-    users, items = BATCHES[3]
-    assert torch.equal(ahead.take(users, items), users * 1000 + items)
+    ahead = ReadAhead(reader, depth=2)
+    assert ahead.tell(BATCHES[0]) and ahead.tell(BATCHES[1]) and not ahead.tell(BATCHES[2])
+    assert torch.equal(ahead.take(BATCHES[3]), joined(BATCHES[3]))
     assert (3, True) in reader.asked and len(ahead) == 2
-    assert torch.equal(ahead.take(*BATCHES[0])[:2], torch.tensor([0, 1001]))
-    shorter = BATCHES[1][0][:2], BATCHES[1][1][:2]
-    assert torch.equal(ahead.take(*shorter), shorter[0] * 1000 + shorter[1]) and len(ahead) == 1
+    assert torch.equal(ahead.take(BATCHES[0])[:2], torch.tensor([0, 1001]))
+    assert torch.equal(ahead.take(BATCHES[1][:2]), joined(BATCHES[1][:2])) and len(ahead) == 1
     ahead.close()
 
 
 def test_skipped_and_stale_batches_are_dropped() -> None:
-    ahead = PairsAhead(Reader(), depth=3)
+    ahead = ReadAhead(Reader(), depth=3)
     for batch in BATCHES[:3]:
-        ahead.tell(*batch)
-    ahead.take(*BATCHES[1])
+        ahead.tell(batch)
+    ahead.take(BATCHES[1])
     assert len(ahead) == 1  # batch 0 was skipped
     for batch in BATCHES[3:6] + BATCHES[3:4]:  # an epoch was broken off: nobody asks for batch 2 any more
-        ahead.take(*batch)
+        ahead.take(batch)
     assert len(ahead) == 0
-    assert ahead.tell(*BATCHES[5])
+    assert ahead.tell(BATCHES[5])
     ahead.close()
 
 
 def test_an_error_comes_where_the_answer_is_asked_for() -> None:
-    ahead = PairsAhead(Reader(), depth=2)
-    ahead.tell(*BATCHES[7])
-    ahead.tell(*BATCHES[8])
+    ahead = ReadAhead(Reader(), depth=2)
+    ahead.tell(BATCHES[7])
+    ahead.tell(BATCHES[8])
     with pytest.raises(OSError, match="row 7 is gone"):
-        ahead.take(*BATCHES[7])
-    assert int(ahead.take(*BATCHES[8])[0]) == 8016
+        ahead.take(BATCHES[7])
+    assert int(ahead.take(BATCHES[8])[0]) == 8016
     ahead.close()
     with pytest.raises(ValueError, match="at least 1"):
-        PairsAhead(Reader(), depth=0)
+        ReadAhead(Reader(), depth=0)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 5, 20])
@@ -133,21 +135,15 @@ def test_vectors_read_ahead_are_those_read_at_once_bit_by_bit(per_pair: int) -> 
         mask = torch.arange(8) > 0
         return TextVectors(torch.ones(8, 6), mask, interactions, Pairs(per_pair), torch.device("cpu"))
 
-    batches = [tuple(torch.randint(8, (2, 32), generator=generator)) for _ in range(6)]
     at_once, ahead = text(), text()
-    for users, items in look_ahead(batches, lambda batch: ahead.tell(*batch)):
-        expected, found = at_once.pair_vectors(users, items), ahead.pair_vectors(users, items)
+    batches = [at_once.rows_of(*torch.randint(8, (2, 32), generator=generator)) for _ in range(6)]
+    for batch in look_ahead(batches, ahead.tell):
+        expected, found = at_once.pair_vectors(batch), ahead.pair_vectors(batch)
         assert torch.equal(found.index, expected.index) and torch.equal(found.known, expected.known)
         assert found.vectors.numpy().tobytes() == expected.vectors.numpy().tobytes()
-        rows = Pairs(per_pair).pair_rows(users.numpy(), items.numpy())
+        rows = batch.numpy()
         for pair in range(32):  # a plain loop in double precision
             known = [Pairs.matrix[row].astype(np.float64) for row in rows[pair] if row >= 0]
             mean = np.mean(known, axis=0) if known else np.zeros(6)
             np.testing.assert_allclose(found.vectors[found.index[pair]].numpy(), mean, rtol=1e-6)
             assert bool(found.present[pair]) is bool(known)
-
-
-def test_without_vectors_nothing_is_read_ahead() -> None:
-    interactions = TrainingInteractions(torch.tensor([1]), torch.tensor([2]), n_users=3, n_items=3)
-    text = TextVectors(torch.ones(3, 2), torch.ones(3, dtype=torch.bool), interactions, None, torch.device("cpu"))
-    assert not text.tell(torch.tensor([1]), torch.tensor([2]))

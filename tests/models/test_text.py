@@ -54,7 +54,7 @@ def test_a_users_vector_is_the_unit_mean_of_the_users_items(text: TextVectors) -
 
 def test_pair_vectors_are_averaged_and_missing_ones_are_told(text: TextVectors) -> None:
     users, items = torch.tensor([1, 2, 3, 2, 1]), torch.tensor([2, 3, 7, 3, 2])
-    pairs = text.pair_vectors(users, items)
+    pairs = text.pair_vectors(text.rows_of(users, items))
     assert pairs.present.tolist() == [True, True, False, True, True]
     assert len(pairs.vectors) == 3  # each distinct vector once
     found = pairs.vectors[pairs.index]
@@ -77,7 +77,7 @@ def test_mixing_follows_equation_7_and_leaves_pairs_without_a_vector_alone(text:
 @pytest.mark.parametrize(("preset", "trained"), [("anchored", False), ("paper", True), ("frozen", False)])
 def test_presets_say_who_trains_the_projector(text: TextVectors, preset: str, trained: bool) -> None:
     head = TextHead(HNLMOptions(alpha=0.5, preset=preset), text, D, seed=0)  # type: ignore[arg-type]
-    hard, _ = head.hard_rows(torch.tensor([1, 2]), torch.tensor([2, 3]))
+    hard, _ = head.hard_rows(text.rows_of(torch.tensor([1, 2]), torch.tensor([2, 3])))
     assert hard.requires_grad is trained
     assert all(p.requires_grad is (preset != "frozen") for p in head.projector.parameters())
 
