@@ -24,7 +24,6 @@ from recbole_hnlm.llm import (
 from recbole_hnlm.llm.item_vectors import TEACHER_ENCODER
 from recbole_hnlm.llm.profiles import item_profiles
 from recbole_hnlm.llm.sharding import encode_share, first_says, is_first, is_sharded, local_device, wait_for_all
-from recbole_hnlm.llm.text_vectors import check_width
 from recbole_hnlm.models.abilities import check_model
 from recbole_hnlm.models.text import artefact_directory, hash_of_training_pairs, training_pairs
 from recbole_hnlm.options import HNLMOptions, LLMOptions
@@ -159,7 +158,7 @@ def _encoding(made: Provenance, wanted: LLMOptions) -> dict[str, tuple[Any, Any]
     """How texts were encoded and how this run asks for it; what ``auto`` took is as good as any backend."""
     if made.encoder == TEACHER_ENCODER:
         return {}
-    found = {"encoder_backend": "sentence-transformers", "encoder_precision": "float32", "text_width": None}
+    found = {"encoder_backend": "sentence-transformers", "encoder_precision": "float32", "text_width": 0}
     found.update({key: made.settings[key] for key in found if key in made.settings})
     asked = {key: getattr(wanted, key) for key in found}
     if wanted.encoder_backend == "auto":
@@ -182,7 +181,6 @@ def _text_sources(
     if not has_text:
         return items, users, None
     encoder = build_encoder(options.encoder, local_device(str(config["device"])), EncoderRun.of(options))
-    check_width(options.text_width, encoder.width)
     return items, users, encoder
 
 

@@ -125,7 +125,7 @@ def test_artefacts_made_with_other_settings_are_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"llm_text_width": 8}, "made with llm_text_width=None, this run asks for 8"),
+        ({"llm_text_width": 8}, "made with llm_text_width=128, this run asks for 8"),
         ({"llm_encoder_precision": "bfloat16"}, "llm_encoder_precision='float32', this run asks for 'bfloat16'"),
         ({"llm_encoder_backend": "sentence-transformers"}, "llm_encoder_backend='packed', this run asks for"),
     ],
@@ -141,6 +141,6 @@ def test_artefacts_of_versions_without_encoding_settings_count_as_plain(folder: 
     from recbole_hnlm.options import LLMOptions
 
     made = Provenance("all-MiniLM-L6-v2", settings={"profile_words": 200})
-    assert all(found == asked for found, asked in _encoding(made, LLMOptions()).values())
-    assert _encoding(made, LLMOptions(text_width=8))["llm_text_width"] == (None, 8)
+    assert all(found == asked for found, asked in _encoding(made, LLMOptions(text_width=0)).values())
+    assert _encoding(made, LLMOptions(text_width=8))["llm_text_width"] == (0, 8)
     assert _encoding(Provenance("teacher"), LLMOptions(text_width=8)) == {}

@@ -159,7 +159,6 @@ def test_user_chosen_field_names_and_separators_keep_their_text(tmp_path: Path) 
         ("BPR", {"llm_teacher_model": "LightGNC"}, "no model of RecBole's"),
         ("BPR", {"llm_teacher_model": "NCL"}, "needs a trainer of its own"),
         ("BPR", {"llm_text_fields": ["titel"]}, "title"),
-        ("BPR", {"llm_text_width": 385}, "llm_text_width=385 exceeds the encoder's width 384"),
     ],
 )
 def test_what_cannot_work_is_refused_before_the_teacher_trains(

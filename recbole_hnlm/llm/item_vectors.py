@@ -16,7 +16,7 @@ from recbole_hnlm.artefacts.pairs import ranks_in
 from recbole_hnlm.llm.cache import VectorCache, encode_cached
 from recbole_hnlm.llm.encoders import EncoderRun, TextEncoder, build_encoder
 from recbole_hnlm.llm.request import BuildRequest
-from recbole_hnlm.llm.text_vectors import centre_and_normalise, check_width
+from recbole_hnlm.llm.text_vectors import centre_and_normalise
 
 _LOG = logging.getLogger(__name__)
 TEACHER_ENCODER = "teacher"
@@ -55,7 +55,7 @@ def item_vectors(request: BuildRequest, items: list[str], texts: list[str], enco
         encoder: What makes the vectors; loaded by the options where it is None.
 
     Raises:
-        ValueError: If no vector can be made, or ``text_width`` exceeds the encoder's width.
+        ValueError: If no vector can be made.
     """
     options = request.options
     mask = np.array([bool(text) for text in texts])
@@ -63,7 +63,6 @@ def item_vectors(request: BuildRequest, items: list[str], texts: list[str], enco
         return _fallback_vectors(request, items)
     if encoder is None:
         encoder = build_encoder(options.encoder, request.device, EncoderRun.of(options))
-    check_width(options.text_width, encoder.width)
     wanted = [text for text in texts if text]
     rows, encoded = encode_cached(
         wanted,
@@ -94,8 +93,6 @@ def _fallback_vectors(request: BuildRequest, items: list[str]) -> ItemVectors:
         "dataset %s has no text; the teacher's item embeddings stand in for text vectors",
         request.dataset,
     )
-    if request.options.text_width is not None:
-        _LOG.warning("llm_text_width has no effect on the teacher's embeddings")
     raw = np.zeros((len(items), request.fallback_vectors.shape[1]), dtype=np.float32)
     raw[ranks_in(request.catalogue, items)] = request.fallback_vectors
     vectors = centre_and_normalise(raw, np.any(raw != 0, axis=1))

@@ -13,9 +13,7 @@ _BLOCK = 8192
 _NO_VARIANCE = 1e-12
 
 
-def centre_and_normalise(
-    vectors: NDArray[np.float32], mask: NDArray[np.bool_], width: int | None = None
-) -> NDArray[np.float32]:
+def centre_and_normalise(vectors: NDArray[np.float32], mask: NDArray[np.bool_], width: int = 0) -> NDArray[np.float32]:
     """``(v - mean) / |v - mean|`` over the rows in ``mask``, zero elsewhere.
 
     With ``width``, ``v - mean`` is first projected on the ``width`` leading principal components of the rows in
@@ -28,24 +26,24 @@ def centre_and_normalise(
     Args:
         vectors: Raw vectors, shape ``(n, S)``.
         mask: Which rows are there, shape ``(n,)``.
-        width: Width of the result, at most S; ``None`` keeps S.
+        width: Width of the result; 0, or S and more, keeps S.
 
     Returns:
-        Shape ``(n, width)``, float32.
+        Shape ``(n, width)`` or ``(n, S)``, float32.
 
     Raises:
         ValueError: If the shapes do not line up or a vector in ``mask`` is not finite.
     """
     if vectors.ndim != 2 or mask.shape != vectors.shape[:1]:
         raise ValueError(f"mask {mask.shape} does not fit vectors {vectors.shape}; expected (n,)")
-    check_width(width, vectors.shape[1])
-    result = np.zeros((len(vectors), width or vectors.shape[1]), dtype=np.float32)
+    reduced = 0 < width < vectors.shape[1]
+    result = np.zeros((len(vectors), width if reduced else vectors.shape[1]), dtype=np.float32)
     if not mask.any():
         return result
     mean = vectors[mask].mean(axis=0, dtype=np.float64)
     if not np.isfinite(mean).all():
         raise ValueError("a text vector is NaN or infinite; check the encoder and its precision")
-    basis = None if width is None else principal_components(vectors, mask, mean, width)
+    basis = principal_components(vectors, mask, mean, width) if reduced else None
     for start in range(0, len(vectors), _BLOCK):
         there = mask[start : start + _BLOCK]
         centred = vectors[start : start + _BLOCK].astype(np.float64) - mean
@@ -55,18 +53,6 @@ def centre_and_normalise(
         there = there & (norms > _TINY)
         result[start : start + _BLOCK][there] = (centred[there] / norms[there, None]).astype(np.float32)
     return result
-
-
-def check_width(width: int | None, available: int) -> None:
-    """Refuse to widen vectors.
-
-    Raises:
-        ValueError: If ``width`` exceeds the ``available`` one.
-    """
-    if width is not None and width > available:
-        raise ValueError(
-            f"llm_text_width={width} exceeds the encoder's width {available}; lower it or leave it out for full width"
-        )
 
 
 def principal_components(
