@@ -27,6 +27,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 from recbole.sampler import Sampler  # noqa: E402
+from result import Result, compared  # noqa: E402
 
 from recbole_hnlm.loader import BLOCK_CANDIDATES  # noqa: E402
 from recbole_hnlm.samplers import TrainingInteractions  # noqa: E402
@@ -138,11 +139,9 @@ def in_blocks(users: list[torch.Tensor], count: int) -> list[torch.Tensor]:
     return [torch.cat(users[at : at + size]) for at in range(0, len(users), size)]
 
 
-def compare(pairs: Pairs, repeats: int) -> Iterator[str]:
-    """Lines of the Markdown table."""
+def rounds(pairs: Pairs, repeats: int) -> Iterator[tuple[int, dict[str, list[float]]]]:
+    """Candidates, and draws per second of each contestant round by round."""
     contestants = {"RecBole": recbole_draw(pairs), "ours": our_draw(pairs), "ours by batch": our_draw(pairs)}
-    yield "| candidates | RecBole 1.2.1, draws/s | ours, draws/s | ratio (its range over rounds) | batch by batch |"
-    yield "|---:|---:|---:|---:|---:|"
     for count, n_batches in ((1, 512), (32, 32)):
         speeds: dict[str, list[float]] = {name: [] for name in contestants}
         for repeat in range(-1, repeats):  # the first round warms up
@@ -151,6 +150,27 @@ def compare(pairs: Pairs, repeats: int) -> Iterator[str]:
                 taken = seconds(draw, in_blocks(users, count) if name == "ours" else users, count)
                 if repeat >= 0:
                     speeds[name].append(n_batches * BATCH * count / taken)
+        yield count, speeds
+
+
+def measure(repeats: int, data_path: Path = Path("../shared/data")) -> list[Result]:
+    """A row for one candidate and one for 32."""
+    np.random.seed(2020)  # RecBole's sampler draws from numpy's global state
+    results = []
+    for (count, speeds), wanted in zip(rounds(read_pairs(data_path), repeats), (10, 5), strict=True):
+        theirs, ours = ([1 / speed for speed in speeds[name]] for name in ("RecBole", "ours"))
+        note = (
+            " and ".join(f"{statistics.median(speeds[name]) / 1e6:.1f} M" for name in ("RecBole", "ours")) + " a second"
+        )
+        results.append(compared(f"negatives, {count} candidate(s)", "RecBole's Sampler", theirs, ours, wanted, note))
+    return results
+
+
+def compare(pairs: Pairs, repeats: int) -> Iterator[str]:
+    """Lines of the Markdown table."""
+    yield "| candidates | RecBole 1.2.1, draws/s | ours, draws/s | ratio (its range over rounds) | batch by batch |"
+    yield "|---:|---:|---:|---:|---:|"
+    for count, speeds in rounds(pairs, repeats):
         ratios = [ours / theirs for theirs, ours in zip(speeds["RecBole"], speeds["ours"], strict=True)]
         theirs, ours = (statistics.median(speeds[name]) for name in ("RecBole", "ours"))
         spread = f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})"
