@@ -20,6 +20,7 @@ class Data:
     """The part of a RecBole dataset that models and loaders ask for, over the generator's pairs; no text is parsed."""
 
     uid_field, iid_field = "user_id", "item_id"
+    user_feat = item_feat = None
 
     def __init__(self, folder: Path) -> None:
         users, items = (torch.from_numpy(np.load(folder / f"{side}.npy")).long() for side in ("users", "items"))

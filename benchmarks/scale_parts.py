@@ -29,8 +29,10 @@ from recbole_hnlm import hnlm  # noqa: E402
 from recbole_hnlm.config import HNLMConfig  # noqa: E402
 from recbole_hnlm.loader import BLOCK_CANDIDATES, PairLoader  # noqa: E402
 from recbole_hnlm.models.adjacency import InteractionGraph, vectorised_methods  # noqa: E402
-from recbole_hnlm.models.propagation import FastProducts, Propagation, symmetric_csr  # noqa: E402
+from recbole_hnlm.models.mean_of_hops import MeanForm, propagate_mean  # noqa: E402
+from recbole_hnlm.models.products import FastProducts, csr_matrix  # noqa: E402
 from recbole_hnlm.models.text import hash_of_training_pairs, training_pairs  # noqa: E402
+from recbole_hnlm.optimizers import by_rows, fused  # noqa: E402
 from recbole_hnlm.samplers import TrainingInteractions  # noqa: E402
 from recbole_hnlm.samplers.candidates import UniformCandidates  # noqa: E402
 
@@ -53,24 +55,22 @@ def draw(data: Data, count: int) -> Measured:
 
 
 def propagate(data: Data) -> Measured:
-    """Forward and backward of LightGCN's propagation, three hops, width 64, over CSR."""
+    """Forward and backward of LightGCN's propagation, three hops, width 64, as a wrapped model runs it."""
     graph = InteractionGraph(data.inter_matrix())
     scale = np.power(graph.degrees + 1e-7, -0.5)
-    model = torch.nn.Module()
+    model: Any = torch.nn.Module()
     model.graph = graph.scaled(scale, scale)
-    table = torch.randn(graph.nodes, WIDTH, requires_grad=True)
-    products = FastProducts(model)
+    model.user_embedding = torch.nn.Embedding(data.user_num, WIDTH)
+    model.item_embedding = torch.nn.Embedding(data.item_num, WIDTH)
+    form, products = MeanForm(model.graph, LAYERS, LAYERS + 1), FastProducts(model)
     assert products.of(model.graph) is not None
     del graph
 
     def step(_: int) -> None:
-        total = hop = table
-        with Propagation(products, 0):
-            for _ in range(LAYERS):
-                hop = torch.sparse.mm(model.graph, hop)
-                total = total + hop
-        total.sum().backward()
-        table.grad = None
+        found = propagate_mean(model, form, products, record=False)
+        assert found is not None
+        sum(table.sum() for table in found[0]).backward()
+        model.zero_grad()
 
     return per_step(step, 30, least=3)
 
@@ -126,12 +126,20 @@ def overhead(base: type, data: Data) -> Measured:
     return {"seconds": statistics.median(wrapped / bare for bare, wrapped in taken[1:]), "steps": len(taken) - 1}
 
 
-def dense_adam(data: Data) -> Measured:
-    """One step of RecBole's optimiser over both tables of a BPR, whatever the batch has touched."""
+def adam(data: Data, optimiser_of: Callable[[Any], Any], rows: bool = False) -> Measured:
+    """One step of an optimiser over both tables of a BPR."""
     model = model_of(BPR, data, wrapped=False)
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
+    model.user_embedding.sparse = model.item_embedding.sparse = rows
+    optimiser = optimiser_of(torch.optim.Adam(model.parameters(), lr=1e-3))
     training_step(model, data)(0)
-    return per_step(lambda _: optimiser.step(), 100)
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+
+    def step(_: int) -> None:
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+        optimiser.step()
+
+    return per_step(step, 100)
 
 
 def load(data: Data) -> Measured:
@@ -163,7 +171,7 @@ def copy_to_csr(data: Data) -> Measured:
     scale = np.power(graph.degrees + 1e-7, -0.5)
     matrix = graph.scaled(scale, scale)
     del graph
-    return once(lambda: symmetric_csr(matrix))
+    return once(lambda: csr_matrix(matrix))
 
 
 PARTS: dict[str, Callable[[Data], Measured]] = {
@@ -184,7 +192,9 @@ PARTS: dict[str, Callable[[Data], Measured]] = {
     "LightGCN bare": lambda data: per_step(training_step(model_of(LightGCN, data, False), data), 40, least=3),
     "LightGCN wrapped": lambda data: per_step(training_step(model_of(LightGCN, data, True), data), 40, least=3),
     "LightGCN ratio": lambda data: overhead(LightGCN, data),
-    "Adam": dense_adam,
+    "Adam": lambda data: adam(data, lambda optimiser: optimiser),
+    "Adam fused": lambda data: adam(data, fused),
+    "Adam rows": lambda data: adam(data, by_rows, rows=True),
     "store write": write_store,
     "store open": lambda data: once(lambda: opened_store(data)),
     "store read": read_store,
