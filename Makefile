@@ -1,6 +1,7 @@
 # make demo   a first run, from data to a comparison of samplers
 # make test   linters, types, tests
-# Both set up .venv when there is none. Another interpreter: make test PYTHON=/path/to/python
+# make bench  the table of speed, into results/speed.md and README (a quarter of an hour)
+# All set up .venv when there is none. Another interpreter: make test PYTHON=/path/to/python
 
 PYTHON ?= $(shell for p in python3.11 python3.10 python3; do $$p -c "" 2>/dev/null && { echo $$p; break; }; done)
 VENV := .venv
@@ -9,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 PIP_INSTALL := $(IN_VENV) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test
+.PHONY: demo test bench
 
 demo: $(INSTALLED)
 	@$(IN_VENV) -m recbole_hnlm.demo
@@ -19,6 +20,9 @@ test: $(INSTALLED)
 	@$(IN_VENV) -m ruff format --check .
 	@$(IN_VENV) -m mypy recbole_hnlm
 	@$(IN_VENV) -m pytest -q -n 2
+
+bench: $(INSTALLED)
+	@$(IN_VENV) benchmarks/bench.py --out results/speed.md --readme README.md $(BENCH)
 
 # torch comes first and pinned: an open range would fetch the newest build with several gigabytes of CUDA.
 # RecBole needs ray <= 2.6.3, which does not exist for Python 3.12 and later; there it is installed without it.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import resource
 import statistics
 import sys
 import time
@@ -35,6 +34,7 @@ from recbole_hnlm.models.text import hash_of_training_pairs, training_pairs  # n
 from recbole_hnlm.optimizers import by_rows, fused  # noqa: E402
 from recbole_hnlm.samplers import TrainingInteractions  # noqa: E402
 from recbole_hnlm.samplers.candidates import UniformCandidates  # noqa: E402
+from recbole_hnlm.watching import peak_memory_mib  # noqa: E402
 
 WIDTH, LAYERS = 64, 3
 
@@ -210,8 +210,7 @@ def main() -> None:
     torch.manual_seed(1)
     data = Data(Path(folder))
     measured = PARTS[part](data)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << (20 if sys.platform == "darwin" else 10))
-    sys.stdout.write(json.dumps({**measured, "peak_mib": peak}) + "\n")
+    sys.stdout.write(json.dumps({**measured, "peak_mib": peak_memory_mib()}) + "\n")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from recbole_hnlm.group_training import GroupMixin, GroupStart, checkpoint_name
@@ -72,6 +73,14 @@ def watching(trainer_class: type) -> type:
 
 
 def peak_memory_mib() -> float:
-    """The process's peak resident memory in MiB."""
+    """The process's peak resident memory in MiB.
+
+    Linux tells it of the program that runs now; ``getrusage`` also counts what the parent held when it forked.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return float(line.split()[1]) / 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)

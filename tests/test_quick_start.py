@@ -219,3 +219,20 @@ def test_command_line_end_to_end(folder: Path, tmp_path: Path) -> None:
 def test_main_config_defaults_to_text_negatives(folder: Path) -> None:
     config = MainConfig("BPR", "tiny", config_dict=settings(folder, "BPR"))
     assert config.run is not None and config.run.hnlm is not None and config.run.sampler == "hnlm(dns)"
+
+
+def test_peak_memory_is_this_programs_and_not_the_parents() -> None:
+    """A parent that holds much must not show in a child's peak."""
+    program = (
+        "import subprocess, sys\n"
+        "held = bytearray(600 << 20)\n"
+        "held[::4096] = b'x' * len(held[::4096])\n"
+        "child = 'from recbole_hnlm.watching import peak_memory_mib; print(peak_memory_mib())'\n"
+        "print(subprocess.run([sys.executable, '-c', child], capture_output=True, text=True, check=True).stdout)\n"
+    )
+    alone = "from recbole_hnlm.watching import peak_memory_mib; print(peak_memory_mib())"
+    peaks = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+        for code in (program, alone)
+    ]
+    assert peaks[0] < peaks[1] + 100, peaks

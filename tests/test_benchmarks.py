@@ -1,0 +1,71 @@
+"""What the table of speed compares: the plain rules are ours, and README shows what the last run wrote."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from recbole_hnlm.samplers import SAMPLERS, TrainingInteractions, sampler_class
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+B, C, D = 6, 5, 4
+
+
+class Rows:
+    """A model's rows; candidates of all pairs in one table."""
+
+    has_user_rows = True
+    n_hops = 1
+
+    def __init__(self, users: torch.Tensor, items: torch.Tensor) -> None:
+        self.users, self.items = users, items
+
+    def score(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("bd,bcd->bc", self.users[users], self.items[items])
+
+    def score_hop(self, hop: int, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        return self.score(users, items)
+
+    def user_rows(self, users: torch.Tensor) -> torch.Tensor:
+        return self.users[users]
+
+    def item_rows(self, items: torch.Tensor) -> torch.Tensor:
+        return self.items[items]
+
+    def item_hop_rows(self, hop: int, items: torch.Tensor) -> torch.Tensor:
+        return self.items[items]
+
+
+@pytest.mark.parametrize("rule", ["mixgcf", "ahns", "dins"])
+def test_the_plain_rules_are_the_samplers(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import plain_rules
+
+    assert rule in SAMPLERS
+    generator = torch.Generator().manual_seed(4)
+    users, items = torch.randn(B, D, generator=generator), torch.randn(B + B * C, D, generator=generator)
+    pairs, candidates = torch.arange(B), torch.arange(B, B + B * C).view(B, C)
+    share = torch.rand(B, 1, generator=generator)
+    monkeypatch.setattr(torch, "rand", lambda *size, **_: share.view(size[0] if isinstance(size[0], tuple) else size))
+    kind = sampler_class(rule)
+    sampler = kind(
+        kind.Options(candidates=C), TrainingInteractions(pairs + 1, pairs + 1, B + 1, B + B * C + 1), torch.Generator()
+    )
+    view = Rows(users, items)
+    negatives = sampler.choose(pairs, pairs, candidates, view)  # type: ignore[arg-type]
+    ours = negatives.rows if negatives.rows is not None else items[negatives.ids.squeeze(1)]
+    plain = {"mixgcf": plain_rules.PlainMixGCF, "ahns": plain_rules.PlainAHNS, "dins": plain_rules.PlainDINS}[rule]
+    theirs = plain.negative(plain.__new__(plain), users, items[pairs], items[candidates])
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_readme_shows_the_last_table_of_speed() -> None:
+    from bench import BEGIN, END
+
+    page = (ROOT / "results" / "speed.md").read_text(encoding="utf-8")
+    shown = (ROOT / "README.md").read_text(encoding="utf-8").partition(BEGIN + "\n")[2].partition(END)[0]
+    assert shown == page and "| LightGCN + uniform, epoch |" in page
