@@ -18,7 +18,7 @@ from torch import Tensor
 from recbole_hnlm.models.products import CsrMatrix, FastProducts
 
 _BLOCK_ENTRIES = 1 << 20  # of a block of columns: 4 MiB in float32, about what a core's cache holds
-_LEAST_COLUMNS = 16  # a cache line of float32
+_LEAST_COLUMNS = 32  # two cache lines of float32; narrower blocks read the matrix too often
 
 
 @dataclass(frozen=True)
