@@ -45,9 +45,12 @@ class Corpus:
     template_words: int = 200
 
     def __post_init__(self) -> None:
-        """Refuse reviews that do not line up with the pairs."""
+        """Refuse reviews that do not line up with the pairs, and repeated pairs, which would be asked for twice."""
         if self.reviews is not None and len(self.reviews) != len(self.history.user_ranks):
             raise ValueError(f"{len(self.reviews)} reviews for {len(self.history.user_ranks)} training pairs")
+        distinct = len(np.unique(self.pair_users * max(len(self.items), 1) + self.pair_items))
+        if distinct != len(self.pair_users):
+            raise ValueError(f"{len(self.pair_users) - distinct} training pairs are repeated; pass each once")
 
     @property
     def pair_users(self) -> NDArray[np.int64]:

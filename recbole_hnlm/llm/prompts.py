@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib.resources
 import re
 from collections.abc import Iterable, Mapping
@@ -81,6 +82,13 @@ class PromptSet:
     def name(self) -> str:
         """``DOMAIN-VERSION``, for manifests."""
         return f"{self.domain}-{self.version}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hex digits of the texts' sha256, which tell a changed text whose version was left as it was."""
+        parts = (self.item_profile, self.user_profile, self.hard_negative)
+        told = "\0".join(text for part in parts for text in (part.system, part.user))
+        return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:

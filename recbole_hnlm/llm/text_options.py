@@ -38,6 +38,10 @@ class TextOptions:
     pair_clusters: int = 1000
     """Clusters, hence requests, under ``pair_grouping: cluster``."""
 
+    item_vectors: Literal["fields", "profiles"] = "fields"
+    """What an item's text vector is made of: its own fields, which is what names of negatives look like, or the profile
+    that the model has written."""
+
     def __post_init__(self) -> None:
         least = {"reviews": 0}
         for name in (
@@ -47,6 +51,7 @@ class TextOptions:
             value, bound = getattr(self, name), least.get(name, 1)
             if value < bound:
                 raise ValueError(f"llm_{name}={value} must be at least {bound}")
-        groupings = ("pair", "user", "cluster")
-        if self.pair_grouping not in groupings:
-            raise ValueError(f"llm_pair_grouping={self.pair_grouping!r} is not one of {list(groupings)}")
+        choices = {"pair_grouping": ("pair", "user", "cluster"), "item_vectors": ("fields", "profiles")}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"llm_{name}={getattr(self, name)!r} is not one of {list(known)}")

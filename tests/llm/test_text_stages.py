@@ -237,3 +237,8 @@ def test_options_out_of_range(wrong: dict[str, object], message: str) -> None:
 def test_reviews_line_up_with_pairs() -> None:
     with pytest.raises(ValueError, match="1 reviews for 6 training pairs"):
         Corpus(["u"], ["a"], History(PAIR_USERS, PAIR_ITEMS), reviews=["x"])
+
+
+def test_repeated_pairs_are_refused() -> None:
+    with pytest.raises(ValueError, match="1 training pairs are repeated"):
+        Corpus(["u"], ["a", "b"], History(np.zeros(3, int), np.array([0, 1, 0])))
