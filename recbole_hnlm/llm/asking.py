@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -85,8 +86,8 @@ def ask(
 ) -> Iterator[tuple[str, Answer | None]]:
     """The answer to each request, in the order in which they come; None where there is none.
 
-    Requests are made as the backend takes them and forgotten as it answers, so memory holds those under way and the
-    replies to be repaired. Every reply is in the backend's cache before it comes here: a run that was killed asks only
+    Requests are made as the backend takes them and forgotten as it answers, with repairs among them, so memory holds
+    those under way. Every reply is in the backend's cache before it comes here: a run that was killed asks only
     what is missing, and a reply that was bad is bad again, with its repair beside it.
 
     Args:
@@ -99,23 +100,36 @@ def ask(
     Raises:
         ValueError: If a key occurs twice, or the backend answers what nobody asked.
     """
-    started = time.perf_counter()
-    spent = counts.seconds
-    repairs: list[ChatRequest] = []
+    started = time.perf_counter() - counts.seconds
+    repairs: deque[ChatRequest] = deque()
+
+    def with_repairs() -> Iterator[ChatRequest]:
+        for request in requests:
+            yield request
+            yield from _drained(repairs)
+
     with progress_bar(total, counts.stage, bool(total)) as bar:
-        for request, reply in _replies(backend, requests, counts):
-            bar.update(1)
-            counts.requests += 1
-            answer, repair = _first_answer(request, reply, read, counts)
-            if repair is not None:
-                repairs.append(repair)
-            else:
-                yield request.key, answer
-            counts.seconds = spent + time.perf_counter() - started
-    for request, reply in _replies(backend, repairs, counts):
-        key = request.key.removesuffix(REPAIR_MARK)
-        yield key, _second_answer(key, request, reply, read, counts)
-        counts.seconds = spent + time.perf_counter() - started
+        stream: Iterable[ChatRequest] = with_repairs()
+        while stream:  # what is repaired too late for the first round takes a second one
+            for request, reply in _replies(backend, stream, counts):
+                key = request.key.removesuffix(REPAIR_MARK)
+                if key != request.key:
+                    yield key, _second_answer(key, request, reply, read, counts)
+                else:
+                    bar.update(1)
+                    counts.requests += 1
+                    answer, repair = _first_answer(request, reply, read, counts)
+                    if repair is not None:
+                        repairs.append(repair)
+                    else:
+                        yield key, answer
+                counts.seconds = time.perf_counter() - started
+            stream = list(_drained(repairs))
+
+
+def _drained(waiting: deque[ChatRequest]) -> Iterator[ChatRequest]:
+    while waiting:
+        yield waiting.popleft()
 
 
 def _replies(

@@ -12,11 +12,12 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_hnlm.llm.nearest import nearest_items, sort_best
+from recbole_hnlm.llm.nearest import ItemIndex, sort_best
 
 _LOG = logging.getLogger(__name__)
 _NEIGHBOURS = 64
 _BLOCK_PAIRS = 1 << 14
+_BLOCK_NAMES = 1 << 15
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _ROUNDING = 1e-5
 
@@ -145,18 +146,22 @@ def ground(given: GroundingInput, options: GroundingOptions) -> Grounding:
     told = np.flatnonzero(np.any(given.items != 0, axis=1))
     if not len(told):
         raise ValueError("no item has a text vector, so nothing can be grounded; check llm_text_fields")
-    catalogue = given.items[told]
-    count = min(max(_NEIGHBOURS, 2 * options.ground_items), len(told))
-    near, products = nearest_items(given.names, catalogue, count, options.ground_search)
-    search = _Search(given, options, told, near, products)
+    search = _Search(given, options, told)
     there = np.append(np.any(given.names != 0, axis=1), False)  # the last entry serves row -1
     pairs, columns = np.nonzero(there[given.name_rows])
+    names = given.name_rows[pairs, columns]
+    order = np.argsort(names, kind="stable")
+    pairs, columns, names = pairs[order], columns[order], names[order]
     shape = (*given.name_rows.shape, options.ground_items)
     items, similarity = np.full(shape, -1, dtype=np.int64), np.zeros(shape, dtype=np.float32)
-    for start in range(0, len(pairs), _BLOCK_PAIRS):
-        block = slice(start, start + _BLOCK_PAIRS)
-        found = search.of(pairs[block], given.name_rows[pairs[block], columns[block]])
-        items[pairs[block], columns[block]], similarity[pairs[block], columns[block]] = found
+    for first in range(0, len(given.names), _BLOCK_NAMES):
+        start, end = np.searchsorted(names, [first, first + _BLOCK_NAMES]).tolist()
+        search.load(first, first + _BLOCK_NAMES)
+        for begin in range(start, end, _BLOCK_PAIRS):
+            block = slice(begin, min(begin + _BLOCK_PAIRS, end))
+            items[pairs[block], columns[block]], similarity[pairs[block], columns[block]] = search.of(
+                pairs[block], names[block]
+            )
     search.counts.texts = int((given.name_rows >= 0).sum())
     search.counts.grounded = int((items[..., 0] >= 0).sum())
     result = Grounding(items, similarity, search.counts)
@@ -167,18 +172,17 @@ def ground(given: GroundingInput, options: GroundingOptions) -> Grounding:
 class _Search:
     """Goes through the neighbours of texts, nearest first, for many pairs at a time."""
 
-    def __init__(
-        self,
-        given: GroundingInput,
-        options: GroundingOptions,
-        told: NDArray[np.int64],
-        near: NDArray[np.int64],
-        products: NDArray[np.float32],
-    ) -> None:
+    def __init__(self, given: GroundingInput, options: GroundingOptions, told: NDArray[np.int64]) -> None:
         self.given, self.options, self.told = given, options, told
-        self.near, self.products = near, products
         self.counts = GroundingCounts()
+        self._index = ItemIndex(given.items[told], options.ground_search)
         self._had = np.unique(given.pair_users * len(given.items) + given.pair_items)
+
+    def load(self, first: int, end: int) -> None:
+        """Find the neighbours of the texts from ``first`` to before ``end``; :meth:`of` takes these."""
+        count = min(max(_NEIGHBOURS, 2 * self.options.ground_items), len(self.told))
+        self._first = first
+        self._near, self._products = self._index.nearest(self.given.names[first:end], count)
 
     def of(self, pairs: NDArray[np.int64], names: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Items and similarities of texts ``names`` of ``pairs``, both ``(b,)``: shape ``(b, G)`` each."""
@@ -186,8 +190,10 @@ class _Search:
         similarity = np.zeros(items.shape, dtype=np.float32)
         filled = np.zeros(len(pairs), dtype=np.int64)
         unfinished = np.arange(len(pairs))
-        for column in range(self.near.shape[1]):
-            candidates, products = self.near[names[unfinished], column], self.products[names[unfinished], column]
+        rows_of = names - self._first
+        for column in range(self._near.shape[1]):
+            rows = rows_of[unfinished]
+            candidates, products = self._near[rows, column], self._products[rows, column]
             ended = products < self.options.ground_min_similarity
             ended &= candidates >= 0  # faiss found no more: there may be others
             unfinished, candidates, products = unfinished[~ended], candidates[~ended], products[~ended]
@@ -199,7 +205,7 @@ class _Search:
             items[rows, filled[rows]], similarity[rows, filled[rows]] = self.told[candidates[free]], products[free]
             filled[rows] += 1
             unfinished = unfinished[filled[unfinished] < self.options.ground_items]
-        if self.near.shape[1] < len(self.told):
+        if self._near.shape[1] < len(self.told):
             for row in unfinished.tolist():
                 self.counts.searched_whole += 1
                 items[row], similarity[row] = self._whole(pairs[row], names[row])

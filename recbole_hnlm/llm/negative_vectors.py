@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_hnlm.llm.cache import VectorCache, encode_cached
+from recbole_hnlm.llm.cache import VectorCache, encode_cached, encode_chunks, in_chunks, in_order
 from recbole_hnlm.llm.encoders import TextEncoder
 from recbole_hnlm.llm.negative_stage import NegativeTexts
 from recbole_hnlm.llm.text_space import TextSpace
 
 _LOG = logging.getLogger(__name__)
 _BLOCK = 8192
+_BLOCK_NAMES = 1 << 16
 _TINY = 1e-6
 
 
@@ -87,8 +88,12 @@ def embed_texts(
     space = TextSpace.of(raw, mask, width)
     items = space.project(raw)
     items[~mask] = 0
-    raw_names, encoded = encode_cached(texts.names, encoder, cache, batch_size=batch_size, show_progress=show_progress)
-    return EmbeddedTexts(items, space.project(raw_names), encoded_items + encoded)
+    chunks = in_chunks([name for name in in_order(texts.names) if name not in cache], batch_size)
+    encode_chunks(chunks, encoder, cache, show_progress=show_progress)
+    names = np.zeros((len(texts.names), space.width), dtype=np.float32)
+    for start in range(0, len(names), _BLOCK_NAMES):  # at the encoder's full width they are never all in memory
+        names[start : start + _BLOCK_NAMES] = space.project(cache.lookup(texts.names[start : start + _BLOCK_NAMES]))
+    return EmbeddedTexts(items, names, encoded_items + sum(map(len, chunks)))
 
 
 def pool_negatives(texts: NegativeTexts, vectors: NDArray[np.float32]) -> PooledNegatives:

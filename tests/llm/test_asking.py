@@ -59,6 +59,18 @@ def test_one_repair_with_the_reply_and_its_fault() -> None:
     assert repairs[0].schema == PROFILE_SCHEMA
 
 
+def test_repairs_go_among_the_requests() -> None:
+    """So a model that is bad throughout fills no memory with replies that wait for a repair."""
+    backend = ScriptedBackend(lambda _: "no")
+    answers, counts = _run(backend)
+    assert set(answers.values()) == {None}
+    assert (len(backend.asked), counts.requests, counts.failed) == (2 * N, N, N)
+    keys = [request.key.endswith(REPAIR_MARK) for request in backend.asked]
+    assert not any(keys[:7])  # the first seven under way
+    for end in range(14, N, 14):
+        assert sum(keys[:end]) >= end // 2 - 7
+
+
 def test_failures_are_counted_and_none_is_lost(caplog: pytest.LogCaptureFixture) -> None:
     def script(request: ChatRequest) -> str | None:
         place = int(request.key.removesuffix(REPAIR_MARK)[1:])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from recbole_hnlm.llm import grounding
 from recbole_hnlm.llm.grounding import Grounding, GroundingInput, GroundingOptions, ground
-from recbole_hnlm.llm.nearest import nearest_items
+from recbole_hnlm.llm.nearest import ItemIndex
 
 USERS, ITEMS, NAMES = 9, 60, 25
 
@@ -96,6 +96,7 @@ def test_against_loops(
 ) -> None:
     monkeypatch.setattr(grounding, "_NEIGHBOURS", neighbours)
     monkeypatch.setattr(grounding, "_BLOCK_PAIRS", 7)
+    monkeypatch.setattr(grounding, "_BLOCK_NAMES", 10)
     found = ground(given, options)
     _check(found, given, options)
     if neighbours == 2 and options.ground_min_similarity <= 0 and options.ground_items < 60:
@@ -158,7 +159,7 @@ def test_exact_search_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(5)
     queries, items = _unit(rng, 33), _unit(rng, 50)
     monkeypatch.setattr("recbole_hnlm.llm.nearest._BLOCK_NUMBERS", 200)
-    rows, products = nearest_items(queries, items, 7, "exact")
+    rows, products = ItemIndex(items, "exact").nearest(queries, 7)
     whole = queries @ items.T
     assert np.array_equal(rows, np.argsort(-whole, axis=1, kind="stable")[:, :7])
     np.testing.assert_allclose(products, -np.sort(-whole, axis=1)[:, :7], atol=1e-6)
@@ -169,8 +170,8 @@ def test_faiss_finds_nearly_all() -> None:
     rng = np.random.default_rng(6)
     items = _unit(rng, 4000, 16)
     queries = items[::40] + rng.normal(0, 0.05, (100, 16)).astype(np.float32)
-    rows, products = nearest_items(queries, items, 10, "faiss")
-    exact, _ = nearest_items(queries, items, 10, "exact")
+    rows, products = ItemIndex(items, "faiss").nearest(queries, 10)
+    exact, _ = ItemIndex(items, "exact").nearest(queries, 10)
     shared = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(rows.tolist(), exact.tolist(), strict=True)])
     assert shared > 0.9
     assert (rows[:, 0] == exact[:, 0]).mean() > 0.95
@@ -180,4 +181,4 @@ def test_faiss_finds_nearly_all() -> None:
 def test_faiss_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ImportError, match="pip install faiss-cpu"):
-        nearest_items(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32), 1, "faiss")
+        ItemIndex(np.eye(2, dtype=np.float32), "faiss")
