@@ -31,7 +31,8 @@ class GroundingOptions:
     ground_items: int = 1
     """Catalogue items of each negative text, nearest first."""
     ground_duplicates_above: float = 0.95
-    """Cosine to the positive from which an item counts as its near-duplicate and is no negative, in (0, 1]."""
+    """Cosine to the positive from which an item counts as its near-duplicate and is no negative, in (0, 1]. On
+    amazon-office 17 % of the items have another at 0.95, most often in another size or colour, and 32 % at 0.9."""
     ground_min_similarity: float = 0.0
     """Least cosine of a text and its item, in [-1, 1]; texts without an item so near stay ungrounded."""
     ground_search: Literal["auto", "exact", "faiss"] = "auto"

@@ -77,7 +77,7 @@ def read_json(text: str) -> Any:
     for candidate in (text[opening.start() :], _without_trailing_commas(text[opening.start() :])):
         try:
             return decoder.raw_decode(candidate)[0]
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits is a ValueError
             fault = str(error)
     raise ReplyError(f"the JSON is broken or cut off ({fault})")
 
@@ -172,6 +172,13 @@ def _unwrapped(value: Any, pairs: int, count: int) -> Any:
 
 
 def _cut(texts: Sequence[str], words: int) -> Answer:
-    whole = [clean_text(text) for text in texts]
+    """The texts on one line and cut to ``words``; halves of surrogate pairs, which no file can hold, go.
+
+    Raises:
+        ReplyError: If nothing is left of a text.
+    """
+    whole = [clean_text(text.encode("utf-8", "ignore").decode()) for text in texts]
+    if not all(whole):
+        raise ReplyError("a text has no readable character")
     short = [" ".join(text.split(" ")[:words]) for text in whole]
     return Answer(tuple(short), sum(one != other for one, other in zip(whole, short, strict=True)))

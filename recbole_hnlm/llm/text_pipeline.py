@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,7 @@ def run_text_pipeline(run: TextRun, backend: ChatBackend, encoder: TextEncoder) 
     )
     given = GroundingInput(corpus.pair_users, corpus.pair_items, texts.rows, vectors.names, vectors.items)
     grounding = ground(given, run.grounding)
-    table = _table(run, texts, grounding, _provenance(run, prompts, backend, encoder))
+    table = negative_table(run, texts, grounding, _provenance(run, prompts, backend, encoder))
     manifest = write_neg_text(run.output_dir, run.dataset, table)
     pooled = pool_negatives(texts, vectors.names)
     stages = (item_counts, user_counts, negative_counts)
@@ -181,7 +182,10 @@ def _raw_vectors(texts: list[str] | Any, run: TextRun, encoder: TextEncoder, cac
     return vectors
 
 
-def _table(run: TextRun, texts: NegativeTexts, grounding: Grounding, provenance: dict[str, Any]) -> NegativeTable:
+def negative_table(
+    run: TextRun, texts: NegativeTexts, grounding: Grounding, provenance: Mapping[str, Any]
+) -> NegativeTable:
+    """What goes into ``NAME.neg_text``."""
     corpus = run.corpus
     users = np.asarray(corpus.users, dtype=object)[corpus.pair_users]
     items = np.asarray(corpus.items, dtype=object)[corpus.pair_items]

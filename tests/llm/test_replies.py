@@ -57,6 +57,8 @@ def test_line_breaks_in_strings_become_spaces() -> None:
         ('{"summarization": "  ", "reasoning": "y"}', "'summarization' is empty"),
         (f"[{PROFILE}]", "the reply should be of type object"),
         ("[" * 100_000 + '"', "broken or cut off"),
+        ('{"summarization": ' + "1" * 5000 + "}", "broken or cut off"),
+        ('{"summarization": "\\ud83d", "reasoning": "y"}', "no readable character"),
     ],
 )
 def test_profiles_that_cannot_be_used(text: str, message: str) -> None:
@@ -68,6 +70,13 @@ def test_words_are_cut_and_counted() -> None:
     text = json.dumps({"summarization": "a b  c d", "reasoning": "r " * 500})
     assert (read_profile(text, 3).texts, read_profile(text, 3).cut) == (("a b c",), 1)
     assert (read_profile(text, 4).texts, read_profile(text, 4).cut) == (("a b c d",), 0)
+
+
+def test_half_a_character_is_dropped() -> None:
+    """Models cut between the halves of an emoji; such a text could be written to no file."""
+    assert read_profile('{"summarization": "tea \\ud83d now \\ud83c\\udf75", "reasoning": "r"}', 9).texts == (
+        "tea now \U0001f375",
+    )
 
 
 def _negative(name: str) -> dict[str, str]:

@@ -22,6 +22,8 @@ from recbole_hnlm.artefacts.neg_text import iter_neg_text, read_neg_text_manifes
 from recbole_hnlm.llm.chat import ChatRequest, Estimate
 from recbole_hnlm.llm.corpus import Corpus
 from recbole_hnlm.llm.dry_run import dry_run
+from recbole_hnlm.llm.grounding import GroundingOptions
+from recbole_hnlm.llm.neighbours import write_text_neighbours
 from recbole_hnlm.llm.profiles import History
 from recbole_hnlm.llm.text_options import TextOptions
 from recbole_hnlm.llm.text_pipeline import TextRun, artefact_contents, run_text_pipeline
@@ -111,6 +113,23 @@ def test_vectors_of_what_the_model_wrote(run: TextRun, digest_encoder: DigestEnc
     result = run_text_pipeline(written, ScriptedBackend(), digest_encoder)
     assert result.profiles == plain.profiles
     assert not np.allclose(result.vectors.items, plain.vectors.items)
+
+
+def test_neighbours_need_no_model(run: TextRun, digest_encoder: DigestEncoder) -> None:
+    run = dataclasses.replace(run, grounding=GroundingOptions(ground_items=3, ground_min_similarity=-1.0))
+    grounding, manifest = write_text_neighbours(run, digest_encoder)
+    corpus = run.corpus
+    vectors = run_text_pipeline(run, ScriptedBackend(), digest_encoder).vectors.items
+    assert grounding.items.shape == (80, 1, 3)
+    assert manifest.pairs_grounded == (corpus.pair_items != 4).sum()
+    owned = {(user, item) for user, item in zip(corpus.pair_users.tolist(), corpus.pair_items.tolist(), strict=True)}
+    for user, positive, found in zip(corpus.pair_users, corpus.pair_items, grounding.items[:, 0], strict=True):
+        if positive == 4:
+            assert (found == -1).all()
+            continue
+        free = [item for item in range(ITEMS) if item != 4 and (user, item) not in owned]
+        expected = sorted(free, key=lambda item: -float(vectors[item] @ vectors[positive]))[:3]
+        assert found.tolist() == expected
 
 
 def test_dry_run(run: TextRun) -> None:
