@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recbole_hnlm.models.grounded import share_grounded
 from recbole_hnlm.models.statistics import StepStatistics
 from recbole_hnlm.models.text_head import TextHead
 from recbole_hnlm.run_options import RunOptions
@@ -155,5 +156,6 @@ class HardNegativeHead(nn.Module):
         """A head of its own over the same interactions and text; RecBole copies models to count their operations."""
         copied = HardNegativeHead(self.run, self.interactions, self.generator.device)
         copied.generator.set_state(self.generator.get_state())
+        share_grounded(self.sampler, copied.sampler)
         copied.text_head = copy.deepcopy(self.text_head, memo)
         return copied

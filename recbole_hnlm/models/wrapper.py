@@ -18,6 +18,7 @@ from torch import Tensor
 from recbole_hnlm.models.abilities import refuse_unfit
 from recbole_hnlm.models.adjacency import vectorised_methods
 from recbole_hnlm.models.batches import CANDIDATES, VECTOR_ROWS, JointLossHook, exchanged_batch, pairs_of, take_column
+from recbole_hnlm.models.grounded import attach_grounded
 from recbole_hnlm.models.head import HardNegativeHead
 from recbole_hnlm.models.item_space import LookupSpace, StepRows, build_item_space
 from recbole_hnlm.models.propagation import Propagator
@@ -81,6 +82,7 @@ class HardNegativeMixin:
                 "with recbole_hnlm.HNLMConfig, or call recbole_hnlm.register() before RecBole's Config is imported"
             )
         self.hnlm = HardNegativeHead(run, interactions, device, rank=config["group_rank"] or 0)
+        attach_grounded(self.hnlm.sampler, config, dataset, run)
         if run.hnlm is not None and run.hnlm.reads_text:
             self._attach_text(config, dataset, run)
         if run.negatives > 1 or (run.sampler_type is not None and run.sampler_type.weighs):

@@ -1,0 +1,93 @@
+"""What the text pipeline would take, told before anything is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from recbole_hnlm.llm.chat import ChatBackend, Estimate
+from recbole_hnlm.llm.grouping import PairGroups, count_calls, group_pairs, tellable_pairs
+from recbole_hnlm.llm.negative_stage import Profiles, negative_requests
+from recbole_hnlm.llm.profile_stages import item_profile_requests, user_profile_requests
+from recbole_hnlm.llm.text_pipeline import TextRun
+
+_WAYS = ("pair", "user", "cluster")
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What each stage would take.
+
+    Attributes:
+        stages: Estimate of each stage; hard negatives by the way that the options choose.
+        calls: Requests of each stage, and of the hard negatives by each way.
+        grouping: The way that the options choose.
+    """
+
+    stages: Mapping[str, Estimate]
+    calls: Mapping[str, int]
+    grouping: str
+
+    @property
+    def cost(self) -> float | None:
+        """Most money of all stages, in US dollars, or None where a price is unknown."""
+        costs = [stage.cost for stage in self.stages.values()]
+        return None if any(cost is None for cost in costs) else float(sum(cost or 0.0 for cost in costs))
+
+    def table(self) -> str:
+        """The figures, a stage a line, then the requests that each way of asking for hard negatives takes."""
+        lines = [
+            f"  {'stage':<16}{'requests':>12}{'cached':>12}{'tokens in':>14}{'out, at most':>14}{'$':>10}{'s':>10}"
+        ]
+        for name, stage in self.stages.items():
+            cost = "?" if stage.cost is None else f"{stage.cost:.2f}"
+            seconds = "?" if stage.seconds is None else f"{stage.seconds:.0f}"
+            lines.append(
+                f"  {name:<16}{stage.requests:>12,}{stage.cached:>12,}{stage.prompt_tokens:>14,}"
+                f"{stage.completion_tokens:>14,}{cost:>10}{seconds:>10}"
+            )
+        ways = ", ".join(
+            f"{way} {self.calls[f'negatives_{way}']:,}{' (chosen)' if way == self.grouping else ''}" for way in _WAYS
+        )
+        return "\n".join([*lines, f"  requests for hard negatives by llm_pair_grouping: {ways}"])
+
+
+def dry_run(run: TextRun, backend: ChatBackend) -> DryRun:
+    """Estimate every stage; asks the model nothing and encodes nothing.
+
+    Profiles that are not written yet are stood in for by as many words as they may have, so tokens are about the most
+    that there can be. Of a run that was cut short the cache is seen for item profiles alone, as prompts made of
+    stand-ins are not in it. Clusters are stood in for by pairs spread over the data. Repairs are not counted.
+
+    Args:
+        run: What would be done.
+        backend: The model that would be asked.
+    """
+    corpus, options, prompts = run.corpus, run.text, run.prompts()
+    items = [_words(options.item_words) if name else "" for name in corpus.names]
+    users = [_words(options.user_words)] * len(corpus.users)
+    requests = negative_requests(
+        prompts, corpus, Profiles(users, items), _stand_in_groups(run), options, run.negatives_per_pair
+    )
+    stages = {
+        "item profiles": backend.estimate(item_profile_requests(prompts, corpus, options)),
+        "user profiles": backend.estimate(user_profile_requests(prompts, corpus, items, options)),
+        "hard negatives": backend.estimate(requests),
+    }
+    return DryRun(stages, count_calls(corpus, options), options.pair_grouping)
+
+
+def _words(count: int) -> str:
+    return " ".join(["profile"] * count)
+
+
+def _stand_in_groups(run: TextRun) -> PairGroups:
+    if run.text.pair_grouping != "cluster":
+        return group_pairs(run.corpus, run.text)
+    places = tellable_pairs(run.corpus)
+    count = min(run.text.pair_clusters, len(places))
+    asked = places[np.linspace(0, max(len(places) - 1, 0), count).astype(np.int64)]
+    groups = group_pairs(run.corpus, replace(run.text, pair_grouping="pair"))
+    return PairGroups(asked, np.arange(count + 1), groups.source)

@@ -1,0 +1,110 @@
+"""Reviews out of a dataset's interactions: those of training pairs, and no others (METHODS section 1)."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from recbole_hnlm.artefacts.atomic import parse_header, split_rows
+from recbole_hnlm.llm.profiles import cut_words
+
+_LOG = logging.getLogger(__name__)
+_REVIEW = re.compile(r"(?i)(?:^|_)(?:reviews?|comments?|tips?)(?:$|_)|^review")
+_NO_TEXT = re.compile(r"(?i)(?:^|_)(?:ids?|counts?|num|number|time|timestamp|date|stars?|rating|score|votes?)(?:$|_)")
+
+
+def is_review_field(field: str, kind: str) -> bool:
+    """Whether a field of type ``kind`` holds what users wrote, by its name.
+
+    >>> [is_review_field(name, "token_seq") for name in ("review", "review_text", "review_id", "title")]
+    [True, True, False, False]
+    """
+    return kind in ("token", "token_seq") and bool(_REVIEW.search(field)) and not _NO_TEXT.search(field)
+
+
+def find_review_field(types: Mapping[str, str]) -> str | None:
+    """The field of an ``.inter`` file with the reviews' text, or None; ``token_seq`` goes before ``token``."""
+    found = [field for field, kind in types.items() if is_review_field(field, kind)]
+    return min(found, key=lambda field: types[field] != "token_seq", default=None)
+
+
+def read_reviews(
+    path: str | Path,
+    pairs: tuple[Sequence[str], Sequence[str]],
+    keys: tuple[str, str],
+    *,
+    field: str | None = None,
+    separator: str = "\t",
+) -> list[str] | None:
+    """The review of each training pair out of an ``.inter`` file.
+
+    A pair that occurs more often in the file than in training has an interaction that is held out. Which of its reviews
+    belongs to training cannot be told, so none is taken; they are counted. Of several training reviews of a pair all
+    but the last are passed over. The file is read as a stream: memory holds the reviews of training pairs.
+
+    Args:
+        path: The file.
+        pairs: User and item token of each training pair, two sequences of length P.
+        keys: Names of the user's and the item's field.
+        field: The review's field; found by its name by default.
+        separator: RecBole's ``field_separator``.
+
+    Returns:
+        P texts, ``""`` for none; or None where the file has no such field.
+
+    Raises:
+        ValueError: If the file has no field of that name, or a row of another length.
+    """
+    path = Path(path)
+    told, seen = dict[tuple[str, str], str](), Counter[tuple[str, str]]()
+    wanted = Counter(zip(*pairs, strict=True))
+    with path.open(encoding="utf-8-sig", newline="\n") as handle:
+        types = parse_header(handle.readline(), separator)
+        field = field or find_review_field(types)
+        if field is None:
+            return None
+        for name in (*keys, field):
+            if name not in types:
+                raise ValueError(f"{path} has no field {name!r}; it has {list(types)}")
+        columns = [list(types).index(name) for name in (*keys, field)]
+        try:
+            lines = handle if separator == "\t" else (line.replace(separator, "\t") for line in handle)
+            for _, cells in split_rows(lines, len(types), 2):
+                pair = (cells[columns[0]], cells[columns[1]])
+                if pair in wanted:
+                    seen[pair] += 1
+                    told[pair] = cells[columns[2]].strip() or told.get(pair, "")
+        except ValueError as error:
+            raise ValueError(f"{path} is no atomic file ({error}); correct that line") from error
+    unclear = {pair for pair, count in seen.items() if count > wanted[pair]}
+    texts = ["" if pair in unclear else told.get(pair, "") for pair in zip(*pairs, strict=True)]
+    _LOG.info(
+        "reviews from %s: %d of %d training pairs have one; %d pairs left out that also occur outside training",
+        *(field, sum(map(bool, texts)), len(texts), len(unclear)),
+    )
+    return texts
+
+
+def latest_reviews(
+    owners: Sequence[int], texts: Sequence[str] | None, count: int, limit: int, words: int
+) -> list[list[tuple[int, str]]]:
+    """Place and text of the last ``limit`` reviews of each owner, latest first, each cut to ``words`` words.
+
+    Args:
+        owners: Rank of the item or user of each training pair, in training order.
+        texts: Reviews of the pairs, ``""`` for none; None for no reviews at all.
+        count: Number of owners.
+        limit: Most reviews of an owner.
+        words: Most words of each.
+    """
+    result: list[list[tuple[int, str]]] = [[] for _ in range(count)]
+    if texts is None or not limit:
+        return result
+    for place in range(len(texts) - 1, -1, -1):
+        of_owner = result[owners[place]]
+        if texts[place] and len(of_owner) < limit:
+            of_owner.append((place, cut_words(texts[place], words)))
+    return result

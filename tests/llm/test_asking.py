@@ -1,0 +1,111 @@
+"""Requests, repairs and failures: each counted, none lost."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from recbole_hnlm.llm.asking import REPAIR_MARK, StageCounts, ask
+from recbole_hnlm.llm.chat import ChatReply, ChatRequest
+from recbole_hnlm.llm.replies import PROFILE_SCHEMA, Answer, read_profile
+from tests.llm.talking import ScriptedBackend, good_reply
+
+N = 40
+
+
+def _requests(count: int = N) -> Iterator[ChatRequest]:
+    for place in range(count):
+        messages = ({"role": "user", "content": f"item {place}"},)
+        yield ChatRequest(f"i{place}", messages, "generic-1/item_profile", PROFILE_SCHEMA)
+
+
+def _read(request: ChatRequest, text: str) -> Answer:
+    return read_profile(text, 2)
+
+
+def _run(backend: ScriptedBackend, count: int = N) -> tuple[dict[str, Answer | None], StageCounts]:
+    counts = StageCounts("item profiles")
+    pairs = list(ask(backend, _requests(count), _read, counts))
+    assert len({key for key, _ in pairs}) == len(pairs)
+    return dict(pairs), counts
+
+
+def test_every_request_is_answered_once() -> None:
+    answers, counts = _run(ScriptedBackend())
+    assert set(answers) == {f"i{place}" for place in range(N)}
+    assert all(answer is not None and answer.texts[0].startswith("summarization") for answer in answers.values())
+    assert (counts.requests, counts.answered, counts.repaired, counts.failed, counts.texts_cut) == (N, N, 0, 0, N)
+    assert counts.prompt_tokens > 0 and counts.completion_tokens > 0
+
+
+def test_one_repair_with_the_reply_and_its_fault() -> None:
+    def script(request: ChatRequest) -> str:
+        first = not request.key.endswith(REPAIR_MARK)
+        return '{"summarization": "x"}' if first and "item 1" in str(request.messages) else good_reply(request)
+
+    backend = ScriptedBackend(script)
+    answers, counts = _run(backend)
+    bad = 11  # item 1 and items 10 to 19
+    assert (counts.requests, counts.answered, counts.repaired, counts.failed) == (N, N, bad, 0)
+    assert None not in answers.values()
+    repairs = [request for request in backend.asked if request.key.endswith(REPAIR_MARK)]
+    assert len(repairs) == bad
+    user, assistant, correction = repairs[0].messages
+    assert user["content"].startswith("item 1")
+    assert (assistant["role"], assistant["content"]) == ("assistant", '{"summarization": "x"}')
+    assert "lacks 'reasoning'" in correction["content"]
+    assert repairs[0].schema == PROFILE_SCHEMA
+
+
+def test_repairs_go_among_the_requests() -> None:
+    """So a model that is bad throughout fills no memory with replies that wait for a repair."""
+    backend = ScriptedBackend(lambda _: "no")
+    answers, counts = _run(backend)
+    assert set(answers.values()) == {None}
+    assert (len(backend.asked), counts.requests, counts.failed) == (2 * N, N, N)
+    keys = [request.key.endswith(REPAIR_MARK) for request in backend.asked]
+    assert not any(keys[:7])  # the first seven under way
+    for end in range(14, N, 14):
+        assert sum(keys[:end]) >= end // 2 - 7
+
+
+def test_failures_are_counted_and_none_is_lost(caplog: pytest.LogCaptureFixture) -> None:
+    def script(request: ChatRequest) -> str | None:
+        place = int(request.key.removesuffix(REPAIR_MARK)[1:])
+        return (None, "", "[]", good_reply(request))[place % 4]
+
+    answers, counts = _run(ScriptedBackend(script, lost=["i39"]))
+    assert len(answers) == N
+    assert sum(answer is None for answer in answers.values()) == 31  # three of four, and the lost one
+    assert (counts.requests, counts.answered, counts.failed) == (N, 9, 31)
+    with caplog.at_level(logging.INFO):
+        counts.log()
+    assert "31 of 40 requests failed, e.g. i4: HTTP 500" in caplog.text
+    assert "failed                                        31" in caplog.text
+
+
+def test_requests_are_made_as_they_are_taken() -> None:
+    made: list[str] = []
+
+    def watched() -> Iterator[ChatRequest]:
+        for request in _requests():
+            made.append(request.key)
+            yield request
+
+    answers = ask(ScriptedBackend(), watched(), _read, StageCounts("s"))
+    next(answers)
+    assert len(made) == 7  # what this backend has under way
+
+
+def test_faults_of_the_asker_and_of_the_backend() -> None:
+    with pytest.raises(ValueError, match="two requests have the key 'i0'"):
+        list(ask(ScriptedBackend(), [*_requests(1), *_requests(1)], _read, StageCounts("s")))
+
+    class Confused(ScriptedBackend):
+        def _reply(self, request: ChatRequest) -> ChatReply:
+            return ChatReply("other", "text")
+
+    with pytest.raises(ValueError, match="scripted answered 'other', which is not open"):
+        list(ask(Confused(), _requests(1), _read, StageCounts("s")))

@@ -1,0 +1,78 @@
+"""Reviews of training pairs, and of no others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recbole_hnlm.llm.reviews import find_review_field, is_review_field, latest_reviews, read_reviews
+
+KEYS = ("user_id", "item_id")
+HEADER = "user_id:token\titem_id:token\treview:token_seq\trating:float\n"
+
+
+def _write(path: Path, *rows: str, header: str = HEADER) -> Path:
+    path.write_text(header + "".join(f"{row}\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("field", "kind", "expected"),
+    [
+        ("review", "token_seq", True),
+        ("review_text", "token", True),
+        ("reviewText", "token_seq", True),
+        ("user_review", "token_seq", True),
+        ("tip", "token_seq", True),
+        ("review_count", "token", False),
+        ("review_id", "token", False),
+        ("review", "float", False),
+        ("multiple", "token", False),
+        ("preview", "token_seq", False),
+    ],
+)
+def test_review_fields_by_name(field: str, kind: str, expected: bool) -> None:
+    assert is_review_field(field, kind) is expected
+
+
+def test_sequences_go_first() -> None:
+    assert find_review_field({"tip": "token", "review": "token_seq"}) == "review"
+    assert find_review_field({"user_id": "token", "rating": "float"}) is None
+
+
+def test_training_pairs_alone(tmp_path: Path) -> None:
+    path = _write(
+        tmp_path / "d.inter",
+        *(
+            "u\ta\tfine \t5",
+            "u\tb\theld out\t1",
+            "v\ta\tearly\t4",
+            "v\ta\theld out too\t1",
+            "w\ta\tone\t3",
+            "w\ta\ttwo\t3",
+        ),
+    )
+    pairs = (["w", "u", "v", "w", "u"], ["a", "a", "a", "a", "zz"])
+    assert read_reviews(path, pairs, KEYS) == ["two", "fine", "", "two", ""]
+
+
+def test_no_review_field(tmp_path: Path) -> None:
+    path = _write(tmp_path / "d.inter", header="user_id:token\titem_id:token\n")
+    assert read_reviews(path, ([], []), KEYS) is None
+    with pytest.raises(ValueError, match="d.inter has no field 'note'; it has"):
+        read_reviews(path, ([], []), KEYS, field="note")
+
+
+def test_a_torn_row_is_an_error(tmp_path: Path) -> None:
+    path = _write(tmp_path / "d.inter", "u\ta\tfine\t5", "u\tb\tto")
+    with pytest.raises(ValueError, match=r"d.inter is no atomic file \(line 3 has 3 columns, expected 4\)"):
+        read_reviews(path, (["u"], ["a"]), KEYS)
+
+
+def test_latest_reviews() -> None:
+    texts = ["one", "", "two three", "four", "five"]
+    found = latest_reviews([0, 0, 0, 2, 0], texts, 3, limit=2, words=1)
+    assert found == [[(4, "five"), (2, "two")], [], [(3, "four")]]
+    assert latest_reviews([0], None, 2, 5, 5) == [[], []]
+    assert latest_reviews([0], ["x"], 1, 0, 5) == [[]]
