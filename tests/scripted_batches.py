@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 
@@ -18,6 +19,8 @@ class Batches:
         self.contents: dict[str, bytes] = {}
         self.jobs: dict[str, dict[str, Any]] = {}
         self.submitted: Counter[str] = Counter()
+        self.hooks: list[tuple[str, Callable[[], None]]] = []
+        """Pairs of ``METHOD path`` and what to do once after the next such call has worked and before it is answered."""
         self.faults: list[tuple[str, int]] = []
         """Pairs of ``METHOD path`` and a status: the next such call gets the status; 0 does it, and then cuts."""
 
@@ -28,7 +31,13 @@ class Batches:
                 if status == 0:
                     return 0, self._do(method, path, headers, body)[1]
                 return status, {"error": {"message": f"scripted {status}"}}
-        return self._do(method, path, headers, body)
+        result = self._do(method, path, headers, body)
+        for place, (call, hook) in enumerate(self.hooks):
+            if f"{method} {path}".startswith(call):
+                del self.hooks[place]
+                hook()
+                break
+        return result
 
     def _do(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, Any]:
         parts = path.strip("/").split("/")[1:]

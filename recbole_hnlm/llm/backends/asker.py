@@ -132,7 +132,8 @@ class Asker:
             content = response.content
         except Exception as error:
             raise sort_error(error, self._secret) from None  # the cause may hold the key
-        return read_answer(content, job, self._secret, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return read_answer(content, self._secret, job.request.max_tokens, job.prompt_tokens, seconds)
 
     async def _wait(self, fault: Fault, attempt: int) -> None:
         if fault.after > self._options.longest_wait:

@@ -87,7 +87,7 @@ class CachedBackend:
         finally:
             try:
                 for job, answer in session.close():
-                    budget.settle(job, answer)
+                    budget.settle(job.digest, 0, answer.prompt_tokens, answer.completion_tokens)
                     summary.count(answer)
             finally:
                 summary.seconds = time.perf_counter() - started

@@ -87,13 +87,16 @@ class Run:
                     return
                 known = self._take(request)
                 if known is not None:
-                    yield _reply(request.key, known, first=False)
+                    yield as_reply(request.key, known, first=False)
             if self._held is not None:
-                if not self._budget.reserve(self._held):
+                if not self._reserve(self._held):
                     return
                 self._waiting[self._held.digest] = [self._held.request.key]
                 self._session.submit(self._held)
                 self._held = None
+
+    def _reserve(self, job: Job) -> bool:
+        return self._budget.reserve(job.digest, job.prompt_tokens, job.request.max_tokens)
 
     def _take(self, request: ChatRequest) -> Answer | None:
         """The answer to a request if it is known; else it becomes a job, or waits for an equal one."""
@@ -112,7 +115,7 @@ class Run:
 
     def _hand_out(self, done: Done) -> Iterator[ChatReply]:
         for job, answer in done:  # all of them before the first is handed out, since the asker may stop there
-            self._budget.settle(job, answer)
+            self._budget.settle(job.digest, job.prompt_tokens, answer.prompt_tokens, answer.completion_tokens)
             self._summary.count(answer)
         for job, answer in done:
             self._failures = self._failures + 1 if answer.cause in NOT_REACHED else 0
@@ -125,9 +128,10 @@ class Run:
                 if place:
                     self._summary.count_again(answer)
                     self._repeats -= 1
-                yield _reply(key, answer, first=not place)
+                yield as_reply(key, answer, first=not place)
 
 
-def _reply(key: str, answer: Answer, first: bool) -> ChatReply:
+def as_reply(key: str, answer: Answer, first: bool) -> ChatReply:
+    """An answer as the reply to ``key``; its tokens go to the ``first`` of those who asked for it."""
     read, written = (answer.prompt_tokens, answer.completion_tokens) if first else (0, 0)
     return ChatReply(key, answer.text, answer.error, read, written, cached=not first)

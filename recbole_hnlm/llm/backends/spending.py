@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from recbole_hnlm.llm.backends.options import SpendingOptions
-from recbole_hnlm.llm.backends.outcome import Answer, BudgetExceeded, Job
+from recbole_hnlm.llm.backends.outcome import BudgetExceeded
 
 BATCH_DISCOUNT = 0.5
 """Share of the price that OpenAI's Batch API takes."""
@@ -78,33 +79,40 @@ class Budget:
         self._asked = 0
         self._correction = 1.0
         self._held = 0.0
-        self._reserved: dict[bytes, float] = {}
+        self._reserved: dict[Hashable, float] = {}
 
-    def reserve(self, job: Job) -> bool:
-        """Set aside what ``job`` may cost at most; False, and nothing set aside, if that exceeds a limit."""
-        dollars = 0.0
-        if self._prices is not None:
-            dollars = self._prices.cost(job.prompt_tokens * self._correction, job.request.max_tokens)
+    def reserve(self, name: Hashable, prompt_tokens: float, completion_tokens: float, requests: int = 1) -> bool:
+        """Set aside what ``name`` may cost at most; False, and nothing set aside, if that exceeds a limit."""
+        dollars = self._dollars(prompt_tokens, completion_tokens)
         limit = self._options.budget_dollars
         if limit is not None and self.spent + self._held + dollars > limit:
             return False
-        if self._options.budget_requests is not None and self._asked >= self._options.budget_requests:
+        most = self._options.budget_requests
+        if most is not None and self._asked + requests > most:
             return False
-        self._asked += 1
-        self._held += dollars
-        self._reserved[job.digest] = dollars
+        self.hold(name, prompt_tokens, completion_tokens, requests)
         return True
 
-    def settle(self, job: Job, answer: Answer) -> None:
-        """Replace what was set aside for ``job`` by what it cost."""
-        self._held -= self._reserved.pop(job.digest, 0.0)
+    def hold(self, name: Hashable, prompt_tokens: float, completion_tokens: float, requests: int = 1) -> None:
+        """Set aside for what is under way already, whether it fits or not."""
+        self._asked += requests
+        self._reserved[name] = self._dollars(prompt_tokens, completion_tokens)
+        self._held += self._reserved[name]
+
+    def settle(self, name: Hashable, expected: int, prompt_tokens: int, completion_tokens: int) -> None:
+        """Replace what was set aside for ``name`` by what it cost; ``expected`` is its prompt as it was estimated."""
+        self._held -= self._reserved.pop(name, 0.0)
         if not self._reserved:
             self._held = 0.0  # without what rounding left
         if self._prices is not None:
-            self.spent += self._prices.cost(answer.prompt_tokens, answer.completion_tokens)
-        if job.prompt_tokens and answer.prompt_tokens:
-            ratio = answer.prompt_tokens / job.prompt_tokens
-            self._correction = min(max(self._correction, ratio), _MOST_CORRECTION)
+            self.spent += self._prices.cost(prompt_tokens, completion_tokens)
+        if expected and prompt_tokens:
+            self._correction = min(max(self._correction, prompt_tokens / expected), _MOST_CORRECTION)
+
+    def _dollars(self, prompt_tokens: float, completion_tokens: float) -> float:
+        if self._prices is None:
+            return 0.0
+        return self._prices.cost(prompt_tokens * self._correction, completion_tokens)
 
     def exceeded(self, kept: str) -> BudgetExceeded:
         """The error for a request that does not fit any more; ``kept`` is where the answers are."""

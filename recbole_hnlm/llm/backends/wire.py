@@ -9,7 +9,7 @@ from typing import Any
 
 from recbole_hnlm.llm.backends.faults import Fault
 from recbole_hnlm.llm.backends.options import OpenAIOptions
-from recbole_hnlm.llm.backends.outcome import Answer, Job, too_long
+from recbole_hnlm.llm.backends.outcome import Answer, too_long
 from recbole_hnlm.llm.backends.secret import Secret
 from recbole_hnlm.llm.backends.tokens import BYTES_PER_TOKEN
 from recbole_hnlm.llm.chat import ChatRequest
@@ -49,10 +49,19 @@ def is_strict(schema: Any) -> bool:
     return not isinstance(schema, (list, tuple)) or all(is_strict(value) for value in schema)
 
 
-def read_answer(body: bytes | Mapping[str, Any], job: Job, secret: Secret, seconds: float = 0.0) -> Answer:
+def read_answer(
+    body: bytes | Mapping[str, Any], secret: Secret, limit: int, expected: int = 0, seconds: float = 0.0
+) -> Answer:
     """The answer in the body of a chat completion.
 
     A server that does not count tokens is taken at the estimate of the prompt and a rule of thumb.
+
+    Args:
+        body: The body, as it came or read already.
+        secret: The key, which must not be kept in any text.
+        limit: Most tokens that the answer might have.
+        expected: Tokens of the prompt, as estimated.
+        seconds: How long the answer took.
 
     Raises:
         Fault: If the body is not what the protocol says; the cause is ``garbled``.
@@ -65,7 +74,7 @@ def read_answer(body: bytes | Mapping[str, Any], job: Job, secret: Secret, secon
         usage = data.get("usage") or {}
         read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
         text = text if text is None else secret.hide(str(text))
-        read = job.prompt_tokens if read is None else int(read)
+        read = expected if read is None else int(read)
         written = (
             math.ceil(len((text or "").encode(errors="replace")) / BYTES_PER_TOKEN) if written is None else int(written)
         )
@@ -74,7 +83,7 @@ def read_answer(body: bytes | Mapping[str, Any], job: Job, secret: Secret, secon
     except _READ_ERRORS as error:
         raise Fault("garbled", f"the body is no chat completion ({type(error).__name__})") from None
     if finish == "length":
-        return too_long(job.request.max_tokens, read, written, seconds)
+        return too_long(limit, read, written, seconds)
     if refusal or finish == "content_filter":
         detail = secret.hide(str(refusal or "by the server's filter"))
         return Answer(None, "refused", detail, read, written, seconds, final=True)
