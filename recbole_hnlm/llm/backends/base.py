@@ -31,7 +31,7 @@ class Model:
         revision: What else tells two models of that name apart.
         decoding: Settings that change answers.
         prices: What it costs, or None where that is unknown.
-        parallel: Answers that it works on at a time.
+        parallel: Answers that it works on at a time; 0 where that is not ours to know.
     """
 
     name: str
@@ -111,14 +111,14 @@ class CachedBackend:
             completion_tokens += request.max_tokens
         prices = self._model.prices
         seconds = self._spending.seconds_per_request or self.cache.seconds_per_request(self._rate_name)
-        asked = count - cached
+        asked, parallel = count - cached, self._model.parallel
         estimate = Estimate(
             count,
             cached,
             prompt_tokens,
             completion_tokens,
             None if prices is None else prices.cost(prompt_tokens, completion_tokens),
-            None if seconds is None else asked * seconds / max(min(self._model.parallel, asked), 1),
+            None if seconds is None or not parallel else asked * seconds / max(min(parallel, asked), 1),
         )
         source = "nobody" if self._counter is None else self._counter.source
         _LOG.info("estimate of %s\n%s", self.name, estimate_table(estimate, source))

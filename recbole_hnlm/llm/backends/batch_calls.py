@@ -7,7 +7,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from recbole_hnlm.llm.backends.faults import Fault, Refusal, sort_error
 from recbole_hnlm.llm.backends.jobs import BatchJob, JobStore
@@ -18,7 +18,7 @@ from recbole_hnlm.llm.backends.secret import Secret
 from recbole_hnlm.llm.backends.summary import RunSummary
 
 _LOG = logging.getLogger(__name__)
-ENDPOINT = "/v1/chat/completions"
+ENDPOINT: Final = "/v1/chat/completions"
 """What the requests of a job are sent to."""
 _MARK = "hnlm_job"
 _MOST_LISTED = 1000

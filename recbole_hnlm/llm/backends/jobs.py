@@ -1,14 +1,15 @@
 """Jobs of the Batch API on disk: what was asked in which job, and how far each has come.
 
 A job is a file of requests, one a line, and a small file with its state; its name is unique. Both appear whole or not
-at all. The state is written before and after every step, so that after a kill it is known which
-step may have happened at the server without this side hearing of it.
+at all. The state is written before and after every step, so that after a kill it is known which step may have happened
+at the server without this side hearing of it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ class JobStore:
 
     def add(self, lines: list[str], prompt_tokens: int, completion_tokens: int) -> BatchJob:
         """Make a job of request lines; durable on return."""
-        name = f"hnlm-{uuid.uuid4().hex}"
+        name = f"hnlm-{time.time_ns():016x}-{uuid.uuid4().hex[:12]}"  # sorts by its making
         job = BatchJob(name, len(lines), prompt_tokens, completion_tokens)
         write_text(self.lines_path(job), lines)
         self.save(job)
@@ -66,7 +67,7 @@ class JobStore:
         self.lines_path(job).unlink(missing_ok=True)
 
     def jobs(self) -> list[BatchJob]:
-        """The jobs that are not over, in a fixed order; requests without a state were never sent and are removed."""
+        """The jobs that are not over, the oldest first; requests without a state were never sent and are removed."""
         found = []
         for path in sorted(self.directory.glob("*.json")):
             try:

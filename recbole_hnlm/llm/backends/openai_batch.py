@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -66,7 +67,7 @@ class OpenAIBatchBackend(CachedBackend):
         self._secret = read_secret(options)
         self._options = options
         self._batch = batch or BatchOptions()
-        model = describe(options, spending, BATCH_DISCOUNT)
+        model = dataclasses.replace(describe(options, spending, BATCH_DISCOUNT), parallel=0)
         super().__init__(model, ReplyCache(cache_dir), lambda: counter_of(options), spending)
         server = hashlib.sha256(f"{options.base_url}\n{options.chat_model}".encode()).hexdigest()[:16]
         self._directory = Path(cache_dir) / "batches" / server

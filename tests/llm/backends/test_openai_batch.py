@@ -179,6 +179,14 @@ class TestSpending:
         ask(made, *TEXTS[:4])
         assert made.summary.cost == pytest.approx(4 * 1.5 / 2)
 
+    def test_an_estimate_is_at_half_the_price_and_knows_no_time(self, server: ScriptedServer, tmp_path: Path) -> None:
+        ask(OpenAIBackend(options(server), tmp_path), "a")  # which measures the time of single calls
+        found = backend(server, tmp_path, SpendingOptions(input_price=1.0, output_price=2.0)).estimate(
+            [prompt("x" * 35)]
+        )
+        assert found.cost == pytest.approx((14 + 2 * 32) / 1e6 / 2) and found.seconds is None
+        assert not server.batches.files
+
     def test_a_budget_stops_before_the_job_that_could_exceed_it(self, server: ScriptedServer, tmp_path: Path) -> None:
         spending = SpendingOptions(budget_requests=20)
         with pytest.raises(BudgetExceeded, match="20 asked"):
