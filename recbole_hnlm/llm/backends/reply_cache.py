@@ -19,7 +19,7 @@ from typing import Any
 
 from recbole_hnlm.artefacts.storage import directory_lock
 from recbole_hnlm.llm.backends.outcome import Answer
-from recbole_hnlm.llm.backends.salvage import Presence, cut_tail_size, is_readable, salvage
+from recbole_hnlm.llm.backends.salvage import Presence, cut_tail_size, finish_salvage, is_readable, salvage
 from recbole_hnlm.llm.chat import ChatRequest
 
 _LOG = logging.getLogger(__name__)
@@ -146,6 +146,7 @@ class ReplyCache:
         return self.path.with_suffix(".damaged-mark")
 
     def _put_in_order(self) -> None:
+        finish_salvage(self.path)
         cut = cut_tail_size(self.path)
         if cut:
             _LOG.warning("the last write to %s was cut off; its %d bytes are dropped", self.path, cut)

@@ -103,13 +103,18 @@ def salvage(path: Path, connect: Callable[[Path], sqlite3.Connection]) -> tuple[
     count = int(target.execute("SELECT count(*) FROM replies").fetchone()[0])
     target.execute("PRAGMA journal_mode = DELETE")  # all of it in one file, which can be renamed
     target.close()
-    for suffix in ("-wal", "-shm"):
-        companion = path.with_name(f"{path.name}{suffix}")
-        if companion.exists():
-            companion.rename(aside.with_name(f"{aside.name}{suffix}"))
     os.replace(path, aside)
-    os.replace(fresh, path)
+    finish_salvage(path)
     return aside, count
+
+
+def finish_salvage(path: Path) -> None:
+    """Put the copy in the place of ``path`` if that is gone: the last step, which a kill may have prevented."""
+    fresh = path.with_name(f"{path.stem}.repaired.sqlite")
+    if path.exists() or not fresh.exists():
+        return
+    _remove(path)  # the log of the damaged file, which must not be taken for the new one's
+    os.replace(fresh, path)
 
 
 def _readable_rows(path: Path) -> Iterator[tuple[bytes, int, bytes]]:

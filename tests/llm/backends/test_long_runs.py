@@ -77,6 +77,22 @@ def test_ten_thousand_requests_with_faults_lose_nothing(server: str, tmp_path: P
     assert_no_key(tmp_path)
 
 
+def test_an_interrupted_run_keeps_all_that_was_answered(server: str, tmp_path: Path) -> None:
+    """Ctrl-C waits for what is on its way, so that not even that is asked again."""
+    process = start(server, tmp_path, 3000, 8)
+    assert process.stdout is not None
+    for _ in range(100):
+        process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode not in (0, -signal.SIGKILL)
+    assert "answered / known before" in (tmp_path / "run.log").read_text()
+    count = sum(stats(server)["answered"].values())
+    assert 100 <= count < 2500
+    finish(start(server, tmp_path, count, 8), tmp_path)
+    assert set(stats(server)["answered"].values()) == {1}
+
+
 @pytest.mark.parametrize("handed_out", [1, 120, 270])
 def test_a_killed_run_takes_up_where_it_stood(server: str, tmp_path: Path, handed_out: int) -> None:
     count, concurrency = 300, 8

@@ -207,6 +207,17 @@ class TestFaults:
             list(made.complete(prompt(f"p{number}") for number in range(1000)))
         assert made.summary.requests < 10
 
+    def test_a_full_disk_ends_the_run(self, server: ScriptedServer, tmp_path: Path) -> None:
+        made = backend(server, tmp_path)
+        ask(made, "a")
+        pages = made.cache._connection.execute("PRAGMA page_count").fetchone()[0]
+        made.cache._connection.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(RuntimeError, match="full.*check the disk"):
+            list(made.complete(prompt(f"p{number}") for number in range(10_000)))
+        assert server.answered.total() < 1000
+        handed_out = [text for text in server.answered if ask(backend(server, tmp_path), text)[text].cached]
+        assert len(handed_out) == made.summary.answered + 1
+
 
 class TestSchemas:
     def test_a_schema_is_sent_where_it_is_taken(self, server: ScriptedServer, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from recbole_hnlm.llm.backends import salvage
 from recbole_hnlm.llm.backends.outcome import Answer
 from recbole_hnlm.llm.backends.reply_cache import FILE_NAME, ReplyCache, request_digest
 from recbole_hnlm.llm.chat import ChatRequest
@@ -169,6 +170,23 @@ class TestDamage:
         cache = ReplyCache(tmp_path)
         cache.put([(digest(1), answer(1))])
         assert len(cache) == 1 and "was damaged" in caplog.text
+
+    def test_a_repair_that_was_killed_is_finished(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        filled(tmp_path, 2000).close()
+        path = tmp_path / FILE_NAME
+        os.truncate(path, path.stat().st_size // 2)
+        with monkeypatch.context() as patch:
+            patch.setattr(salvage, "finish_salvage", lambda path: os.kill(os.getpid(), signal.SIGKILL))
+            child = os.fork()
+            if not child:
+                ReplyCache(tmp_path)
+                os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+        assert not path.exists()
+        (tmp_path / f"{FILE_NAME}-wal").write_bytes(b"left by the damaged file" * 100)
+        cache = ReplyCache(tmp_path)
+        assert 600 < len(cache) < 2000
+        assert cache.get(digest(0)) == answer(0)
 
     def test_a_page_lost_in_the_middle_is_found_on_reading_and_mended_next_time(self, tmp_path: Path) -> None:
         filled(tmp_path, 2000).close()
