@@ -1,0 +1,164 @@
+"""What all backends share: the cache, equal requests asked once, the budget, the estimate and the table at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from recbole_hnlm.llm.backends.options import SpendingOptions
+from recbole_hnlm.llm.backends.outcome import Answer, Job
+from recbole_hnlm.llm.backends.reply_cache import ReplyCache, request_digest
+from recbole_hnlm.llm.backends.run import Run, Session
+from recbole_hnlm.llm.backends.spending import Budget, Prices
+from recbole_hnlm.llm.backends.summary import RunSummary, estimate_table
+from recbole_hnlm.llm.backends.tokens import TokenCounter
+from recbole_hnlm.llm.chat import ChatReply, ChatRequest, Estimate
+
+_LOG = logging.getLogger(__name__)
+_NO_LIMIT = 1 << 62
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model, and what is known of it.
+
+    Attributes:
+        name: Its name, as the user gave it.
+        revision: What else tells two models of that name apart.
+        decoding: Settings that change answers.
+        prices: What it costs, or None where that is unknown.
+        parallel: Answers that it works on at a time; 0 where that is not ours to know.
+    """
+
+    name: str
+    revision: str
+    decoding: Mapping[str, Any]
+    prices: Prices | None = None
+    parallel: int = 1
+
+
+class CachedBackend:
+    """A chat model whose every answer is kept on disk before it is handed out.
+
+    Attributes:
+        name: Name of the model.
+        revision: What else tells two models of that name apart.
+        decoding: Settings that change answers.
+        cache: Where answers are kept.
+        summary: Counts of the last run.
+    """
+
+    def __init__(
+        self, model: Model, cache: ReplyCache, counter: Callable[[], TokenCounter], spending: SpendingOptions
+    ) -> None:
+        """Put ``model`` behind ``cache``; ``counter`` is called when tokens are first to be counted."""
+        self.name = model.name
+        self.revision = model.revision
+        self.decoding = model.decoding
+        self.cache = cache
+        self.summary = RunSummary()
+        self._model = model
+        self._spending = spending
+        self._make_counter = counter
+        self._counter: TokenCounter | None = None
+        self._failures_allowed = _NO_LIMIT
+
+    def complete(self, requests: Iterable[ChatRequest]) -> Iterator[ChatReply]:
+        """One reply for each request, in any order; a failed one has no text but an error.
+
+        Requests are taken as there is room, so memory does not grow with their number. The run's table is logged at
+        its end, also where it ends early.
+
+        Raises:
+            BudgetExceeded: If the next request could exceed the budget.
+            RunStopped: If the server refuses to go on or cannot be reached.
+            RuntimeError: If answers cannot be kept.
+        """
+        summary = self.summary = RunSummary(cost=None if self._model.prices is None else 0.0)
+        budget = Budget(self._spending, self._model.prices)
+        started = time.perf_counter()
+        session = self._open_session(summary)
+        try:
+            yield from Run(self, session, budget).replies(iter(requests))
+        finally:
+            try:
+                for job, answer in session.close():
+                    budget.settle(job.digest, 0, answer.prompt_tokens, answer.completion_tokens)
+                    summary.count(answer)
+            finally:
+                summary.seconds = time.perf_counter() - started
+                if summary.cost is not None:
+                    summary.cost = budget.spent
+                self._note_rate(summary)
+                _LOG.info("%s\n%s", self.name, summary.table())
+
+    def estimate(self, requests: Iterable[ChatRequest]) -> Estimate:
+        """What :meth:`complete` would take; asks nothing. The estimate's table is logged."""
+        count = cached = prompt_tokens = completion_tokens = 0
+        seen: set[bytes] = set()
+        for request in requests:
+            count += 1
+            digest = self.digest(request)
+            if digest in seen or self.cache.get(digest) is not None:
+                cached += 1
+                continue
+            seen.add(digest)
+            prompt_tokens += self.count(request)
+            completion_tokens += request.max_tokens
+        prices = self._model.prices
+        seconds = self._spending.seconds_per_request or self.cache.seconds_per_request(self._rate_name)
+        asked, parallel = count - cached, self._model.parallel
+        estimate = Estimate(
+            count,
+            cached,
+            prompt_tokens,
+            completion_tokens,
+            None if prices is None else prices.cost(prompt_tokens, completion_tokens),
+            None if seconds is None or not parallel else asked * seconds / max(min(parallel, asked), 1),
+        )
+        source = "nobody" if self._counter is None else self._counter.source
+        _LOG.info("estimate of %s\n%s", self.name, estimate_table(estimate, source))
+        return estimate
+
+    def digest(self, request: ChatRequest) -> bytes:
+        """Key of a request in the cache."""
+        return request_digest(self.name, self.revision, self.decoding, request)
+
+    def count(self, request: ChatRequest) -> int:
+        """Tokens of a request's prompt, as estimated."""
+        if self._counter is None:
+            self._counter = self._make_counter()
+        return self._counter.count(request.messages)
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether a run needs the tokens of its prompts beforehand, which takes time."""
+        return self._model.prices is not None
+
+    @property
+    def failures_allowed(self) -> int:
+        """Requests in a row that may fail for want of the server."""
+        return self._failures_allowed
+
+    def _open_session(self, summary: RunSummary) -> Session:
+        """A session that keeps answers by ``self._keep`` and counts repeated attempts in ``summary``."""
+        raise NotImplementedError
+
+    def _keep(self, done: list[tuple[Job, Answer]]) -> None:
+        lasting = [(job.digest, answer) for job, answer in done if answer.text is not None or answer.final]
+        if lasting:
+            self.cache.put(lasting)
+
+    @property
+    def _rate_name(self) -> str:
+        return f"{self.name} {self.revision}".strip()
+
+    def _note_rate(self, summary: RunSummary) -> None:
+        if summary.answered:
+            with contextlib.suppress(RuntimeError):  # an estimate is not worth an error
+                tokens = summary.completion_tokens
+                self.cache.add_rate(self._rate_name, summary.answered, summary.answer_seconds, tokens)

@@ -1,0 +1,75 @@
+"""What goes wrong between a client and a server of the OpenAI protocol, sorted by what is to be done about it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from recbole_hnlm.llm.backends.outcome import RunStopped
+from recbole_hnlm.llm.backends.retry import retry_after
+from recbole_hnlm.llm.backends.secret import Secret
+
+_LONGEST_DETAIL = 300
+
+
+class Fault(Exception):
+    """An attempt failed and another may not.
+
+    Attributes:
+        cause: Its kind, as in the run's table.
+        detail: What happened, in words, without any key.
+        after: Seconds that the server asks to wait; 0 where it does not.
+    """
+
+    def __init__(self, cause: str, detail: str = "", after: float = 0.0) -> None:
+        """A fault of the kind ``cause``."""
+        super().__init__(f"{cause}: {detail}")
+        self.cause = cause
+        self.detail = detail
+        self.after = after
+
+
+class Refusal(Exception):
+    """The server does not want this request, and would not want it again."""
+
+
+def sort_error(error: Exception, secret: Secret) -> Exception:
+    """The :class:`Fault`, :class:`Refusal` or :class:`RunStopped` that ``error`` of the client amounts to.
+
+    An error of any other kind comes back as it is. Texts of the server are cut short and freed of the key.
+    """
+    import openai
+
+    if isinstance(error, (openai.APITimeoutError, asyncio.TimeoutError)):
+        return Fault("timeout", "no whole answer in time")
+    if isinstance(error, openai.APIConnectionError):
+        return Fault("connection", _clean(error.__cause__ or error, secret))
+    if isinstance(error, openai.APIStatusError):
+        return _sort_status(error, _clean(error, secret))
+    if isinstance(error, (openai.OpenAIError, ValueError)):
+        return Fault("garbled", _clean(error, secret))
+    return error
+
+
+def _sort_status(error: Any, detail: str) -> Exception:
+    status = int(error.status_code)
+    if status == 429:
+        if "insufficient_quota" in (getattr(error, "code", None), getattr(error, "type", None)):
+            return RunStopped(f"the account has no credit left ({detail}); add some and run the same command")
+        return Fault("rate limit", detail, retry_after(error.response.headers))
+    if status == 408:
+        return Fault("timeout", detail)
+    if status == 409 or status >= 500:
+        return Fault("server error", detail, retry_after(error.response.headers))
+    if status in (401, 403):
+        return RunStopped(
+            f"the server does not accept the key ({detail}); check the variable that llm_api_key_env names"
+        )
+    if status == 404:
+        return RunStopped(f"the server knows no such model or address ({detail}); check llm_chat_model, llm_base_url")
+    return Refusal(detail)
+
+
+def _clean(error: object, secret: Secret) -> str:
+    text = secret.hide(" ".join(str(error).split()) or type(error).__name__)
+    return text if len(text) <= _LONGEST_DETAIL else f"{text[:_LONGEST_DETAIL]}..."

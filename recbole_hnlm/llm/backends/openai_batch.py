@@ -1,0 +1,241 @@
+"""Chat models of OpenAI's Batch API: answers within a day, at half the price, and for runs that may be killed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from recbole_hnlm.artefacts.storage import directory_lock
+from recbole_hnlm.llm.backends.base import CachedBackend
+from recbole_hnlm.llm.backends.batch_calls import ENDPOINT, BatchCalls
+from recbole_hnlm.llm.backends.faults import Fault
+from recbole_hnlm.llm.backends.jobs import BatchJob, JobStore, JobWriter, Waiting
+from recbole_hnlm.llm.backends.openai_chat import counter_of, describe, require_client
+from recbole_hnlm.llm.backends.options import BatchOptions, OpenAIOptions, SpendingOptions
+from recbole_hnlm.llm.backends.outcome import Answer, RunStopped
+from recbole_hnlm.llm.backends.reply_cache import ReplyCache
+from recbole_hnlm.llm.backends.run import as_reply
+from recbole_hnlm.llm.backends.secret import read_secret
+from recbole_hnlm.llm.backends.spending import BATCH_DISCOUNT, Budget
+from recbole_hnlm.llm.backends.summary import RunSummary
+from recbole_hnlm.llm.backends.wire import read_answer, request_body
+from recbole_hnlm.llm.chat import ChatReply, ChatRequest
+
+_LOG = logging.getLogger(__name__)
+_MEGABYTE = 1_000_000
+_OVER = {"completed", "failed", "expired", "cancelled"}
+_KEPT_AT_A_TIME = 1000
+_LONGEST_DETAIL = 300
+_LOST = Answer(None, "lost", "the job ended without an answer; the next run asks again")
+
+
+class OpenAIBatchBackend(CachedBackend):
+    """OpenAI's Batch API behind the cache of :class:`~recbole_hnlm.llm.backends.openai_chat.OpenAIBackend`.
+
+    A run writes what is not known into jobs, submits them, waits, and puts the answers into the cache. The jobs lie on
+    disk until their answers do, so that a killed run, started again, waits on where it stood; nothing is submitted
+    twice. Replies come when all jobs are over. Memory grows by some hundred bytes a request. Two runs with one cache
+    take turns.
+    """
+
+    def __init__(
+        self,
+        options: OpenAIOptions,
+        cache_dir: str | Path,
+        batch: BatchOptions | None = None,
+        spending: SpendingOptions | None = None,
+    ) -> None:
+        """Prepare to ask; nothing is sent yet.
+
+        Args:
+            options: Which server, and how it is asked.
+            cache_dir: Folder of the kept answers and the jobs.
+            batch: Sizes of jobs and how often they are looked at.
+            spending: The model's usual prices, which are halved here, and the budget.
+
+        Raises:
+            ImportError: If the client is not installed.
+            ValueError: If there is no key where one is needed, or a budget without prices.
+        """
+        spending = spending or SpendingOptions()
+        require_client()
+        self._secret = read_secret(options)
+        self._options = options
+        self._batch = batch or BatchOptions()
+        model = dataclasses.replace(describe(options, spending, BATCH_DISCOUNT), parallel=0)
+        super().__init__(model, ReplyCache(cache_dir), lambda: counter_of(options), spending)
+        server = hashlib.sha256(f"{options.base_url}\n{options.chat_model}".encode()).hexdigest()[:16]
+        self._directory = Path(cache_dir) / "batches" / server
+        self._directory.mkdir(parents=True, exist_ok=True)
+
+    def complete(self, requests: Iterable[ChatRequest]) -> Iterator[ChatReply]:
+        """One reply for each request: what is known at once, the rest when all jobs are over.
+
+        Raises:
+            BudgetExceeded: If the next job could exceed the budget.
+            RunStopped: If a job failed as a whole, or the server refuses to go on or cannot be reached.
+            RuntimeError: If answers cannot be kept.
+        """
+        summary = self.summary = RunSummary(cost=None if self._model.prices is None else 0.0)
+        started = time.perf_counter()
+        budget = Budget(self._spending, self._model.prices)
+        with directory_lock(self._directory):
+            run = _BatchRun(self, budget)
+            try:
+                yield from run.replies(requests)
+            finally:
+                run.close()
+                summary.seconds = time.perf_counter() - started
+                if summary.cost is not None:
+                    summary.cost = budget.spent
+                _LOG.info("%s, Batch API\n%s", self.name, summary.table())
+
+    def parts(self) -> tuple[OpenAIOptions, BatchOptions, Path]:
+        """The server, the sizes of jobs, and the folder where they lie."""
+        return self._options, self._batch, self._directory
+
+
+class _BatchRun:
+    """One run: from requests to jobs to answers."""
+
+    def __init__(self, backend: OpenAIBatchBackend, budget: Budget) -> None:
+        self._backend = backend
+        self._budget = budget
+        self._options, self._batch, directory = backend.parts()
+        self._secret = read_secret(self._options)
+        self._store = JobStore(directory)
+        self._waiting = Waiting(directory / "waiting.txt")
+        self._calls = BatchCalls(self._options, self._secret, self._store, backend.summary)
+        self._failures: dict[bytes, Answer] = {}
+        self._states: dict[str, str] = {}
+
+    def close(self) -> None:
+        self._calls.close()
+        self._waiting.close()
+
+    def replies(self, requests: Iterable[ChatRequest]) -> Iterator[ChatReply]:
+        yield from self._write_jobs(requests)
+        self._work_off()
+        given: set[bytes] = set()
+        for key, digest in self._waiting.all():
+            answer = self._backend.cache.get(digest) or self._failures.get(digest, _LOST)
+            if digest in given:
+                self._backend.summary.count_again(answer)
+            yield as_reply(key, answer, first=digest not in given)
+            given.add(digest)
+
+    def _write_jobs(self, requests: Iterable[ChatRequest]) -> Iterator[ChatReply]:
+        """Write what is neither known nor in a job into new jobs; yields what is known."""
+        backend, batch = self._backend, self._batch
+        asked = {digest for job in self._store.jobs() for digest in self._limits(job)}
+        writer = JobWriter(self._store, batch.batch_requests, batch.batch_megabytes * _MEGABYTE)
+        for request in requests:
+            backend.summary.requests += 1
+            digest = backend.digest(request)
+            answer = backend.cache.get(digest)
+            if answer is not None:
+                backend.summary.count_again(answer)
+                yield as_reply(request.key, answer, first=False)
+                continue
+            self._waiting.add(request.key, digest)
+            if digest not in asked:
+                asked.add(digest)
+                tokens = backend.count(request) if backend.counts_tokens else 0
+                writer.add(self._line(digest, request), tokens, request.max_tokens)
+        writer.finish()
+
+    def _line(self, digest: bytes, request: ChatRequest) -> str:
+        body = request_body(request, self._options, self._options.json_schema != "never")
+        entry = {"custom_id": digest.hex(), "method": "POST", "url": ENDPOINT, "body": body}
+        return json.dumps(entry, default=dict) + "\n"
+
+    def _limits(self, job: BatchJob) -> dict[bytes, int]:
+        return self._store.limits(job, self._options.token_field)
+
+    def _work_off(self) -> None:
+        """Submit, wait and merge until no job is left."""
+        jobs = self._store.jobs()
+        for job in jobs:
+            if job.batch_id or job.sending:
+                self._budget.hold(job.name, job.prompt_tokens, job.completion_tokens, job.requests)
+        reserved = {job.name for job in jobs if job.batch_id or job.sending}
+        while jobs:
+            under_way = []
+            for job in jobs:
+                fits = job.name in reserved or self._reserve(job)
+                if fits:
+                    reserved.add(job.name)
+                    job = job if job.batch_id else self._calls.submit(job)
+                under_way.append(job)
+            if not any(job.batch_id for job in under_way):
+                raise self._budget.exceeded(str(self._backend.cache.path))
+            jobs = [job for job in under_way if not (job.batch_id and self._is_merged(job))]
+            if len(jobs) == len(under_way):
+                time.sleep(self._batch.batch_poll)
+
+    def _reserve(self, job: BatchJob) -> bool:
+        return self._budget.reserve(job.name, job.prompt_tokens, job.completion_tokens, job.requests)
+
+    def _is_merged(self, job: BatchJob) -> bool:
+        """Whether a job is over; then its answers are in the cache and it is forgotten."""
+        found = self._calls.look(job)
+        if found.status != self._states.get(job.name):
+            self._states[job.name] = found.status
+            _LOG.info("batch job %s (%s): %s", job.name, job.batch_id, found.status)
+        if found.status not in _OVER:
+            return False
+        files = [name for name in (found.output_file_id, found.error_file_id) if name]
+        if found.status == "failed" and not files:
+            self._store.remove(job)
+            errors = getattr(found.errors, "data", None) or []
+            why = self._secret.hide("; ".join(str(error.message) for error in errors[:3])) or "no reason given"
+            raise RunStopped(
+                f"the server failed batch job {job.batch_id} as a whole ({why}); mend that and run the same command, "
+                "which submits its requests anew"
+            )
+        self._merge(job, files)
+        self._store.remove(job)
+        return True
+
+    def _merge(self, job: BatchJob, files: list[str]) -> None:
+        summary, limits = self._backend.summary, self._limits(job)
+        read = written = 0
+        kept: list[tuple[bytes, Answer]] = []
+        for file_id in files:
+            for line in self._calls.download(file_id).splitlines():
+                digest, answer = self._read(line, limits)
+                if digest is None or limits.pop(digest, None) is None:
+                    continue
+                read, written = read + answer.prompt_tokens, written + answer.completion_tokens
+                summary.count(answer)
+                if answer.final:
+                    kept.append((digest, answer))
+                else:
+                    self._failures[digest] = answer
+                if len(kept) >= _KEPT_AT_A_TIME:
+                    self._backend.cache.put(kept)
+                    kept.clear()
+        self._backend.cache.put(kept)
+        for _ in limits:
+            summary.count(_LOST)
+        self._budget.settle(job.name, job.prompt_tokens, read, written)
+
+    def _read(self, line: bytes, limits: dict[bytes, int]) -> tuple[bytes | None, Answer]:
+        """The request that a line of a job's answers belongs to, None if that cannot be told, and the answer."""
+        try:
+            entry = json.loads(line)
+            digest = bytes.fromhex(entry["custom_id"])
+            response = entry.get("response") or {}
+            if response.get("status_code") == 200:
+                return digest, read_answer(response["body"], self._secret, limits.get(digest, 0))
+            detail = entry.get("error") or response.get("body")
+            return digest, Answer(None, "rejected", self._secret.hide(json.dumps(detail))[:_LONGEST_DETAIL])
+        except Fault as fault:
+            return digest, Answer(None, fault.cause, fault.detail)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None, _LOST

@@ -1,0 +1,69 @@
+"""What becomes of a request: a job on its way, an answer, and the errors that end a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from recbole_hnlm.llm.chat import ChatRequest
+
+NOT_REACHED = frozenset({"rate limit", "server error", "timeout", "connection", "garbled"})
+"""Causes of failure for which the server is to blame, not the request."""
+
+
+class RunStopped(RuntimeError):
+    """The run cannot go on; every answer so far is kept, and the same command takes up from there."""
+
+
+class BudgetExceeded(RunStopped):
+    """The next request could exceed the budget."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request that the cache could not answer.
+
+    Attributes:
+        request: The request.
+        digest: Its key in the cache, 16 bytes.
+        prompt_tokens: Tokens of the prompt, as estimated.
+    """
+
+    request: ChatRequest
+    digest: bytes
+    prompt_tokens: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said, or why it said nothing.
+
+    Attributes:
+        text: The answer, or None where there is none.
+        cause: Kind of failure, e.g. ``timeout``; empty where there is an answer.
+        detail: The failure in words, without any key.
+        prompt_tokens: Tokens read.
+        completion_tokens: Tokens written.
+        seconds: From the first sending to the answer, waits between attempts left out.
+        final: Whether asking again would bring the same, so that it is kept.
+    """
+
+    text: str | None
+    cause: str = ""
+    detail: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    final: bool = False
+
+    @property
+    def error(self) -> str | None:
+        """The failure as one text, or None."""
+        if self.text is not None:
+            return None
+        return f"{self.cause}: {self.detail}" if self.detail else self.cause
+
+
+def too_long(limit: int, prompt_tokens: int, completion_tokens: int, seconds: float) -> Answer:
+    """The failure of an answer that ``limit`` tokens did not suffice for."""
+    detail = f"cut off after {limit} tokens; allow more of them"
+    return Answer(None, "length", detail, prompt_tokens, completion_tokens, seconds, final=True)

@@ -1,0 +1,92 @@
+"""Requests and answers as the OpenAI protocol writes them, for single calls and for batches alike."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from recbole_hnlm.llm.backends.faults import Fault
+from recbole_hnlm.llm.backends.options import OpenAIOptions
+from recbole_hnlm.llm.backends.outcome import Answer, too_long
+from recbole_hnlm.llm.backends.secret import Secret
+from recbole_hnlm.llm.backends.tokens import BYTES_PER_TOKEN
+from recbole_hnlm.llm.chat import ChatRequest
+
+_READ_ERRORS = (KeyError, IndexError, TypeError, AttributeError)
+
+
+def request_body(request: ChatRequest, options: OpenAIOptions, with_schema: bool) -> dict[str, Any]:
+    """The body of a request for a chat completion."""
+    body: dict[str, Any] = {
+        "model": options.chat_model,
+        "messages": [dict(message) for message in request.messages],
+        options.token_field: request.max_tokens,
+    }
+    if options.temperature is not None:
+        body["temperature"] = options.temperature
+    if with_schema and request.schema is not None:
+        body["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {"name": "reply", "schema": request.schema, "strict": is_strict(request.schema)},
+        }
+    return body
+
+
+def is_strict(schema: Any) -> bool:
+    """Whether a schema keeps to the rules of OpenAI's strict mode: closed objects with all properties required.
+
+    >>> is_strict({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]})
+    False
+    """
+    if isinstance(schema, Mapping):
+        if schema.get("type") == "object":
+            properties = set(schema.get("properties", ()))
+            if schema.get("additionalProperties") is not False or properties != set(schema.get("required", ())):
+                return False
+        return all(is_strict(value) for value in schema.values())
+    return not isinstance(schema, (list, tuple)) or all(is_strict(value) for value in schema)
+
+
+def read_answer(
+    body: bytes | Mapping[str, Any], secret: Secret, limit: int, expected: int = 0, seconds: float = 0.0
+) -> Answer:
+    """The answer in the body of a chat completion.
+
+    A server that does not count tokens is taken at the estimate of the prompt and a rule of thumb.
+
+    Args:
+        body: The body, as it came or read already.
+        secret: The key, which must not be kept in any text.
+        limit: Most tokens that the answer might have.
+        expected: Tokens of the prompt, as estimated.
+        seconds: How long the answer took.
+
+    Raises:
+        Fault: If the body is not what the protocol says; the cause is ``garbled``.
+    """
+    try:
+        data = json.loads(body) if isinstance(body, bytes) else body
+        choice = data["choices"][0]
+        message, finish = choice["message"], choice.get("finish_reason")
+        text, refusal = message.get("content"), message.get("refusal")
+        usage = data.get("usage") or {}
+        read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        text = text if text is None else secret.hide(str(text))
+        read = expected if read is None else int(read)
+        written = (
+            math.ceil(len((text or "").encode(errors="replace")) / BYTES_PER_TOKEN) if written is None else int(written)
+        )
+    except ValueError as error:
+        raise Fault("garbled", f"the body is no JSON ({secret.hide(str(error))})") from None
+    except _READ_ERRORS as error:
+        raise Fault("garbled", f"the body is no chat completion ({type(error).__name__})") from None
+    if finish == "length":
+        return too_long(limit, read, written, seconds)
+    if refusal or finish == "content_filter":
+        detail = secret.hide(str(refusal or "by the server's filter"))
+        return Answer(None, "refused", detail, read, written, seconds, final=True)
+    if text is None or not text.strip():
+        return Answer(None, "empty", "the answer holds no text", read, written, seconds)
+    return Answer(text, "", "", read, written, seconds, final=True)
