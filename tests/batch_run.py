@@ -10,8 +10,8 @@ import json
 import sys
 from pathlib import Path
 
+from recbole_hnlm.chat_options import BatchOptions, OpenAIOptions
 from recbole_hnlm.llm.backends.openai_batch import OpenAIBatchBackend
-from recbole_hnlm.llm.backends.options import BatchOptions, OpenAIOptions
 from recbole_hnlm.llm.chat import ChatRequest
 
 

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from recbole_hnlm.chat_options import OpenAIOptions
 from recbole_hnlm.llm.backends.openai_chat import OpenAIBackend
-from recbole_hnlm.llm.backends.options import OpenAIOptions
 from recbole_hnlm.llm.chat import ChatRequest
 
 FAULTS = ("429:0.01", "500", "cut", "garbled", "empty", "429,503") * 10 + ("stall",)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recbole_hnlm.llm.nearest import ItemIndex, sort_best
+from recbole_hnlm.text_options import GroundingOptions
 
 _LOG = logging.getLogger(__name__)
 _NEIGHBOURS = 64
@@ -20,33 +20,6 @@ _BLOCK_PAIRS = 1 << 14
 _BLOCK_NAMES = 1 << 15
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _ROUNDING = 1e-5
-
-
-@dataclass(frozen=True)
-class GroundingOptions:
-    """How texts become catalogue items. Keys carry the prefix ``llm_``."""
-
-    PREFIX: ClassVar[str] = "llm_"
-
-    ground_items: int = 1
-    """Catalogue items of each negative text, nearest first."""
-    ground_duplicates_above: float = 0.95
-    """Cosine to the positive from which an item counts as its near-duplicate and is no negative, in (0, 1]. On
-    amazon-office 17 % of the items have another at 0.95, most often in another size or colour, and 32 % at 0.9."""
-    ground_min_similarity: float = 0.0
-    """Least cosine of a text and its item, in [-1, 1]; texts without an item so near stay ungrounded."""
-    ground_search: Literal["auto", "exact", "faiss"] = "auto"
-    """How neighbours are found: ``auto`` = exact, but faiss from 200,000 items on where that is installed."""
-
-    def __post_init__(self) -> None:
-        if self.ground_items < 1:
-            raise ValueError(f"llm_ground_items={self.ground_items} must be at least 1")
-        if not 0 < self.ground_duplicates_above <= 1:
-            raise ValueError(f"llm_ground_duplicates_above={self.ground_duplicates_above} is outside (0, 1]")
-        if not -1 <= self.ground_min_similarity <= 1:
-            raise ValueError(f"llm_ground_min_similarity={self.ground_min_similarity} is outside [-1, 1]")
-        if self.ground_search not in ("auto", "exact", "faiss"):
-            raise ValueError(f"llm_ground_search={self.ground_search!r} is not one of ['auto', 'exact', 'faiss']")
 
 
 @dataclass(frozen=True)

@@ -70,4 +70,6 @@ class BuildRequest:
                 f"{len(self.catalogue)}; expected one per item"
             )
         if self.options.backend != "template":
-            raise ValueError(f"llm_backend={self.options.backend!r} is not there; use 'template'")
+            raise ValueError(
+                f"llm_backend={self.options.backend!r} asks a chat model; a build request has templates only"
+            )

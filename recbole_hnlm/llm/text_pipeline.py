@@ -24,14 +24,14 @@ from recbole_hnlm.llm.chat import ChatBackend
 from recbole_hnlm.llm.clustering import PairFeatures
 from recbole_hnlm.llm.corpus import Corpus
 from recbole_hnlm.llm.encoders import TextEncoder
-from recbole_hnlm.llm.grounding import Grounding, GroundingInput, GroundingOptions, ground
+from recbole_hnlm.llm.grounding import Grounding, GroundingInput, ground
 from recbole_hnlm.llm.grouping import PairGroups, group_pairs
 from recbole_hnlm.llm.negative_stage import NegativeTexts, Profiles, negative_requests, write_negatives
 from recbole_hnlm.llm.negative_vectors import EmbeddedTexts, PooledNegatives, embed_texts, pool_negatives
 from recbole_hnlm.llm.profile_stages import write_item_profiles, write_user_profiles
 from recbole_hnlm.llm.prompts import PromptSet, load_prompts
-from recbole_hnlm.llm.text_options import TextOptions
 from recbole_hnlm.llm.text_space import TextSpace
+from recbole_hnlm.text_options import GroundingOptions, TextOptions
 
 _LOG = logging.getLogger(__name__)
 

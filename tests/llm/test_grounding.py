@@ -10,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from recbole_hnlm.llm import grounding
-from recbole_hnlm.llm.grounding import Grounding, GroundingInput, GroundingOptions, ground
+from recbole_hnlm.llm.grounding import Grounding, GroundingInput, ground
 from recbole_hnlm.llm.nearest import ItemIndex
+from recbole_hnlm.text_options import GroundingOptions
 
 USERS, ITEMS, NAMES = 9, 60, 25
 

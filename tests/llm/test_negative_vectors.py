@@ -9,11 +9,12 @@ import pytest
 
 from recbole_hnlm.llm.cache import VectorCache
 from recbole_hnlm.llm.encoders import TextEncoder
-from recbole_hnlm.llm.grounding import GroundingInput, GroundingOptions, ground
+from recbole_hnlm.llm.grounding import GroundingInput, ground
 from recbole_hnlm.llm.negative_stage import NegativeTexts
 from recbole_hnlm.llm.negative_vectors import embed_texts, pool_negatives
 from recbole_hnlm.llm.text_space import TextSpace
 from recbole_hnlm.llm.text_vectors import centre_and_normalise
+from recbole_hnlm.text_options import GroundingOptions
 
 
 @pytest.mark.parametrize("width", [0, 3, 99])

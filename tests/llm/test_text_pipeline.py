@@ -22,11 +22,10 @@ from recbole_hnlm.artefacts.neg_text import iter_neg_text, read_neg_text_manifes
 from recbole_hnlm.llm.chat import ChatRequest, Estimate
 from recbole_hnlm.llm.corpus import Corpus
 from recbole_hnlm.llm.dry_run import dry_run
-from recbole_hnlm.llm.grounding import GroundingOptions
 from recbole_hnlm.llm.neighbours import write_text_neighbours
 from recbole_hnlm.llm.profiles import History
-from recbole_hnlm.llm.text_options import TextOptions
 from recbole_hnlm.llm.text_pipeline import TextRun, artefact_contents, run_text_pipeline
+from recbole_hnlm.text_options import GroundingOptions, TextOptions
 from tests.llm.conftest import DigestEncoder
 from tests.llm.talking import ScriptedBackend, good_reply
 

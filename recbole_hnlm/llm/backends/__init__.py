@@ -1,9 +1,9 @@
 """Backends of chat models: servers of the OpenAI protocol, OpenAI's Batch API, and models on this machine."""
 
+from recbole_hnlm.chat_options import BatchOptions, OpenAIOptions, SpendingOptions, TransformersOptions
 from recbole_hnlm.llm.backends.base import CachedBackend
 from recbole_hnlm.llm.backends.openai_batch import OpenAIBatchBackend
 from recbole_hnlm.llm.backends.openai_chat import OpenAIBackend
-from recbole_hnlm.llm.backends.options import BatchOptions, OpenAIOptions, SpendingOptions, TransformersOptions
 from recbole_hnlm.llm.backends.outcome import BudgetExceeded, RunStopped
 from recbole_hnlm.llm.backends.reply_cache import ReplyCache
 from recbole_hnlm.llm.backends.summary import RunSummary

@@ -10,8 +10,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from recbole_hnlm.chat_options import OpenAIOptions
 from recbole_hnlm.llm.backends.faults import Fault, Refusal, sort_error
-from recbole_hnlm.llm.backends.options import OpenAIOptions
 from recbole_hnlm.llm.backends.outcome import Answer, Job, RunStopped
 from recbole_hnlm.llm.backends.retry import Backoff
 from recbole_hnlm.llm.backends.secret import Secret

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from recbole_hnlm.llm.backends.options import SpendingOptions
+from recbole_hnlm.chat_options import SpendingOptions
 from recbole_hnlm.llm.backends.outcome import Answer, Job
 from recbole_hnlm.llm.backends.reply_cache import ReplyCache, request_digest
 from recbole_hnlm.llm.backends.run import Run, Session

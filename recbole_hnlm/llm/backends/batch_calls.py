@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
+from recbole_hnlm.chat_options import OpenAIOptions
 from recbole_hnlm.llm.backends.faults import Fault, Refusal, sort_error
 from recbole_hnlm.llm.backends.jobs import BatchJob, JobStore
-from recbole_hnlm.llm.backends.options import OpenAIOptions
 from recbole_hnlm.llm.backends.outcome import RunStopped
 from recbole_hnlm.llm.backends.retry import Backoff
 from recbole_hnlm.llm.backends.secret import Secret

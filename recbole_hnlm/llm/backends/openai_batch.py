@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from recbole_hnlm.artefacts.storage import directory_lock
+from recbole_hnlm.chat_options import BatchOptions, OpenAIOptions, SpendingOptions
 from recbole_hnlm.llm.backends.base import CachedBackend
 from recbole_hnlm.llm.backends.batch_calls import ENDPOINT, BatchCalls
 from recbole_hnlm.llm.backends.faults import Fault
 from recbole_hnlm.llm.backends.jobs import BatchJob, JobStore, JobWriter, Waiting
 from recbole_hnlm.llm.backends.openai_chat import counter_of, describe, require_client
-from recbole_hnlm.llm.backends.options import BatchOptions, OpenAIOptions, SpendingOptions
 from recbole_hnlm.llm.backends.outcome import Answer, RunStopped
 from recbole_hnlm.llm.backends.reply_cache import ReplyCache
 from recbole_hnlm.llm.backends.run import as_reply

@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from recbole_hnlm.chat_options import OpenAIOptions, SpendingOptions
 from recbole_hnlm.llm.backends.asker import Asker, SchemaSupport
 from recbole_hnlm.llm.backends.base import CachedBackend, Model
-from recbole_hnlm.llm.backends.options import OpenAIOptions, SpendingOptions
 from recbole_hnlm.llm.backends.outcome import Answer, Job
 from recbole_hnlm.llm.backends.reply_cache import ReplyCache
 from recbole_hnlm.llm.backends.run import Done, Keep

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from recbole_hnlm.llm.backends.options import SpendingOptions
+from recbole_hnlm.chat_options import SpendingOptions
 from recbole_hnlm.llm.backends.outcome import BudgetExceeded
 
 BATCH_DISCOUNT = 0.5

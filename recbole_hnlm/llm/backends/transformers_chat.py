@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from recbole_hnlm.chat_options import SpendingOptions, TransformersOptions
 from recbole_hnlm.llm import weights
 from recbole_hnlm.llm.backends.base import CachedBackend, Model
 from recbole_hnlm.llm.backends.generator import ChatGenerator
-from recbole_hnlm.llm.backends.options import SpendingOptions, TransformersOptions
 from recbole_hnlm.llm.backends.outcome import Job
 from recbole_hnlm.llm.backends.reply_cache import ReplyCache
 from recbole_hnlm.llm.backends.run import Done, Keep

@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from recbole_hnlm.chat_options import OpenAIOptions
 from recbole_hnlm.llm.backends.faults import Fault
-from recbole_hnlm.llm.backends.options import OpenAIOptions
 from recbole_hnlm.llm.backends.outcome import Answer, too_long
 from recbole_hnlm.llm.backends.secret import Secret
 from recbole_hnlm.llm.backends.tokens import BYTES_PER_TOKEN

@@ -17,8 +17,8 @@ pytest.importorskip("openai")
 
 from scripted_server import ScriptedServer
 
+from recbole_hnlm.chat_options import OpenAIOptions, SpendingOptions
 from recbole_hnlm.llm.backends.openai_chat import OpenAIBackend
-from recbole_hnlm.llm.backends.options import OpenAIOptions, SpendingOptions
 from recbole_hnlm.llm.backends.outcome import BudgetExceeded, RunStopped
 from recbole_hnlm.llm.backends.reply_cache import FILE_NAME
 from recbole_hnlm.llm.chat import ChatReply, ChatRequest

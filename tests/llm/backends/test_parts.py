@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from recbole_hnlm.llm.backends.options import BatchOptions, OpenAIOptions, SpendingOptions, TransformersOptions
+from recbole_hnlm.chat_options import BatchOptions, OpenAIOptions, SpendingOptions, TransformersOptions
 from recbole_hnlm.llm.backends.retry import Backoff, retry_after
 from recbole_hnlm.llm.backends.secret import Secret
 from recbole_hnlm.llm.backends.spending import Budget, Prices, prices_of

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -26,6 +26,8 @@ def _positive(value: float | None) -> bool:
 @dataclass(frozen=True)
 class OpenAIOptions:
     """Which server of the OpenAI protocol is asked, and how."""
+
+    PREFIX: ClassVar[str] = "llm_"
 
     chat_model: str
     """Name of the model, as the server knows it."""
@@ -93,6 +95,8 @@ class OpenAIOptions:
 class SpendingOptions:
     """What answers cost, and how much of it a run may have."""
 
+    PREFIX: ClassVar[str] = "llm_"
+
     input_price: float | None = None
     """US dollars per million tokens read; ``None`` looks OpenAI's models up in a dated table."""
     output_price: float | None = None
@@ -120,6 +124,8 @@ class SpendingOptions:
 class BatchOptions:
     """Jobs of OpenAI's Batch API, which answers within a day at half the price."""
 
+    PREFIX: ClassVar[str] = "llm_"
+
     batch_requests: int = 20_000
     """Most requests of a job, 1 to 50,000, which is the API's own limit."""
     batch_megabytes: int = 100
@@ -136,6 +142,8 @@ class BatchOptions:
 @dataclass(frozen=True)
 class TransformersOptions:
     """A chat model on this machine."""
+
+    PREFIX: ClassVar[str] = "llm_"
 
     chat_model: str
     """Folder of the model, or its name on the Hugging Face hub."""

@@ -1,0 +1,188 @@
+"""The offline part by a chat model: joins RecBole's dataset and the run's options to the text pipeline."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recbole_hnlm.artefacts import Manifest, Provenance, write_artefact
+from recbole_hnlm.artefacts.pairs import rank_tokens, ranks_in
+from recbole_hnlm.chat_options import OpenAIOptions, TransformersOptions
+from recbole_hnlm.chat_run import ChatRun
+from recbole_hnlm.llm import AtomicTable, TextEncoder, select_text_fields
+from recbole_hnlm.llm.chat import ChatBackend
+from recbole_hnlm.llm.corpus import Corpus
+from recbole_hnlm.llm.dry_run import dry_run
+from recbole_hnlm.llm.profiles import History
+from recbole_hnlm.llm.reviews import read_reviews
+from recbole_hnlm.llm.text_pipeline import TextRun, artefact_contents, run_text_pipeline
+from recbole_hnlm.models.text import training_pairs
+from recbole_hnlm.options import LLMOptions
+from recbole_hnlm.run_options import RunOptions
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ChatSources:
+    """What a build by a chat model reads.
+
+    Attributes:
+        item_table: The dataset's ``.item`` file, or None.
+        user_table: Its ``.user`` file, or None.
+        encoder: What makes text vectors, or None where no item has text.
+        order: Order of the training pairs in time, shape ``(E,)``.
+        directory: Where the artefacts go.
+        cache: Where answers and vectors are kept.
+    """
+
+    item_table: AtomicTable | None
+    user_table: AtomicTable | None
+    encoder: TextEncoder | None
+    order: np.ndarray
+    directory: Path
+    cache: Path
+
+
+def build_by_chat(config: Any, run: RunOptions, dataset: Any, sources: ChatSources) -> Manifest:
+    """Ask the model for profiles and hard negatives, and write the artefacts of the run and ``NAME.neg_text``.
+
+    What was answered is kept: a build that was killed or ran out of its budget asks only the rest.
+
+    Raises:
+        ValueError: If no item has text, or there is no key where one is needed.
+    """
+    text = _text_run(config, run, dataset, sources)
+    assert sources.encoder is not None
+    result = run_text_pipeline(text, chat_backend(config, run, sources.cache), sources.encoder)
+    provenance = _provenance(run, text, sources.encoder)
+    return write_artefact(sources.directory, text.dataset, artefact_contents(text, result), provenance)
+
+
+def plan_by_chat(config: Any, run: RunOptions, dataset: Any, sources: ChatSources) -> str:
+    """What :func:`build_by_chat` would take, as a table; asks nothing."""
+    text = _text_run(config, run, dataset, sources)
+    return dry_run(text, chat_backend(config, run, sources.cache)).table()
+
+
+def chat_backend(config: Any, run: RunOptions, cache: Path) -> ChatBackend:
+    """The chat model of a run behind the cache of its answers."""
+    from recbole_hnlm.llm.backends import OpenAIBackend, OpenAIBatchBackend, build_transformers_backend
+
+    chat = run.chat
+    assert chat is not None
+    if isinstance(chat.model, TransformersOptions):
+        return build_transformers_backend(chat.model, cache, chat.spending, str(config["device"]))
+    if chat.backend == "openai-batch":
+        return OpenAIBatchBackend(chat.model, cache, chat.batch, chat.spending)
+    return OpenAIBackend(chat.model, cache, chat.spending)
+
+
+def chat_settings(chat: ChatRun, options: LLMOptions) -> dict[str, Any]:
+    """What of a run's options decides the texts, for the manifest; not how they were asked for, nor what they cost."""
+    model: OpenAIOptions | TransformersOptions = chat.model
+    settings = {
+        "backend": _family(chat.backend),
+        "chat_model": model.chat_model,
+        "chat_revision": model.chat_revision,
+        "temperature": model.temperature,
+        "negatives_per_pair": options.negatives_per_pair,
+        **dataclasses.asdict(chat.text),
+        **dataclasses.asdict(chat.grounding),
+    }
+    known: dict[str, Any] = json.loads(json.dumps(settings))
+    return known
+
+
+def _family(backend: str) -> str:
+    """A batch job is answered by the same model as a request."""
+    return "openai" if backend == "openai-batch" else backend
+
+
+def _text_run(config: Any, run: RunOptions, dataset: Any, sources: ChatSources) -> TextRun:
+    chat, options = run.chat, run.llm
+    assert chat is not None
+    if sources.encoder is None:
+        raise ValueError(
+            f"llm_backend={chat.backend} needs text to tell the model, {config['dataset']!r} has none; add an .item "
+            "file with a title, or use llm_backend=template"
+        )
+    return TextRun(
+        dataset=str(config["dataset"]),
+        output_dir=sources.directory,
+        cache_dir=sources.cache,
+        corpus=_corpus(config, run, dataset, sources),
+        text=chat.text,
+        grounding=chat.grounding,
+        negatives_per_pair=options.negatives_per_pair,
+        text_width=options.text_width,
+        encoder_batch_size=options.encoder_batch_size,
+        seed=options.seed,
+        show_progress=bool(config["show_progress"]),
+    )
+
+
+def _corpus(config: Any, run: RunOptions, dataset: Any, sources: ChatSources) -> Corpus:
+    """The training split by rank, every pair once, and what was written at each."""
+    options = run.llm
+    users, items = (tokens[sources.order] for tokens in training_pairs(dataset))
+    catalogue, _ = rank_tokens(np.asarray(dataset.field2id_token[dataset.iid_field], dtype=str)[1:])
+    owners, user_ranks = rank_tokens(users)
+    item_ranks = ranks_in(items, catalogue)
+    _, first = np.unique(user_ranks * len(catalogue) + item_ranks, return_index=True)
+    first.sort()
+    item_table, user_table = sources.item_table, sources.user_table
+    return Corpus(
+        users=owners,
+        items=catalogue,
+        history=History(
+            user_ranks[first], item_ranks[first], options.user_history, options.user_history_order, options.seed
+        ),
+        item_table=item_table,
+        item_fields=() if item_table is None else select_text_fields(item_table, options.text_fields),
+        user_table=user_table,
+        user_fields=() if user_table is None else select_text_fields(user_table, options.user_text_fields),
+        reviews=_reviews(config, dataset, (users[first].tolist(), items[first].tolist()), run),
+        template_words=options.profile_words,
+    )
+
+
+def _reviews(config: Any, dataset: Any, pairs: tuple[list[str], list[str]], run: RunOptions) -> list[str] | None:
+    chat = run.chat
+    if chat is None or not chat.text.reviews:
+        return None
+    split = config["benchmark_filename"]
+    path = Path(config["data_path"]) / f"{config['dataset']}{f'.{split[0]}' if split else ''}.inter"
+    if not path.is_file():
+        return None
+    keys = str(dataset.uid_field), str(dataset.iid_field)
+    return read_reviews(path, pairs, keys, separator=config["field_separator"])
+
+
+def _provenance(run: RunOptions, text: TextRun, encoder: TextEncoder) -> Provenance:
+    options, chat = run.llm, run.chat
+    assert chat is not None
+    return Provenance(
+        encoder=encoder.name,
+        encoder_revision=encoder.revision,
+        pooling=encoder.pooling,
+        template=text.prompts().name,
+        item_fields=tuple(text.corpus.item_fields),
+        user_fields=tuple(text.corpus.user_fields),
+        settings={
+            "profile_words": options.profile_words,
+            "user_history": options.user_history,
+            "user_history_order": options.user_history_order,
+            "seed": options.seed,
+            "encoder_backend": encoder.backend,
+            "encoder_precision": encoder.precision,
+            "text_width": options.text_width,
+            "chat": chat_settings(chat, options),
+        },
+    )

@@ -1,0 +1,87 @@
+"""What one run asks of a chat model: which one, with which options. Parsed from the flat configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from recbole_hnlm.chat_options import BatchOptions, OpenAIOptions, SpendingOptions, TransformersOptions
+from recbole_hnlm.option_parsing import option_keys, parse_options
+from recbole_hnlm.options import LLMOptions
+from recbole_hnlm.text_options import GroundingOptions, TextOptions
+
+_PREFIX = LLMOptions.PREFIX
+_OF_BACKEND: dict[str, tuple[type, ...]] = {
+    "template": (),
+    "openai": (OpenAIOptions, SpendingOptions, TextOptions, GroundingOptions),
+    "openai-batch": (OpenAIOptions, SpendingOptions, BatchOptions, TextOptions, GroundingOptions),
+    "transformers": (TransformersOptions, SpendingOptions, TextOptions, GroundingOptions),
+}
+_OF_TEACHER = ("llm_teacher_model", "llm_teacher_epochs", "llm_teacher_candidates", "llm_teacher_draws")
+
+
+@dataclass(frozen=True)
+class ChatRun:
+    """Options of the text pipeline in one run.
+
+    Attributes:
+        backend: Who writes: ``openai``, ``openai-batch`` or ``transformers``.
+        model: Options of that model.
+        spending: Prices and budget.
+        batch: Options of batch jobs; without effect elsewhere.
+        text: What the model is asked for.
+        grounding: How texts become catalogue items.
+    """
+
+    backend: str
+    model: OpenAIOptions | TransformersOptions
+    spending: SpendingOptions
+    batch: BatchOptions
+    text: TextOptions
+    grounding: GroundingOptions
+
+
+def parse_chat(values: Mapping[str, Any], backend: str) -> ChatRun | None:
+    """The chat model's options, or None where profiles come from templates.
+
+    Raises:
+        ValueError: If no model is named, or a value is wrong.
+        TypeError: If a value does not have its type.
+    """
+    if backend == "template":
+        return None
+    if not values.get("llm_chat_model"):
+        example = "llm_chat_model=gpt-4o-mini" if backend.startswith("openai") else "llm_chat_model=FOLDER"
+        raise ValueError(f"llm_backend={backend} needs the name of a model, e.g. {example}")
+    model: OpenAIOptions | TransformersOptions
+    if backend == "transformers":
+        model = parse_options(TransformersOptions, _PREFIX, values)
+    else:
+        model = parse_options(OpenAIOptions, _PREFIX, values)
+    return ChatRun(
+        backend,
+        model,
+        parse_options(SpendingOptions, _PREFIX, values),
+        parse_options(BatchOptions, _PREFIX, values),
+        parse_options(TextOptions, _PREFIX, values),
+        parse_options(GroundingOptions, _PREFIX, values),
+    )
+
+
+def chat_keys(backend: str) -> set[str]:
+    """Configuration keys that mean something beside ``llm_backend``; none for an unknown backend."""
+    return {key for options in _OF_BACKEND.get(backend, ()) for key in option_keys(options, _PREFIX)}
+
+
+def useless_keys(backend: str) -> dict[str, str]:
+    """Keys of the offline part without effect beside ``llm_backend``, mapped to the reason."""
+    reasons: dict[str, str] = {}
+    for other in _OF_BACKEND:
+        for key in chat_keys(other) - chat_keys(backend):
+            reasons.setdefault(key, f"it belongs to llm_backend={other}, this run has {backend}")
+    if backend != "template":
+        reasons.update(dict.fromkeys(_OF_TEACHER, f"llm_backend={backend} names negatives without a teacher"))
+    for key in ("llm_seed",):
+        reasons.pop(key, None)
+    return reasons
