@@ -70,8 +70,9 @@ def parse_chat(values: Mapping[str, Any], backend: str) -> ChatRun | None:
 
 
 def chat_keys(backend: str) -> set[str]:
-    """Configuration keys that mean something beside ``llm_backend``; none for an unknown backend."""
-    return {key for options in _OF_BACKEND.get(backend, ()) for key in option_keys(options, _PREFIX)}
+    """Configuration keys that mean something beside ``llm_backend``; all for one that is refused elsewhere."""
+    groups = [_OF_BACKEND[backend]] if backend in _OF_BACKEND else _OF_BACKEND.values()
+    return {key for group in groups for options in group for key in option_keys(options, _PREFIX)}
 
 
 def useless_keys(backend: str) -> dict[str, str]:
@@ -82,6 +83,5 @@ def useless_keys(backend: str) -> dict[str, str]:
             reasons.setdefault(key, f"it belongs to llm_backend={other}, this run has {backend}")
     if backend != "template":
         reasons.update(dict.fromkeys(_OF_TEACHER, f"llm_backend={backend} names negatives without a teacher"))
-    for key in ("llm_seed",):
-        reasons.pop(key, None)
+    reasons.pop("llm_seed", None)  # every backend has one
     return reasons

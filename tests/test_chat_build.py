@@ -1,0 +1,205 @@
+"""The offline part by a chat model, from options to training, against a real server on loopback."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from recbole_runs import settings, write_dataset
+
+from recbole_hnlm import run_recbole_hnlm
+from recbole_hnlm.artefacts.neg_text import iter_neg_text
+from recbole_hnlm.cli import main
+from recbole_hnlm.config import HNLMConfig
+
+pytest.importorskip("openai")
+KEY = "sk-never-to-be-seen"
+SHARED = {"neg_sampler": "hnlm", "llm_backend": "openai", "llm_chat_model": "tiny-chat", "hnlm_min_coverage": 0.1,
+          "epochs": 1, "llm_pair_grouping": "user", "hnlm_alpha": 0.2}  # fmt: skip
+
+
+class ChatServer(http.server.ThreadingHTTPServer):
+    """Answers every prompt with what its schema asks for, the same each time, and counts."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.asked: Counter[str] = Counter()
+        self.keys: set[str] = set()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: ChatServer
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        prompt = json.dumps(body["messages"])
+        self.server.asked[prompt] += 1
+        self.server.keys.add(self.headers["authorization"])
+        mark = hashlib.sha256(prompt.encode()).hexdigest()[:6]
+        reply = json.dumps(filled(body["response_format"]["json_schema"]["schema"], mark))
+        message = {"role": "assistant", "content": reply}
+        usage = {"prompt_tokens": len(prompt) // 4, "completion_tokens": len(reply) // 4, "total_tokens": 0}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        data = json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "tiny-chat",
+                           "choices": [choice], "usage": usage}).encode()  # fmt: skip
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+def filled(schema: dict[str, Any], mark: str, place: int = 0) -> Any:
+    """A value that a schema allows, with words of the dataset so that texts lie near items."""
+    if schema["type"] == "object":
+        return {key: filled(inner, mark, place) for key, inner in schema["properties"].items()}
+    if schema["type"] == "array":
+        return [filled(schema["items"], f"{mark}{one}", one) for one in range(schema["minItems"])]
+    words = ("copper kettle", "rocket planet", "kitchen spoon", "galaxy comet")
+    return place + 1 if schema["type"] == "integer" else f"{words[int(mark[0], 16) % 4]} number {mark}"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    running = ChatServer()
+    thread = threading.Thread(target=running.serve_forever, daemon=True)
+    thread.start()
+    yield running
+    running.shutdown()
+    running.server_close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_dataset(tmp_path)
+
+
+def values(folder: Path, server: ChatServer, **more: Any) -> dict[str, Any]:
+    own = {"llm_base_url": server.url, "llm_cache_dir": str(folder / "cache"), "checkpoint_dir": str(folder / "saved")}
+    return settings(folder, "BPR", **{**SHARED, **own, **more})
+
+
+def test_main_job_asks_once_and_trains_on_what_was_answered(folder: Path, server: ChatServer) -> None:
+    result = run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, server))
+    assert result["test_result"] and max(server.asked.values()) == 1
+    asked = sum(server.asked.values())
+    lines = list(iter_neg_text(folder / "tiny", "tiny"))
+    assert asked > 140 and len(lines) == 60 * 14  # 80 items, 60 users, 120 groups
+    assert all("number" in line[2] for line in lines) and sum(bool(line[3]) for line in lines) > 700
+    manifest = json.loads((folder / "tiny" / "tiny.hnlm.json").read_text())
+    assert manifest["covered_pairs"] == manifest["pairs"] == 60 * 14
+    assert manifest["provenance"]["settings"]["chat"]["chat_model"] == "tiny-chat"
+
+    run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, server))
+    run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, server, hnlm_rebuild=True))
+    assert sum(server.asked.values()) == asked, "kept answers were asked for again"
+    semantic = settings(folder, "BPR", neg_sampler="semantic", epochs=1, checkpoint_dir=str(folder / "saved"))
+    assert run_recbole_hnlm("BPR", "tiny", config_dict=semantic)["test_result"]
+    assert server.keys == {f"Bearer {KEY}"}
+    for path in folder.rglob("*"):
+        assert path.is_dir() or KEY.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"llm_user_words": 50}, "made with llm_user_words=100, this run asks for 50"),
+        ({"llm_chat_model": "other"}, "made with llm_chat_model='tiny-chat', this run asks for 'other'"),
+        ({"llm_backend": "template"}, "made with llm_backend='openai', this run asks for 'template'"),
+    ],
+)
+def test_artefacts_of_another_model_or_way_are_refused(
+    folder: Path, server: ChatServer, change: dict[str, Any], message: str
+) -> None:
+    run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, server))
+    other = values(folder, server, **change)
+    if change.get("llm_backend") == "template":
+        for key in ("llm_base_url", "llm_chat_model", "llm_pair_grouping"):
+            del other[key]
+    with pytest.raises(ValueError, match=message):
+        run_recbole_hnlm("BPR", "tiny", config_dict=other)
+
+
+def command(monkeypatch: pytest.MonkeyPatch, folder: Path, given: dict[str, Any], *flags: str) -> None:
+    """Run ``recbole-hnlm build`` with a YAML file."""
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(given))
+    monkeypatch.setattr(sys, "argv", ["recbole-hnlm"])
+    monkeypatch.chdir(folder)
+    main(["build", "--model=BPR", "--dataset=tiny", f"--config_files={path}", *flags])
+
+
+def test_dry_run_tells_and_asks_nothing(
+    folder: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prices = {"llm_input_price": 1.0, "llm_output_price": 2.0}
+    command(monkeypatch, folder, values(folder, server, **prices), "--dry_run")
+    told = capsys.readouterr().out
+    assert "item profiles" in told and "user 120 (chosen)" in told, told
+    assert not server.asked and not list((folder / "tiny").glob("*.hnlm*"))
+    with pytest.raises(SystemExit) as stopped:
+        command(monkeypatch, folder, settings(folder, "BPR", neg_sampler="hnlm"), "--dry_run")
+    assert stopped.value.code == 2 and "llm_backend=template asks no model" in capsys.readouterr().err
+
+
+def test_a_budget_stops_the_build_and_the_next_goes_on(
+    folder: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        command(monkeypatch, folder, values(folder, server, llm_budget_requests=25))
+    assert stopped.value.code == 2 and "llm_budget_requests" in capsys.readouterr().err
+    assert sum(server.asked.values()) == 25
+    command(monkeypatch, folder, values(folder, server))
+    assert max(server.asked.values()) == 1 and (folder / "tiny" / "tiny.hnlm.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"llm_chat_model": None}, "llm_backend=openai needs the name of a model"),
+        ({"llm_teacher_epochs": 3}, "names negatives without a teacher"),
+        ({"llm_chat_quantization": "nf4"}, "it belongs to llm_backend=transformers, this run has openai"),
+        ({"llm_backend": "template"}, "it belongs to llm_backend=openai, this run has template"),
+        ({"llm_backend": "opnai"}, "did you mean 'openai'"),
+        ({"llm_concurrency": 0}, "llm_concurrency=0 is outside"),
+        ({"llm_pair_groping": "user"}, "did you mean 'llm_pair_grouping'"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(
+    folder: Path, server: ChatServer, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        HNLMConfig("BPR", "tiny", config_dict=values(folder, server, **change))
+
+
+def test_a_dataset_without_text_or_a_run_without_key_is_refused_before_anything_is_asked(
+    tmp_path: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = write_dataset(tmp_path / "bare", text=False)
+    with pytest.raises(ValueError, match="needs text to tell the model"):
+        run_recbole_hnlm("BPR", "tiny", config_dict=values(bare, server))
+    monkeypatch.delenv("OPENAI_API_KEY")
+    told = write_dataset(tmp_path / "told")
+    given = values(told, server)
+    del given["llm_base_url"]
+    with pytest.raises(ValueError, match="OPENAI_API_KEY"):
+        run_recbole_hnlm("BPR", "tiny", config_dict=given)
+    assert not server.asked
