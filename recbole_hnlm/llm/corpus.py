@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_hnlm.artefacts.atomic import AtomicTable, clean_text
+from recbole_hnlm.artefacts.pairs import rank_tokens, ranks_in
 from recbole_hnlm.llm.fields import TITLE_ROLE, field_role
 from recbole_hnlm.llm.profiles import History, aligned_cells, item_names, item_profiles, user_profiles
+from recbole_hnlm.llm.request import BuildRequest
 from recbole_hnlm.llm.reviews import is_review_field
 
 
@@ -102,6 +104,46 @@ class Corpus:
     def _told_fields(self) -> list[str]:
         types = {} if self.item_table is None else self.item_table.types
         return [field for field in self.item_fields if not is_review_field(field, types[field])]
+
+
+def corpus_of(
+    request: BuildRequest, fields: tuple[Sequence[str], Sequence[str]], reviews: Sequence[str] | None = None
+) -> Corpus:
+    """The corpus of a build; of training pairs that occur more than once the first counts.
+
+    Args:
+        request: What is being built; its options say how many items a user's profile names, and how long a template
+            profile may be.
+        fields: Fields of the items' and of the users' profiles.
+        reviews: Review of each training pair in the order of the request, or None.
+
+    Raises:
+        ValueError: If a training item is not in the catalogue, or the reviews do not line up.
+    """
+    users, user_ranks = rank_tokens(request.user_tokens)
+    items, _ = rank_tokens(request.catalogue)
+    item_ranks = ranks_in(request.item_tokens, items)
+    if (item_ranks < 0).any():
+        unknown = request.item_tokens[int(np.argmin(item_ranks))]
+        raise ValueError(f"training item {unknown!r} is not in the catalogue; pass every item of the dataset")
+    if reviews is not None and len(reviews) != len(user_ranks):
+        raise ValueError(f"{len(reviews)} reviews for {len(user_ranks)} training pairs")
+    _, first = np.unique(user_ranks * len(items) + item_ranks, return_index=True)
+    first.sort()
+    options = request.options
+    return Corpus(
+        users=users,
+        items=items,
+        history=History(
+            user_ranks[first], item_ranks[first], options.user_history, options.user_history_order, options.seed
+        ),
+        item_table=request.item_table,
+        item_fields=fields[0],
+        user_table=request.user_table,
+        user_fields=fields[1],
+        reviews=None if reviews is None else [reviews[place] for place in first.tolist()],
+        template_words=options.profile_words,
+    )
 
 
 def field_lines(table: AtomicTable | None, fields: Sequence[str], tokens: Sequence[str]) -> list[list[str]]:

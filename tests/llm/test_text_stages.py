@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from collections.abc import Callable
@@ -13,13 +14,15 @@ from recbole_hnlm.artefacts import AtomicTable
 from recbole_hnlm.llm.asking import REPAIR_MARK
 from recbole_hnlm.llm.chat import ChatRequest
 from recbole_hnlm.llm.clustering import PairFeatures, cluster_pairs
-from recbole_hnlm.llm.corpus import Corpus
+from recbole_hnlm.llm.corpus import Corpus, corpus_of
 from recbole_hnlm.llm.grouping import count_calls, group_pairs
 from recbole_hnlm.llm.negative_stage import NegativeTexts, Profiles, negative_requests, write_negatives
 from recbole_hnlm.llm.profile_stages import write_item_profiles, write_user_profiles
 from recbole_hnlm.llm.profiles import History
 from recbole_hnlm.llm.prompts import load_prompts
+from recbole_hnlm.llm.request import BuildRequest
 from recbole_hnlm.llm.text_options import TextOptions
+from recbole_hnlm.options import LLMOptions
 from tests.llm.talking import ScriptedBackend, good_reply
 
 PROMPTS = load_prompts("products")
@@ -237,6 +240,26 @@ def test_options_out_of_range(wrong: dict[str, object], message: str) -> None:
 def test_reviews_line_up_with_pairs() -> None:
     with pytest.raises(ValueError, match="1 reviews for 6 training pairs"):
         Corpus(["u"], ["a"], History(PAIR_USERS, PAIR_ITEMS), reviews=["x"])
+
+
+def test_the_corpus_of_a_build(table: Callable[..., AtomicTable]) -> None:
+    items = table({"item_id:token": ["b", "a"], "title:token_seq": ["Bee", "Ay"]})
+    request = BuildRequest(
+        *("toy", "out", "cache", ["v", "u", "v", "v"], ["b", "a", "b", "c"], ["c", "b", "a"]),
+        hard_negatives=np.full((4, 1), "", dtype=object),
+        item_table=items,
+        options=LLMOptions(user_history=7, user_history_order="random", seed=3),
+    )
+    corpus = corpus_of(request, (("title",), ()), ["one", "two", "three", "four"])
+    assert (corpus.users, corpus.items) == (["u", "v"], ["a", "b", "c"])
+    assert (corpus.pair_users.tolist(), corpus.pair_items.tolist()) == ([1, 0, 1], [1, 0, 2])
+    assert corpus.reviews == ["one", "two", "four"]
+    assert (corpus.history.length, corpus.history.order, corpus.history.seed) == (7, "random", 3)
+    assert corpus.names == ["Ay", "Bee", ""]
+    with pytest.raises(ValueError, match="training item 'c' is not in the catalogue"):
+        corpus_of(dataclasses.replace(request, catalogue=["a", "b"]), ((), ()))
+    with pytest.raises(ValueError, match="1 reviews for 4 training pairs"):
+        corpus_of(request, ((), ()), ["one"])
 
 
 def test_repeated_pairs_are_refused() -> None:
