@@ -80,8 +80,9 @@ class SemanticOptions(CandidateOptions):
     candidates: int = 8
     """Candidates drawn per pair, with replacement; fewer than an id-only rule takes, as grounded ones are hard."""
     share: float = 0.1
-    """Share of the candidates that are grounded items of the pair, in [0, 1]; the others are uniform. Small, as items
-    near in text are often false negatives: half of them ruined a model in a prototype."""
+    """Share of the candidates that are grounded items of the pair, in [0, 1]; the others are uniform. Keep it small:
+    items near in text are often false negatives. With five text neighbours a pair, BPR on amazon-office fell from
+    NDCG@20 .0528 at 0 to .0493 at 0.02 and, one seed, .0422 at 0.1 and .0339 at 0.5 (validation)."""
     rule: Literal["dns", "ahns", "random"] = "dns"
     """How one of the candidates is chosen: as the sampler of that name does with its defaults, or at random."""
     folder: str | None = None
