@@ -116,6 +116,7 @@ class TestOptions:
             (lambda: OpenAIOptions(""), "llm_chat_model"),
             (lambda: OpenAIOptions("m", "localhost:8000"), "llm_base_url"),
             (lambda: OpenAIOptions("m", "http://me:secret@host/v1"), "llm_api_key_env"),
+            (lambda: OpenAIOptions("m", "ftp://secret@host/v1"), "llm_api_key_env"),
             (lambda: OpenAIOptions("m", api_key_env="sk-123"), "not a key"),
             (lambda: OpenAIOptions("m", temperature=-1), "llm_temperature"),
             (lambda: OpenAIOptions("m", concurrency=0), "llm_concurrency"),
