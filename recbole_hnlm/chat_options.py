@@ -49,7 +49,7 @@ class OpenAIOptions:
     """Most requests on the way at a time, 1 to 1000. Servers answer 429 where it is too much for them."""
     timeout: float = 120.0
     """Seconds after which an answer is given up and asked for again, above 0."""
-    attempts: int = 6
+    attempts: int = 8
     """Most times that a request is sent before it counts as failed, at least 1."""
     first_wait: float = 1.0
     """Upper end of the first wait between attempts in seconds; it doubles with every attempt, up to 60. The wait is
@@ -63,12 +63,12 @@ class OpenAIOptions:
         _require(bool(self.chat_model), "llm_chat_model is empty; name a model that the server knows")
         url = urlsplit(self.base_url)
         _require(
-            url.scheme in ("http", "https") and bool(url.hostname),
-            f"llm_base_url={self.base_url!r} is no http(s) address",
+            url.username is None and not url.query,
+            "llm_base_url holds a user or a query; put the key in the variable that llm_api_key_env names",
         )
         _require(
-            url.password is None and not url.query,
-            "llm_base_url holds a password or a query; put the key in the variable that llm_api_key_env names",
+            url.scheme in ("http", "https") and bool(url.hostname),
+            f"llm_base_url={self.base_url!r} is no http(s) address",
         )
         _require(
             self.api_key_env.isidentifier(),

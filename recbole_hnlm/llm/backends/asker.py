@@ -84,9 +84,8 @@ class Asker:
                 break
             if attempt > 1:
                 self._summary.retried[fault.cause] += 1
-            started = time.perf_counter()
             try:
-                answer = await self._attempt(job, started)
+                answer = await self._attempt(job)
             except Refusal as refusal:
                 return Answer(None, "rejected", str(refusal), read, written)
             except Fault as found:
@@ -100,32 +99,33 @@ class Asker:
                 await self._wait(fault, attempt)
         return Answer(None, fault.cause, fault.detail, read, written)
 
-    async def _attempt(self, job: Job, started: float) -> Answer:
+    async def _attempt(self, job: Job) -> Answer:
         schema = job.request.schema
         known = self._support.known(schema)
         if schema is None or known is not None:
-            return await self._post(job, bool(known), started)
+            return await self._post(job, bool(known))
         async with self._probes.setdefault(schema_name(schema), asyncio.Lock()):
             known = self._support.known(schema)
             if known is None:
-                return await self._find_out(job, schema, started)
-        return await self._post(job, known, started)
+                return await self._find_out(job, schema)
+        return await self._post(job, known)
 
-    async def _find_out(self, job: Job, schema: Mapping[str, Any], started: float) -> Answer:
+    async def _find_out(self, job: Job, schema: Mapping[str, Any]) -> Answer:
         """Ask with the schema, and without where that is refused; a request refused both ways teaches nothing."""
         try:
-            answer = await self._post(job, True, started)
+            answer = await self._post(job, True)
         except Refusal as refusal:
-            answer = await self._post(job, False, started)
+            answer = await self._post(job, False)
             self._support.learn(schema, False)
             _LOG.info("the server takes no JSON schema for %s (%s); going on without", job.request.template, refusal)
             return answer
         self._support.learn(schema, True)
         return answer
 
-    async def _post(self, job: Job, with_schema: bool, started: float) -> Answer:
+    async def _post(self, job: Job, with_schema: bool) -> Answer:
         body = request_body(job.request, self._options, with_schema)
         create = self._client.chat.completions.with_raw_response.create
+        started = time.perf_counter()
         try:
             # The client's own limit is per read: a server that drips would never reach it.
             response = await asyncio.wait_for(create(**body), self._options.timeout)

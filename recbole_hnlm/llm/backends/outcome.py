@@ -43,7 +43,7 @@ class Answer:
         detail: The failure in words, without any key.
         prompt_tokens: Tokens read.
         completion_tokens: Tokens written.
-        seconds: From the first sending to the answer, waits between attempts left out.
+        seconds: Time of the attempt that brought it.
         final: Whether asking again would bring the same, so that it is kept.
     """
 

@@ -77,6 +77,18 @@ def test_ten_thousand_requests_with_faults_lose_nothing(server: str, tmp_path: P
     assert_no_key(tmp_path)
 
 
+@pytest.mark.slow
+def test_two_processes_share_a_cache(server: str, tmp_path: Path) -> None:
+    """At the same moment both may ask; whoever keeps an answer first is who both of them believe afterwards."""
+    processes = [start(server, tmp_path, 200, 4) for _ in range(2)]
+    for process in processes:
+        assert {key: text for key, (text, _) in finish(process, tmp_path).items()} == expected(200)
+    assert set(stats(server)["answered"].values()) <= {1, 2}
+    replies = finish(start(server, tmp_path, 200, 4), tmp_path)
+    assert all(cached for _, cached in replies.values())
+
+
+@pytest.mark.slow
 def test_an_interrupted_run_keeps_all_that_was_answered(server: str, tmp_path: Path) -> None:
     """Ctrl-C waits for what is on its way, so that not even that is asked again."""
     process = start(server, tmp_path, 3000, 8)

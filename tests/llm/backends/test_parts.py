@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import sys
 import types
 from datetime import datetime, timezone
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from recbole_hnlm.chat_options import BatchOptions, OpenAIOptions, SpendingOptions, TransformersOptions
+from recbole_hnlm.llm.backends import OpenAIBackend, build_transformers_backend
 from recbole_hnlm.llm.backends.retry import Backoff, retry_after
 from recbole_hnlm.llm.backends.secret import Secret
 from recbole_hnlm.llm.backends.spending import Budget, Prices, prices_of
@@ -113,6 +116,7 @@ class TestOptions:
             (lambda: OpenAIOptions(""), "llm_chat_model"),
             (lambda: OpenAIOptions("m", "localhost:8000"), "llm_base_url"),
             (lambda: OpenAIOptions("m", "http://me:secret@host/v1"), "llm_api_key_env"),
+            (lambda: OpenAIOptions("m", "ftp://secret@host/v1"), "llm_api_key_env"),
             (lambda: OpenAIOptions("m", api_key_env="sk-123"), "not a key"),
             (lambda: OpenAIOptions("m", temperature=-1), "llm_temperature"),
             (lambda: OpenAIOptions("m", concurrency=0), "llm_concurrency"),
@@ -131,6 +135,14 @@ class TestOptions:
         with pytest.raises(ValueError, match=match) as caught:
             make()
         assert "secret" not in str(caught.value) and "sk-123" not in str(caught.value)
+
+
+def test_without_the_client_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"pip install recbole_hnlm\[llm\]"):
+        OpenAIBackend(OpenAIOptions("m", "http://localhost:1/v1"), tmp_path)
+    with pytest.raises(ImportError, match="bitsandbytes"):
+        build_transformers_backend(TransformersOptions("m", chat_quantization="nf4"), tmp_path)
 
 
 class TestSecret:
