@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recbole_hnlm.artefacts.atomic import check_tokens, clean_text, header_line, iter_rows
-from recbole_hnlm.artefacts.errors import ArtefactError, missing, unusable
+from recbole_hnlm.artefacts.errors import ArtefactError, MissingArtefactError, unusable
 from recbole_hnlm.artefacts.manifest import ArtefactPaths, package_version
 from recbole_hnlm.artefacts.storage import (
     FileEntry,
@@ -160,6 +160,13 @@ def _lines(table: NegativeTable) -> Iterator[str]:
             yield "".join(found) or f"{head}\t{names[row]}\t\t0\n"
 
 
+def _missing(path: Path, name: str) -> MissingArtefactError:
+    return MissingArtefactError(
+        f"{path} does not exist; a chat model writes it: recbole-hnlm build --dataset={name} --llm_backend=openai "
+        "--llm_chat_model=NAME (or transformers), with --dry_run first to see what it takes"
+    )
+
+
 def read_neg_text_manifest(directory: str | Path, name: str, *, pairs_hash: str | None = None) -> NegTextManifest:
     """The manifest of ``NAME.neg_text``, held against the file.
 
@@ -175,7 +182,7 @@ def read_neg_text_manifest(directory: str | Path, name: str, *, pairs_hash: str 
     paths = ArtefactPaths(Path(directory), name)
     path, text = paths.path("neg_text.json"), paths.path("neg_text")
     if not path.is_file():
-        raise missing(path, name)
+        raise _missing(path, name)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if int(content["format_version"]) > FORMAT_VERSION:
@@ -189,7 +196,7 @@ def read_neg_text_manifest(directory: str | Path, name: str, *, pairs_hash: str 
         hashes = f"(hash {manifest.pairs_hash[:12]}, this split has {pairs_hash[:12]})"
         raise unusable(path, f"was built from other training pairs {hashes}", name)
     if not text.is_file():
-        raise missing(text, name)
+        raise _missing(text, name)
     size = text.stat().st_size
     if size != manifest.file.bytes:
         raise unusable(text, f"has {size} bytes, its manifest says {manifest.file.bytes}: it is cut short", name)
@@ -212,7 +219,7 @@ def iter_neg_text(directory: str | Path, name: str, limit: int | None = None) ->
     """
     path = ArtefactPaths(Path(directory), name).path("neg_text")
     if not path.is_file():
-        raise missing(path, name)
+        raise _missing(path, name)
     try:
         for _, cells in iter_rows(path, len(NEG_TEXT), limit):
             yield tuple(cells)
