@@ -160,6 +160,15 @@ def test_dry_run_tells_and_asks_nothing(
     assert stopped.value.code == 2 and "llm_backend=template asks no model" in capsys.readouterr().err
 
 
+def test_pairs_of_users_alike_are_not_taken_for_one(
+    folder: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No profile is written yet, so every user looks alike to a careless estimate, and most requests would be free."""
+    command(monkeypatch, folder, values(folder, server, llm_pair_grouping="pair"), "--dry_run")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  hard negatives")]
+    assert line.split()[2:4] == ["840", "0"], line
+
+
 def test_a_budget_stops_the_build_and_the_next_goes_on(
     folder: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

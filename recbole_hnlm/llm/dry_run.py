@@ -66,8 +66,8 @@ def dry_run(run: TextRun, backend: ChatBackend) -> DryRun:
         backend: The model that would be asked.
     """
     corpus, options, prompts = run.corpus, run.text, run.prompts()
-    items = [_words(options.item_words) if name else "" for name in corpus.names]
-    users = [_words(options.user_words)] * len(corpus.users)
+    items = [_words(f"item{rank}", options.item_words) if name else "" for rank, name in enumerate(corpus.names)]
+    users = [_words(f"user{rank}", options.user_words) for rank in range(len(corpus.users))]
     requests = negative_requests(
         prompts, corpus, Profiles(users, items), _stand_in_groups(run), options, run.negatives_per_pair
     )
@@ -79,8 +79,9 @@ def dry_run(run: TextRun, backend: ChatBackend) -> DryRun:
     return DryRun(stages, count_calls(corpus, options), options.pair_grouping)
 
 
-def _words(count: int) -> str:
-    return " ".join(["profile"] * count)
+def _words(first: str, count: int) -> str:
+    """As many words as a profile may have, like no other's: equal prompts would count as one."""
+    return " ".join([first, *["profile"] * (count - 1)])
 
 
 def _stand_in_groups(run: TextRun) -> PairGroups:
