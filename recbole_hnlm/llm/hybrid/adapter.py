@@ -73,7 +73,15 @@ def write_weights(model: HybridEncoder, directory: Path) -> None:
     if has_lora(model):
         model.base.save_pretrained(str(directory), save_embedding_layers=False)
         (directory / "README.md").unlink(missing_ok=True)  # peft's empty model card
+        _sort_config(directory / LORA_FILES[0])
     save_file({key: value.contiguous() for key, value in model.soft_tokens.state_dict().items()}, directory / SOFT_FILE)
+
+
+def _sort_config(path: Path) -> None:
+    """Put peft's configuration in order: it writes sets, whose order differs from process to process."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["target_modules"] = sorted(config["target_modules"])
+    path.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def load_weights(model: HybridEncoder, directory: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,12 @@ def load_base(settings: BaseSettings) -> Base:
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     source, revision = locate(settings.base)
+    # Where the hub does not answer, transformers would try for minutes.
+    local = bool(revision) or not weights.is_reachable(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
     try:
-        config = AutoConfig.from_pretrained(source)
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModel.from_pretrained(source, **_loading(settings))
+        config = AutoConfig.from_pretrained(source, local_files_only=local)
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
+        model = AutoModel.from_pretrained(source, local_files_only=local, **_loading(settings))
     except OSError as error:
         raise FileNotFoundError(
             f"base model {settings.base!r} could not be loaded ({error}); check llm_base, or give the path of a folder"

@@ -6,8 +6,9 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from recbole_hnlm.llm.hybrid.adapter import AdapterInfo
+from recbole_hnlm.llm.hybrid.adapter import AdapterInfo, read_info
 from recbole_hnlm.llm.hybrid.encoder import HybridEncoder
 from recbole_hnlm.llm.hybrid.evaluation import HeldOutPairs, Retrieval
 from recbole_hnlm.llm.hybrid.loading import locate
@@ -24,6 +25,7 @@ from recbole_hnlm.llm.hybrid.pairs import PairTexts, split_pairs
 from recbole_hnlm.llm.hybrid.prompts import PromptBuilder, PromptTemplate
 from recbole_hnlm.llm.hybrid.report import AdapterReport
 from recbole_hnlm.llm.hybrid.settings import BaseSettings, FineTuneSettings
+from recbole_hnlm.llm.sharding import is_first, is_sharded, wait_for_all
 
 _LOG = logging.getLogger(__name__)
 Places = Sequence[NDArray[np.int64]]
@@ -107,6 +109,31 @@ def own_randomness(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+
+
+def by_the_first(output: Path, tune: Callable[[], AdapterReport]) -> AdapterReport:
+    """What ``tune`` returns, which writes an adapter to ``output``; in a group one process tunes and the others wait.
+
+    Raises:
+        ShardError: If another process of the group stopped.
+    """
+    if not is_sharded():
+        return tune()
+    if is_first():
+        with _alone():
+            tune()
+    wait_for_all(output.parent)
+    return recorded(output, read_info(output))
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Hide the group from transformers' Trainer, which would wait for the others to train along."""
+    hidden = {key: os.environ.pop(key) for key in ("WORLD_SIZE", "RANK", "LOCAL_RANK") if key in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def checkpoints(output: Path) -> Path:

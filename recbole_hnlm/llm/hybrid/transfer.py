@@ -20,6 +20,7 @@ from recbole_hnlm.llm.hybrid.pairs import PairTexts
 from recbole_hnlm.llm.hybrid.prompts import PromptBuilder
 from recbole_hnlm.llm.hybrid.report import AdapterReport
 from recbole_hnlm.llm.hybrid.run import (
+    by_the_first,
     checkpoints,
     own_randomness,
     recorded,
@@ -28,6 +29,7 @@ from recbole_hnlm.llm.hybrid.run import (
     tuning_fingerprint,
 )
 from recbole_hnlm.llm.hybrid.settings import BaseSettings, FineTuneSettings
+from recbole_hnlm.llm.sharding import local_device
 
 _LOG = logging.getLogger(__name__)
 Method = Literal["refit", "mean"]
@@ -58,10 +60,18 @@ def transfer(
     Raises:
         ValueError: If the adapter was tuned on another base model or has soft tokens for this dataset already.
     """
-    started = time.perf_counter()
-    adapter, output = Path(adapter), Path(output)
     if method not in ("refit", "mean"):
         raise ValueError(f"llm_transfer={method!r} is unknown; use 'refit' or 'mean'")
+    base = replace(base, device=local_device(base.device))
+    folders = Path(adapter), Path(output)
+    return by_the_first(folders[1], lambda: _transfer(pairs, folders, base, settings, method))
+
+
+def _transfer(
+    pairs: PairTexts, folders: tuple[Path, Path], base: BaseSettings, settings: FineTuneSettings, method: Method
+) -> AdapterReport:
+    started = time.perf_counter()
+    adapter, output = folders
     old = read_info(adapter)
     if pairs.name in old.projectors:
         raise ValueError(f"{adapter} was tuned on {pairs.name} and needs no transfer; generate with it as it is")

@@ -16,6 +16,7 @@ from recbole_hnlm.llm.hybrid.pairs import PairTexts
 from recbole_hnlm.llm.hybrid.prompts import PromptBuilder, PromptTemplate, read_template
 from recbole_hnlm.llm.hybrid.report import AdapterReport
 from recbole_hnlm.llm.hybrid.run import (
+    by_the_first,
     checkpoints,
     own_randomness,
     recorded,
@@ -24,6 +25,7 @@ from recbole_hnlm.llm.hybrid.run import (
     tuning_fingerprint,
 )
 from recbole_hnlm.llm.hybrid.settings import BaseSettings, FineTuneSettings
+from recbole_hnlm.llm.sharding import local_device
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,7 +41,8 @@ def fine_tune(
 
     Pairs of several datasets share the LoRA matrices; each dataset has a projector of its own, since embeddings of
     different recommenders have nothing in common, and a step takes pairs of one dataset. A run that was killed goes on
-    from its last checkpoint; one that is done is not repeated.
+    from its last checkpoint; one that is done is not repeated. In a group
+    that ``torchrun`` started one process tunes and the others wait.
 
     Args:
         sources: Training pairs of one dataset or several, of different names.
@@ -54,10 +57,17 @@ def fine_tune(
     Raises:
         ValueError: If the settings or pairs do not allow it.
     """
-    started = time.perf_counter()
     every = [sources] if isinstance(sources, PairTexts) else list(sources)
     _check(every, base)
-    template, output = template or read_template(), Path(output)
+    base = replace(base, device=local_device(base.device))
+    wording, folder = template or read_template(), Path(output)
+    return by_the_first(folder, lambda: _fine_tune(every, base, settings, folder, wording))
+
+
+def _fine_tune(
+    every: list[PairTexts], base: BaseSettings, settings: FineTuneSettings, output: Path, template: PromptTemplate
+) -> AdapterReport:
+    started = time.perf_counter()
     mark = tuning_fingerprint(every, base, settings, template)
     if (output / INFO_FILE).is_file() and (found := read_info(output)).fingerprint == mark:
         _LOG.info("%s is tuned already", output)
@@ -67,7 +77,7 @@ def fine_tune(
     builders = [PromptBuilder(pairs, template, loaded.tokens, loaded.lengths) for pairs in every]
     folder = checkpoints(output) / mark[:16]
     with own_randomness(settings.seed):
-        _equip(loaded.model, every, settings)
+        equip(loaded.model, every, settings)
         report = run_tuning(loaded.model, builders, split, settings, folder)
     report = replace(report, directory=output, seconds=time.perf_counter() - started)
     info = AdapterInfo(
@@ -97,8 +107,8 @@ def _check(sources: Sequence[PairTexts], base: BaseSettings) -> None:
         raise ValueError("llm_precision=float16 cannot be fine-tuned; use bfloat16 or float32")
 
 
-def _equip(model: HybridEncoder, sources: Sequence[PairTexts], settings: FineTuneSettings) -> None:
-    """Give the model what is to be trained."""
+def equip(model: HybridEncoder, sources: Sequence[PairTexts], settings: FineTuneSettings) -> None:
+    """Give a bare base model what is to be trained: LoRA matrices, and a projector for each dataset."""
     if settings.gradient_checkpointing:
         model.base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     words = model.words.detach()

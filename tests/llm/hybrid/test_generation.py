@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -168,10 +169,11 @@ def test_half_precision(llama: BaseSettings, pairs: PairTexts, adapter: Path, tm
 CHILD = """
 import sys
 sys.path.insert(0, sys.argv[1])
+import test_generation
 import torch
-from test_generation import make_many
 torch.set_num_threads(1)
-print("made vectors of", make_many(*sys.argv[2:5]), flush=True)
+made = getattr(test_generation, sys.argv[2])(*sys.argv[3:])
+sys.stdout.write(f"\\nmade vectors of {made};\\n")  # in one piece, since two processes write
 """
 
 
@@ -186,10 +188,19 @@ def make_many(base: str, adapter: str, output: str) -> int:
 
 
 def _script(folder: Path) -> list[str]:
-    """Words that run :func:`make_many` in another process."""
+    """Words that run a function of this file in another process; its name and arguments follow."""
     script = folder / "child.py"
     script.write_text(CHILD)
     return [str(script), str(Path(__file__).parent)]
+
+
+def _by_torchrun(folder: Path, function: str, *words: str) -> list[int]:
+    """Run a function of this file in two processes; what it returned in each."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    command = [*torchrun, *_script(folder), function, *words]
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    return [int(number) for number in re.findall(r"made vectors of (\d+);", done.stdout)]
 
 
 def _vectors(folder: Path) -> dict[str, bytes]:
@@ -207,7 +218,7 @@ def test_killed_and_resumed_the_bytes_are_the_same(llama: BaseSettings, adapter:
     make_many(llama.base, str(adapter), str(whole))
     expected = _vectors(whole)
     assert len(expected) == 1
-    alone = [sys.executable, *_script(tmp_path), llama.base, str(adapter), str(cut)]
+    alone = [sys.executable, *_script(tmp_path), "make_many", llama.base, str(adapter), str(cut)]
     victim = subprocess.Popen(alone, env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while len(list(cut.glob("parts-*/*.npy"))) < 5 and time.monotonic() < deadline:
@@ -223,15 +234,35 @@ def test_killed_and_resumed_the_bytes_are_the_same(llama: BaseSettings, adapter:
     assert _vectors(cut) == expected
 
 
+def tune_and_make(base: str, output: str) -> int:
+    """A tuning and vectors of some pairs, in the group that the environment describes."""
+    from recbole_hnlm.llm.sharding import group
+
+    settings = FineTuneSettings(batch_size=16, epochs=2, held_out=0.2, lora_rank=4, projector_width=16, evaluations=1)
+    folder, llama = Path(output), BaseSettings(base=base, prompt_tokens=64, label_tokens=16)
+    with group():
+        report = fine_tune(make_pairs(), llama, settings, folder / "adapter")
+        assert report.steps > 0
+        return generate(make_pairs(), folder / "adapter", llama, SMALL, folder).made
+
+
+@pytest.mark.slow
+def test_in_a_group_one_process_tunes_and_all_generate(llama: BaseSettings, tmp_path: Path) -> None:
+    tune_and_make(llama.base, str(tmp_path / "whole"))
+    done = _by_torchrun(tmp_path, "tune_and_make", llama.base, str(tmp_path / "both"))
+    assert sum(done) == len(make_pairs())
+    assert min(done) > 0
+    assert _vectors(tmp_path / "both") == _vectors(tmp_path / "whole")
+    for name in ("adapter_model.safetensors", "adapter_config.json", "soft_tokens.safetensors"):
+        one, other = ((tmp_path / folder / "adapter" / name).read_bytes() for folder in ("whole", "both"))
+        assert one == other, name
+
+
 @pytest.mark.slow
 def test_two_processes_make_the_bytes_of_one(llama: BaseSettings, adapter: Path, tmp_path: Path) -> None:
     whole, both = tmp_path / "whole", tmp_path / "both"
     make_many(llama.base, str(adapter), str(whole))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    command = [*torchrun, *_script(tmp_path), llama.base, str(adapter), str(both)]
-    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == 0, done.stderr
+    made = _by_torchrun(tmp_path, "make_many", llama.base, str(adapter), str(both))
     assert _vectors(both) == _vectors(whole)
-    made = [int(line.split(" of ")[1].split()[0]) for line in done.stdout.splitlines() if line.startswith("made ")]
     assert sum(made) == 2400
     assert min(made) > 0.8 * max(made)

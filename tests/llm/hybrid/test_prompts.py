@@ -168,7 +168,10 @@ def test_prompts_too_short_for_their_wording_are_refused(tiny: dict[str, Path], 
         load_base(BaseSettings(base=str(tiny["Llama"])))
 
 
-def test_a_base_that_is_not_there(tmp_path: Path) -> None:
+def test_a_base_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    with pytest.raises(FileNotFoundError, match="(?s)'nobody/nothing' could not be loaded .*; check llm_base"):
+        load_base(BaseSettings(base="nobody/nothing"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="holds no model weights"):
         load_base(BaseSettings(base=str(tmp_path / "empty")))
