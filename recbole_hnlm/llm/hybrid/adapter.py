@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,7 @@ def load_adapter(directory: str | Path, settings: BaseSettings) -> tuple[Base, A
     """
     directory = Path(directory)
     info = read_info(directory)
-    base = load_base(settings)
+    base = load_base(replace(settings, prompt_tokens=info.lengths[0], label_tokens=info.lengths[1]))
     if (info.model_width, info.revision) != (base.model.width, base.revision):
         raise ValueError(
             f"{directory} was tuned on {info.base} ({info.revision}, width {info.model_width}), llm_base is "
@@ -170,7 +170,7 @@ def load_adapter(directory: str | Path, settings: BaseSettings) -> tuple[Base, A
         raise ValueError(f"the adapter in {directory} is damaged ({error}); tune it anew") from error
     base.model.requires_grad_(False)
     base.model.eval()
-    return Base(base.model, base.tokens, info.lengths, base.revision), info
+    return base, info
 
 
 def adapter_digest(directory: str | Path) -> str:

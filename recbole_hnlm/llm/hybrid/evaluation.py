@@ -46,6 +46,9 @@ class HeldOutPairs:
 
         Popular items are labels more often, and are drawn more often just so: a model that only knows what is popular
         gains nothing.
+
+        Raises:
+            ValueError: If all pairs have the same label.
         """
         self._builder, self._places = builder, places
         pairs = builder.pairs
@@ -57,6 +60,10 @@ class HeldOutPairs:
         self._own = self._column(pairs.item_of_pair[places])
         weights = np.bincount(np.searchsorted(self._texts, texts), minlength=len(self._texts)).astype(np.float64)
         self.choices = min(CHOICES, int((weights > 0).sum()))
+        if self.choices < 2:
+            raise ValueError(
+                f"{pairs.name}: all pairs have the same hard negative; give the teacher more draws or items"
+            )
         self._others = np.stack([self._draw(weights, label, generator) for label in self._labels.tolist()])
         self._shuffle = places[generator.permutation(len(places))]
 

@@ -14,15 +14,15 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_hnlm.artefacts.storage import sync_directory, write_npy, write_text
-from recbole_hnlm.llm.hybrid.adapter import adapter_digest, load_adapter
+from recbole_hnlm.artefacts.storage import TEMPORARY_SUFFIX, sync_directory, write_npy, write_text
+from recbole_hnlm.llm.hybrid.adapter import adapter_digest, load_adapter, read_info
 from recbole_hnlm.llm.hybrid.contrast import length_batches
 from recbole_hnlm.llm.hybrid.encoder import HybridEncoder, encode
 from recbole_hnlm.llm.hybrid.pairs import PairTexts
@@ -55,6 +55,7 @@ def generate(
         ShardError: If another process stopped or works on something else.
     """
     started = time.perf_counter()
+    _check_projector(pairs, read_info(adapter).projectors, adapter)
     mark = fingerprint(pairs, adapter, base, settings)
     if first_says(mark) != mark:
         raise ShardError("the processes have different pairs, adapters or settings; give each the same files")
@@ -66,7 +67,6 @@ def generate(
         _LOG.info("%s is there already", path)
         return replace(GenerateReport(path=path, **done), made=0, seconds=time.perf_counter() - started)
     loaded, info = load_adapter(adapter, replace(base, device=local_device(base.device)))
-    _check_projector(pairs, info.projectors, adapter)
     builder = PromptBuilder(pairs, info.template, loaded.tokens, info.lengths)
     lengths = builder.lengths(np.arange(len(pairs)))
     order = np.lexsort((np.arange(len(pairs)), -lengths))  # longest first, so that a machine too small fails at once
@@ -166,7 +166,9 @@ def _read_part(directory: Path, number: int, shape: tuple[int, int]) -> NDArray[
 
 def _join(path: Path, parts: Sequence[NDArray[np.int64]], directory: Path, shape: tuple[int, int]) -> None:
     """Put the parts' rows into the order of the pairs, through a memory map and a temporary name."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.hnlm-tmp")
+    for stale in path.parent.glob(f".{path.name}.*{TEMPORARY_SUFFIX}"):  # of a run killed right here
+        stale.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
     rows = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.dtype("<f2"), shape=shape)
     for number, part in enumerate(parts):
         found = _read_part(directory, number, (len(part), shape[1]))
@@ -194,8 +196,7 @@ def _recorded(path: Path) -> dict[str, float] | None:
     return about if len(rows) == about["pairs"] else None
 
 
-def _check_projector(pairs: PairTexts, projectors: object, adapter: str | Path) -> None:
-    widths = dict(projectors) if isinstance(projectors, dict) else {}
+def _check_projector(pairs: PairTexts, widths: Mapping[str, tuple[int, int]], adapter: str | Path) -> None:
     if pairs.name not in widths:
         raise ValueError(
             f"{adapter} has soft tokens for {sorted(widths)}, not for {pairs.name}; transfer it to {pairs.name} first"

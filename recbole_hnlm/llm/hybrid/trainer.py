@@ -87,6 +87,7 @@ class ContrastiveTrainer(Trainer):
         """Prepare to tune ``model``; checkpoints go to ``folder``."""
         self._settings = settings
         arguments = _arguments(settings, len(plan), str(model.device), folder)
+        arguments._n_gpu = min(arguments.n_gpu, 1)  # DataParallel cannot split our batches
         super().__init__(
             model=model,
             args=arguments,

@@ -12,6 +12,8 @@ import torch
 
 from recbole_hnlm.llm.hybrid import BaseSettings, PairTexts, read_template
 from recbole_hnlm.llm.hybrid.contrast import contrastive_batch, info_nce, length_batches
+from recbole_hnlm.llm.hybrid.encoder import SoftTokenProjector, encode
+from recbole_hnlm.llm.hybrid.evaluation import HeldOutPairs
 from recbole_hnlm.llm.hybrid.loading import load_base
 from recbole_hnlm.llm.hybrid.prompts import PromptBuilder
 
@@ -81,3 +83,30 @@ def test_batches_by_length_keep_the_budget_and_lose_nothing() -> None:
     assert all(len(batch) * max(lengths[place] for place in batch) <= 200 for batch in batches)
     assert [len(batch) for batch in length_batches([300, 5, 5], 200)] == [1, 2]
     assert list(length_batches([], 200)) == []
+
+
+def test_retrieval_is_the_share_of_labels_that_are_nearest(builder: PromptBuilder, llama: BaseSettings) -> None:
+    """Against a loop over pairs: prompt, own label, the labels drawn beside it, own item."""
+    pairs, places = builder.pairs, builder.pairs.trainable[:40]
+    model = load_base(llama).model
+    projector = SoftTokenProjector(pairs.width, 8, model.width)
+    projector.start(pairs, model.words)
+    model.add_projector(pairs.name, projector)
+    held = HeldOutPairs(builder, places, np.random.default_rng(0))
+    found = held.measure(model.train(), 0.05)
+    assert model.training  # as it was
+    model.eval()
+    nearest, total = 0, 0.0
+    for row, place in enumerate(places):
+        query = encode(model, builder.prompts(places[row : row + 1]))[0].astype(np.float64)
+        others = held._items[held._others[row]]
+        assert len({pairs.item_profiles[item] for item in others}) == found.choices - 1
+        assert pairs.item_profiles[pairs.hard_item_of_pair[place]] not in {pairs.item_profiles[i] for i in others}
+        own = [pairs.item_of_pair[place]] if pairs.item_profiles[pairs.item_of_pair[place]] else []
+        texts = np.array([pairs.hard_item_of_pair[place], *others, *own])
+        cosines = encode(model, builder.items(texts)).astype(np.float64) @ query
+        nearest += int(cosines[0] > cosines[1 : found.choices].max())
+        total += float(np.log(np.exp(cosines / 0.05).sum()) - cosines[0] / 0.05)
+    assert found.pairs == 40
+    assert found.accuracy == nearest / 40
+    assert found.loss == pytest.approx(total / 40, rel=1e-4)

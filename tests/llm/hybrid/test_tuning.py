@@ -201,3 +201,11 @@ def test_half_precision_and_too_few_pairs_are_refused_before_a_model_is_loaded(
     none = replace(pairs, hard_item_of_pair=np.full(len(pairs), -1))
     with pytest.raises(ValueError, match="0 pairs of 0 users have a hard negative"):
         split_pairs(none, 0.1, "user", np.random.default_rng(0))
+
+
+def test_labels_that_are_all_the_same_are_refused(
+    llama: BaseSettings, pairs: PairTexts, quick: FineTuneSettings, tmp_path: Path
+) -> None:
+    same = replace(pairs, hard_item_of_pair=np.full(len(pairs), 7))
+    with pytest.raises(ValueError, match="toy: all pairs have the same hard negative"):
+        fine_tune(same, llama, quick, tmp_path / "adapter")
