@@ -35,5 +35,6 @@ def pairs() -> PairTexts:
 def quick() -> FineTuneSettings:
     """A tuning of a few steps."""
     return FineTuneSettings(
-        batch_size=16, epochs=2, extra_negatives=8, held_out=0.2, lora_rank=4, projector_width=16, evaluations=2
-    )
+        batch_size=16, epochs=2, extra_negatives=8, held_out=0.2, lora_rank=4, projector_width=16, evaluations=2,
+        learning_rate=2e-4, projector_learning_rate=1e-3,
+    )  # fmt: skip
