@@ -151,7 +151,7 @@ def generation_rounds(base: BaseSettings, repeats: int, count: int, work: Path) 
     return theirs[1:], ours[1:], f"{count} pairs, {int(builder.lengths(places).sum()):,} tokens"
 
 
-def measure(repeats: int, base: BaseSettings | None = None, steps: int = 8, count: int = 2400) -> list[Result]:
+def measure(repeats: int, base: BaseSettings | None = None, steps: int = 32, count: int = 2400) -> list[Result]:
     """Both comparisons, on a small Llama of random weights unless ``base`` names a model."""
     results = []
     with tempfile.TemporaryDirectory() as folder:
@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="rounds that are measured")
     parser.add_argument("--device", default="cpu", help="where all run")
     parser.add_argument("--precision", default="float32", help="type of weights and products")
-    parser.add_argument("--steps", type=int, default=8, help="steps of fine-tuning in a round")
+    parser.add_argument("--steps", type=int, default=32, help="steps of fine-tuning in a round")
     parser.add_argument("--pairs", type=int, default=2400, help="pairs whose vectors a round makes")
     parser.add_argument("--threads", type=int, default=1, help="threads of every contestant")
     args = parser.parse_args()
