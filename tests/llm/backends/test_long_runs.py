@@ -35,7 +35,15 @@ def server() -> Iterator[str]:
 def start(server: str, folder: Path, count: int, concurrency: int, level: str = "DEBUG") -> subprocess.Popen[str]:
     arguments = [chat_run.__file__, f"{server}/v1", str(folder), str(count), str(concurrency), level]
     environment = {**os.environ, "OPENAI_API_KEY": KEY}
-    return subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, env=environment)
+
+    def hears_interrupts() -> (
+        None
+    ):  # tests that a shell runs in the background have them ignored, and so their children
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    return subprocess.Popen(
+        [sys.executable, *arguments], stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=hears_interrupts
+    )
 
 
 def finish(process: subprocess.Popen[str], folder: Path) -> dict[str, tuple[str, bool]]:
