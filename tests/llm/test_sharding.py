@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -76,7 +77,7 @@ def test_two_processes_make_the_bytes_of_one_even_after_one_was_killed(small: Pa
     assert torchrun.returncode == 0, torchrun.stderr
     assert _files(small / "both") == expected
     said = torchrun.stdout + torchrun.stderr
-    shared = [int(line.split(" encodes ")[1].split()[0]) for line in said.splitlines() if " encodes " in line]
+    shared = [int(count) for count in re.findall(r"of 2 encodes (\d+) texts", said)]  # two writers may share a line
     assert len(shared) == 2 and min(shared) > 0.9 * max(shared)
 
     # Started by hand, so that no agent cleans up: the survivor itself has to notice.
