@@ -88,7 +88,7 @@ def chat_settings(chat: ChatRun, options: LLMOptions) -> dict[str, Any]:
     """What of a run's options decides the texts, for the manifest; not how they were asked for, nor what they cost."""
     model: OpenAIOptions | TransformersOptions = chat.model
     settings = {
-        "backend": _family(chat.backend),
+        "backend": backend_family(chat.backend),
         "chat_model": model.chat_model,
         "chat_revision": model.chat_revision,
         "temperature": model.temperature,
@@ -100,7 +100,7 @@ def chat_settings(chat: ChatRun, options: LLMOptions) -> dict[str, Any]:
     return known
 
 
-def _family(backend: str) -> str:
+def backend_family(backend: str) -> str:
     """A batch job is answered by the same model as a request."""
     return "openai" if backend == "openai-batch" else backend
 

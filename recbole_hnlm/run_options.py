@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from recbole_hnlm.chat_run import ChatRun, chat_keys, parse_chat, useless_keys
+from recbole_hnlm.hybrid_options import HybridRun
+from recbole_hnlm.hybrid_run import hybrid_keys, parse_hybrid, useless_hybrid_keys
 from recbole_hnlm.option_parsing import option_keys, parse_options, reject_misspelled, reject_unknown
 from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions, LLMOptions
 from recbole_hnlm.samplers import SAMPLERS, NegativeSampler, sampler_class
@@ -67,6 +69,7 @@ class RunOptions:
         llm: Options of the offline part.
         general: Options that have nothing to do with negatives.
         chat: Options of the chat model of the offline part, or None where it asks none.
+        hybrid: Options of the model that the offline part tunes, or None where it tunes none.
     """
 
     sampler: str
@@ -78,6 +81,7 @@ class RunOptions:
     llm: LLMOptions
     general: GeneralOptions
     chat: ChatRun | None = None
+    hybrid: HybridRun | None = None
 
     @property
     def fast_propagation(self) -> bool:
@@ -122,7 +126,8 @@ def parse_run(values: Mapping[str, Any], given: Iterable[str], recbole_keys: Ite
     with_text = sampler == TEXT_SAMPLER
     rule_type = None if not active or rule == RECBOLE_SAMPLER else sampler_class(_checked_rule(rule))
     backend = str(values.get("llm_backend", LLMOptions.backend))
-    _check_keys(given, recbole_keys, (sampler, rule, backend), rule_type)
+    names_by = str(values.get("llm_negatives", LLMOptions.negatives))
+    _check_keys(given, recbole_keys, (sampler, rule, backend, names_by), rule_type)
     if not active:
         return None
     common = parse_options(CommonSamplerOptions, SAMPLER_PREFIX, values)
@@ -138,7 +143,8 @@ def parse_run(values: Mapping[str, Any], given: Iterable[str], recbole_keys: Ite
     seed = common.seed if common.seed is not None else int(values.get("seed") or 0)
     name = f"hnlm({label})" if with_text else label
     chat = parse_chat(values, llm.backend) if with_text else None
-    return RunOptions(name, rule_type, rule_options, common.num, seed, hnlm, llm, general, chat)
+    hybrid = parse_hybrid(values, llm) if with_text else None
+    return RunOptions(name, rule_type, rule_options, common.num, seed, hnlm, llm, general, chat, hybrid)
 
 
 def _checked_rule(rule: Any) -> Any:
@@ -150,16 +156,16 @@ def _checked_rule(rule: Any) -> Any:
 def _check_keys(
     given: Iterable[str],
     recbole_keys: Iterable[str],
-    names: tuple[Any, Any, str],
+    names: tuple[Any, Any, str, str],
     rule_type: type[NegativeSampler] | None,
 ) -> None:
-    """Refuse keys without effect; ``names`` are the sampler, its rule and the offline part's backend."""
-    given, (sampler, rule, backend) = tuple(given), names
+    """Refuse keys without effect; ``names`` are the sampler, its rule, ``llm_backend`` and ``llm_negatives``."""
+    given, (sampler, rule, backend, names_by) = tuple(given), names
     common = option_keys(CommonSamplerOptions, SAMPLER_PREFIX)
     own = option_keys(rule_type.Options, SAMPLER_PREFIX) if rule_type else ()
     hnlm, llm = option_keys(HNLMOptions, HNLMOptions.PREFIX), option_keys(LLMOptions, LLMOptions.PREFIX)
-    unasked = useless_keys(backend)
-    llm = tuple(key for key in (*llm, *sorted(chat_keys(backend))) if key not in unasked)
+    unasked = {**useless_keys(backend), **useless_hybrid_keys(names_by)}
+    llm = tuple(key for key in (*llm, *sorted(chat_keys(backend) | hybrid_keys())) if key not in unasked)
     elsewhere: dict[str, str] = dict(unasked)
     for name in SAMPLERS:
         for key in option_keys(sampler_class(name).Options, SAMPLER_PREFIX):
@@ -225,8 +231,8 @@ def _without_effect(options: HNLMOptions) -> dict[str, str]:
         useless.update(dict.fromkeys(("hnlm_match_norm",), "hnlm_alpha=0 mixes no text into negatives"))
     if not options.reads_pair_vectors:
         useless["hnlm_min_coverage"] = "this run reads no hard-negative vectors"
-    if not options.reads_text:
-        useless["hnlm_control"] = "this run reads no text"
+    if not options.reads_text or (options.item_control != options.control and not options.reads_pair_vectors):
+        useless["hnlm_control"] = "this run does not read the vectors that it changes"
     return useless
 
 

@@ -27,7 +27,8 @@ from recbole_hnlm.watching import watching
 
 logger = logging.getLogger(__name__)
 
-_DRAW_PAIRS = 8192  # pairs whose candidates are scored at a time
+_DRAWN = 131_072  # candidates that are drawn at a time
+_GATHER = 4  # a gathered score costs about as much as so many of a matrix product
 _FIXED: dict[str, Any] = {
     "neg_sampler": "mixgcf", "embedding_size": 64, "learning_rate": 0.001, "train_batch_size": 2048,
     "show_progress": False,
@@ -44,11 +45,13 @@ class TeacherResult:
 
     Attributes:
         negatives: Internal ids of each pair's hard negatives, best first, shape ``(E, K)``.
-        item_vectors: The teacher's item rows, shape ``(n_items, D)``, for datasets without text.
+        user_vectors: The teacher's user rows, shape ``(n_users, D)``.
+        item_vectors: The teacher's item rows, shape ``(n_items, D)``.
         description: What made them, for the manifest.
     """
 
     negatives: np.ndarray
+    user_vectors: np.ndarray
     item_vectors: np.ndarray
     description: dict[str, Any]
 
@@ -58,7 +61,7 @@ def hard_negatives(
 ) -> Tensor:
     """For each pair the items that MixGCF's rule picks most often over seeded draws, best first.
 
-    Ties go to the higher score. One draw takes ``teacher_candidates`` unseen items and keeps the one with the highest
+    Ties go to the higher score. One draw takes ``draw_candidates`` unseen items and keeps the one with the highest
     inner product with the user; mixing with the positive by a share common to all candidates does not change which one
     that is.
 
@@ -76,14 +79,20 @@ def hard_negatives(
     generator = torch.Generator(device=user_rows.device).manual_seed(options.seed)
     drawer = UniformCandidates(pairs, generator)
     kept = torch.empty(users.numel(), options.negatives_per_pair, dtype=torch.long)
-    for start in range(0, users.numel(), _DRAW_PAIRS):
-        block = users[start : start + _DRAW_PAIRS]
+    step = max(_DRAWN // options.draw_candidates, 1)
+    dense = _GATHER * options.teacher_draws * options.draw_candidates > item_rows.shape[0]
+    for start in range(0, users.numel(), step):
+        block = users[start : start + step]
+        table = user_rows[block] @ item_rows.T if dense else None  # (b, n_items), for all draws
         winners = torch.empty(block.numel(), options.teacher_draws, dtype=torch.long, device=block.device)
         scores = torch.empty(winners.shape, device=block.device)
         for draw in range(options.teacher_draws):
-            candidates = drawer.draw(block, options.teacher_candidates)
-            rows = item_rows.index_select(0, candidates.reshape(-1)).view(*candidates.shape, -1)
-            cand_scores = torch.bmm(rows, user_rows[block].unsqueeze(2)).squeeze(2)
+            candidates = drawer.draw(block, options.draw_candidates)
+            if table is not None:
+                cand_scores = table.gather(1, candidates)
+            else:
+                rows = item_rows.index_select(0, candidates.reshape(-1)).view(*candidates.shape, -1)
+                cand_scores = torch.bmm(rows, user_rows[block].unsqueeze(2)).squeeze(2)
             best = cand_scores.max(dim=1)
             scores[:, draw] = best.values
             winners[:, draw] = candidates.gather(1, best.indices.unsqueeze(1)).squeeze(1)
@@ -149,7 +158,8 @@ def train_teacher(config: Any, train_data: Any, options: LLMOptions, cache: Path
     user_rows, item_rows = (torch.from_numpy(table).to(device) for table in tables)
     pairs = TrainingInteractions(users.to(device), items.to(device), dataset.user_num, dataset.item_num)
     negatives = hard_negatives(user_rows, item_rows, pairs, users.to(device), items.to(device), options)
-    return TeacherResult(negatives.numpy(), tables[1], description)
+    description["draw_candidates"] = options.draw_candidates
+    return TeacherResult(negatives.numpy(), *tables, description)
 
 
 def _fit(config: Any, train_data: Any, options: LLMOptions) -> tuple[np.ndarray, np.ndarray]:

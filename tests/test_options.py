@@ -221,7 +221,7 @@ class TestMessages:
                 r"hnlm_preset='anchord' is not one of \['anchored', 'frozen', 'paper'\]; did you",
             ),
             ({"hnlm_init": "none"}, r"hnlm_init='none' is not one of \['.*'random'"),
-            ({"hnlm_control": "shuffled"}, r"hnlm_control='shuffled' is not one of \['none', 'permuted', 'gaussian'\]"),
+            ({"hnlm_control": "shuffled"}, r"hnlm_control='shuffled' is not one of \['none', 'permuted', 'gaussian', "),
             ({"llm_user_history_order": 3}, r"llm_user_history_order=3 is not one of \['recent', 'random'\]"),
             ({"llm_profile_words": 0}, r"llm_profile_words=0 must be above 0"),
             ({"llm_encoder_batch_size": 0}, r"llm_encoder_batch_size=0 must be above 0"),

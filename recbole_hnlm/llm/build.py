@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,13 +35,24 @@ from recbole_hnlm.llm.profiles import (
 )
 from recbole_hnlm.llm.report import BuildReport
 from recbole_hnlm.llm.request import BuildRequest
+from recbole_hnlm.options import LLMOptions
 
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Pairs:
-    """The training pairs by rank, each once."""
+class RankedPairs:
+    """The training pairs by rank, each once.
+
+    Attributes:
+        users: Users with a training pair, sorted.
+        items: The catalogue, sorted.
+        user_ranks: User of each pair, shape ``(P,)``.
+        item_ranks: Item of each pair, shape ``(P,)``.
+        negatives: Hard negative items of each pair, -1 for none, shape ``(P, K)``.
+        duplicates: Repeated pairs that were left out.
+        digest: Hash of all the training pairs.
+    """
 
     users: list[str]
     items: list[str]
@@ -49,6 +61,25 @@ class _Pairs:
     negatives: NDArray[np.int64]
     duplicates: int
     digest: str
+
+
+@dataclass(frozen=True)
+class BuildTexts:
+    """Everything of a build that is text.
+
+    Attributes:
+        pairs: The training pairs.
+        item_fields: Fields of the items' profiles.
+        user_fields: Fields of the users' profiles.
+        items: Profile of each item by rank, ``""`` for none.
+        users: Profile of each user by rank.
+    """
+
+    pairs: RankedPairs
+    item_fields: tuple[str, ...]
+    user_fields: tuple[str, ...]
+    items: list[str]
+    users: list[str]
 
 
 def build_artefacts(request: BuildRequest, encoder: TextEncoder | None = None) -> BuildReport:
@@ -68,37 +99,40 @@ def build_artefacts(request: BuildRequest, encoder: TextEncoder | None = None) -
         ValueError: If tokens are not in the catalogue or no vector can be made at all.
     """
     started = time.perf_counter()
-    options = request.options
-    pairs = _rank_pairs(request)
-    item_fields, user_fields = choose_fields(request)
-    texts = item_profiles(request.item_table, item_fields, pairs.items, options.profile_words)
-    _LOG.info(
-        "item profiles from %s: %d of %d items have text",
-        ", ".join(item_fields) or "no field",
-        sum(map(bool, texts)),
-        len(texts),
-    )
-    users = _user_texts(request, pairs, item_fields, user_fields)
-    found = item_vectors(request, pairs.items, texts, encoder)
-    contents = _contents(pairs, found.vectors, texts, users)
+    texts = read_texts(request)
+    found = item_vectors(request, texts.pairs.items, texts.items, encoder)
     manifest = write_artefact(
         request.output_dir,
         request.dataset,
-        contents,
-        _provenance(request, found, (item_fields, user_fields)),
+        _contents(texts, found.vectors),
+        _provenance(request, found, texts),
         text_rows_limit=request.text_rows_limit,
     )
     report = BuildReport(
         directory=Path(request.output_dir),
         manifest=manifest,
-        duplicates=pairs.duplicates,
-        items_without_text=texts.count(""),
+        duplicates=texts.pairs.duplicates,
+        items_without_text=texts.items.count(""),
         texts_encoded=found.encoded,
         texts_cached=found.cached,
         seconds=time.perf_counter() - started,
     )
     _LOG.info("artefacts of %s\n%s", request.dataset, report.table())
     return report
+
+
+def read_texts(request: BuildRequest) -> BuildTexts:
+    """Rank the training pairs and write the profiles of items and users.
+
+    Raises:
+        ValueError: If tokens are not in the catalogue, or the options name a field that does not exist.
+    """
+    pairs = _rank_pairs(request)
+    item_fields, user_fields = choose_fields(request)
+    items = item_profiles(request.item_table, item_fields, pairs.items, request.options.profile_words)
+    told, fields = sum(map(bool, items)), ", ".join(item_fields) or "no field"
+    _LOG.info("item profiles from %s: %d of %d items have text", fields, told, len(items))
+    return BuildTexts(pairs, item_fields, user_fields, items, _user_texts(request, pairs, item_fields, user_fields))
 
 
 def choose_fields(request: BuildRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -119,7 +153,7 @@ def choose_fields(request: BuildRequest) -> tuple[tuple[str, ...], tuple[str, ..
     return chosen[0], chosen[1]
 
 
-def _rank_pairs(request: BuildRequest) -> _Pairs:
+def _rank_pairs(request: BuildRequest) -> RankedPairs:
     items, _ = rank_tokens(request.catalogue)
     users, user_ranks = rank_tokens(request.user_tokens)
     item_ranks = ranks_in(request.item_tokens, items)
@@ -136,7 +170,7 @@ def _rank_pairs(request: BuildRequest) -> _Pairs:
     if duplicates:
         _LOG.info("%d training pairs occur more than once; the first of each counts", duplicates)
     digest = hash_pairs(request.user_tokens, request.item_tokens)
-    return _Pairs(users, items, user_ranks[first], item_ranks[first], neg_ranks[first], duplicates, digest)
+    return RankedPairs(users, items, user_ranks[first], item_ranks[first], neg_ranks[first], duplicates, digest)
 
 
 def _require_known(what: str, unknown: list[str]) -> None:
@@ -145,7 +179,7 @@ def _require_known(what: str, unknown: list[str]) -> None:
 
 
 def _user_texts(
-    request: BuildRequest, pairs: _Pairs, item_fields: Sequence[str], user_fields: Sequence[str]
+    request: BuildRequest, pairs: RankedPairs, item_fields: Sequence[str], user_fields: Sequence[str]
 ) -> list[str]:
     options = request.options
     names = item_names(request.item_table, item_fields, pairs.items)
@@ -154,29 +188,27 @@ def _user_texts(
     return user_profiles(request.user_table, user_fields, pairs.users, names, history, options.profile_words)
 
 
-def _provenance(
-    request: BuildRequest, found: ItemVectors, fields: tuple[tuple[str, ...], tuple[str, ...]]
-) -> Provenance:
-    options = request.options
+def profile_settings(options: LLMOptions) -> dict[str, Any]:
+    """What of the options decides the profiles, for the manifest."""
+    names = ("profile_words", "user_history", "user_history_order", "seed")
+    return {name: getattr(options, name) for name in names}
+
+
+def _provenance(request: BuildRequest, found: ItemVectors, texts: BuildTexts) -> Provenance:
     return Provenance(
         encoder=found.encoder,
         encoder_revision=found.revision,
         pooling=found.pooling,
         template=TEMPLATE_VERSION,
-        item_fields=fields[0],
-        user_fields=fields[1],
+        item_fields=texts.item_fields,
+        user_fields=texts.user_fields,
         teacher=dict(request.teacher),
-        settings={
-            "profile_words": options.profile_words,
-            "user_history": options.user_history,
-            "user_history_order": options.user_history_order,
-            "seed": options.seed,
-            **found.settings,
-        },
+        settings={**profile_settings(request.options), **found.settings},
     )
 
 
-def _contents(pairs: _Pairs, vectors: NDArray[np.float32], texts: list[str], users: list[str]) -> ArtefactContents:
+def _contents(texts: BuildTexts, vectors: NDArray[np.float32]) -> ArtefactContents:
+    pairs = texts.pairs
     half = vectors.astype(np.float16)
     has_text: NDArray[np.bool_] = np.any(half != 0, axis=1)
     used = np.zeros(len(half), dtype=bool)
@@ -193,8 +225,8 @@ def _contents(pairs: _Pairs, vectors: NDArray[np.float32], texts: list[str], use
         neg_ids=[item_neg_id(pairs.items[row]) for row in rows.tolist()],
         neg_vectors=half[rows],
         item_vectors=half,
-        item_profiles=texts,
-        user_profiles=users,
+        item_profiles=texts.items,
+        user_profiles=texts.users,
         pairs=len(pairs.user_ranks),
         pairs_hash=pairs.digest,
     )

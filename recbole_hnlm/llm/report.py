@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from recbole_hnlm.artefacts.manifest import Manifest
@@ -54,3 +57,26 @@ class BuildReport:
             ("seconds", f"{self.seconds:.1f}"),
         ]
         return "\n".join(f"  {left:<28}{right:>20}" for left, right in rows)
+
+
+@dataclass
+class Stages:
+    """Wall time of each stage of a build, in the order in which they ran.
+
+    Attributes:
+        seconds: Stage -> seconds.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count what is done within as the stage ``name``."""
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+    def table(self) -> str:
+        """The seconds, a stage a line."""
+        rows = [*self.seconds.items(), ("all", sum(self.seconds.values()))]
+        return "\n".join(f"  {name:<28}{seconds:>18.1f} s" for name, seconds in rows)

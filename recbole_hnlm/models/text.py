@@ -199,13 +199,14 @@ def read_text(
         raise ValueError(f"no item of {config['dataset']!r} has a text vector in {directory}; check llm_text_fields")
     items, item_mask = torch.from_numpy(vectors).float(), torch.from_numpy(mask)
     generator = torch.Generator().manual_seed(seed)
-    items = controlled(items, item_mask, options.control, generator)
+    items = controlled(items, item_mask, options.item_control, generator)
     pairs: Any = None
     if options.reads_pair_vectors:
         _check_coverage(bound, dataset, options)
         pairs = bound
         if options.control != "none":
-            pairs = ControlledPairs(bound, reader.manifest.rows, items.shape[1], options.control, seed)
+            control = options.control.removeprefix("pairs_")
+            pairs = ControlledPairs(bound, reader.manifest.rows, items.shape[1], control, seed)
     logger.info("text vectors: %d items of %d, width %d, from %s", mask.sum(), len(mask) - 1, items.shape[1], directory)
     return TextVectors(items, item_mask, interactions, pairs, config["device"])
 

@@ -22,13 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_hnlm.artefacts.storage import TEMPORARY_SUFFIX, sync_directory, write_npy, write_text
+from recbole_hnlm.hybrid_options import BaseSettings, GenerateSettings
 from recbole_hnlm.llm.hybrid.adapter import adapter_digest, load_adapter, read_info
 from recbole_hnlm.llm.hybrid.contrast import length_batches
 from recbole_hnlm.llm.hybrid.encoder import HybridEncoder, encode
 from recbole_hnlm.llm.hybrid.pairs import PairTexts
 from recbole_hnlm.llm.hybrid.prompts import PromptBuilder
 from recbole_hnlm.llm.hybrid.report import GenerateReport
-from recbole_hnlm.llm.hybrid.settings import BaseSettings, GenerateSettings
 from recbole_hnlm.llm.progress import progress_bar
 from recbole_hnlm.llm.sharding import ShardError, first_says, is_first, is_sharded, local_device, shares, wait_for_all
 
@@ -66,7 +66,7 @@ def generate(
     if done is not None:
         _LOG.info("%s is there already", path)
         return replace(GenerateReport(path=path, **done), made=0, seconds=time.perf_counter() - started)
-    loaded, info = load_adapter(adapter, replace(base, device=local_device(base.device)))
+    loaded, info = load_adapter(adapter, replace(base, device=local_device(base.device)), merged=True)
     builder = PromptBuilder(pairs, info.template, loaded.tokens, info.lengths)
     lengths = builder.lengths(np.arange(len(pairs)))
     order = np.lexsort((np.arange(len(pairs)), -lengths))  # longest first, so that a machine too small fails at once
@@ -107,7 +107,7 @@ def encode_items(
     pairs: PairTexts, adapter: str | Path, base: BaseSettings, settings: GenerateSettings
 ) -> NDArray[np.float32]:
     """Vectors of all items' texts in the space of the pairs' vectors, zero without text, shape ``(n_items, S)``."""
-    loaded, info = load_adapter(adapter, base)
+    loaded, info = load_adapter(adapter, base, merged=True)
     builder = PromptBuilder(pairs, info.template, loaded.tokens, info.lengths)
     vectors = np.zeros((len(pairs.item_profiles), loaded.model.width), dtype=np.float32)
     items = np.flatnonzero(pairs.text_of_item >= 0)

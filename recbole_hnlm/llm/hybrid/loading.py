@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from recbole_hnlm.hybrid_options import BaseSettings, FineTuneSettings
 from recbole_hnlm.llm import weights
 from recbole_hnlm.llm.hybrid.encoder import HybridEncoder
 from recbole_hnlm.llm.hybrid.prompts import Tokens
-from recbole_hnlm.llm.hybrid.settings import BaseSettings, FineTuneSettings
 
 _LOG = logging.getLogger(__name__)
 _ATTENTION = ("attn", "attention")

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from recbole_hnlm.hybrid_options import BaseSettings, FineTuneSettings
 from recbole_hnlm.llm.hybrid.adapter import AdapterInfo, read_info
 from recbole_hnlm.llm.hybrid.encoder import HybridEncoder
 from recbole_hnlm.llm.hybrid.evaluation import HeldOutPairs, Retrieval
@@ -24,7 +25,6 @@ from recbole_hnlm.llm.hybrid.loading import locate
 from recbole_hnlm.llm.hybrid.pairs import PairTexts, split_pairs
 from recbole_hnlm.llm.hybrid.prompts import PromptBuilder, PromptTemplate
 from recbole_hnlm.llm.hybrid.report import AdapterReport
-from recbole_hnlm.llm.hybrid.settings import BaseSettings, FineTuneSettings
 from recbole_hnlm.llm.sharding import is_first, is_sharded, wait_for_all
 
 _LOG = logging.getLogger(__name__)

