@@ -156,7 +156,7 @@ def measure(repeats: int, base: BaseSettings | None = None, steps: int = 32, cou
     results = []
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        base = base or BaseSettings()
+        base = base or BaseSettings(precision="float32")
         if base.base == BaseSettings.base:
             base = replace(base, base=str(save_llama(work / "llama")))
         base = replace(base, prompt_tokens=96, label_tokens=64)

@@ -117,12 +117,13 @@ def build(config: Any, run: RunOptions, train_data: Any, options: HNLMOptions) -
 
 def _build_by_hybrid(config: Any, run: RunOptions, train_data: Any, directory: Path) -> None:
     """The build by hybrid prompts, in which every process of a group makes vectors."""
-    from recbole_hnlm.llm.hybrid.build import TeacherTables, build_by_hybrid
+    from recbole_hnlm.llm.hybrid.build import TeacherTables, build_by_hybrid, check_sources
 
     hybrid, dataset, cache, stages = run.hybrid, train_data._dataset, cache_directory(run), Stages()
     assert hybrid is not None
     settings = settings_of_hybrid(hybrid)
     tables = _tables(config, dataset, run.llm)
+    check_sources(str(config["dataset"]), tables[0], run.llm, hybrid)
     with stages.stage("teacher"):
         teacher = _teacher_of_the_group(config, train_data, run.llm, cache)
     users, items = (

@@ -112,3 +112,26 @@ def reject_misspelled(given: Iterable[str], recbole_keys: Iterable[str], ours: I
         close = difflib.get_close_matches(key, ours, n=1, cutoff=0.88)
         if close:
             raise ValueError(f"unknown option {key!r}; did you mean {close[0]!r}?")
+
+
+def useless_hnlm_keys(options: HNLMOptions) -> dict[str, str]:
+    """Keys of the text part that change nothing beside the values of the others, mapped to the reason."""
+    useless: dict[str, str] = {}
+    if options.preset != "anchored":
+        reason = f"hnlm_preset={options.preset} has Eq. 9 as its alignment, weighed by hnlm_alignment_weight"
+        useless["hnlm_hard_alignment_weight"] = reason
+    if options.init == "random":
+        useless["hnlm_init_scale"] = "hnlm_init=random keeps the model's own start"
+    if not options.aligns:
+        keys = ("hnlm_temperature", "hnlm_aligned_pairs", "hnlm_scale_free")
+        useless.update(dict.fromkeys(keys, "there is no alignment to shape: its weight is 0"))
+    if options.alpha == 0 and not options.aligns:
+        useless["hnlm_projector_width"] = "nothing is projected: hnlm_alpha and the alignment weight are 0"
+    if options.alpha == 0:
+        keys = ("hnlm_match_norm", "hnlm_use", "hnlm_alpha_epochs")
+        useless.update(dict.fromkeys(keys, "hnlm_alpha=0 brings no text into negatives"))
+    if not options.reads_pair_vectors:
+        useless["hnlm_min_coverage"] = "this run reads no hard-negative vectors"
+    if not options.reads_text or (options.item_control != options.control and not options.reads_pair_vectors):
+        useless["hnlm_control"] = "this run does not read the vectors that it changes"
+    return useless

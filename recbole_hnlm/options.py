@@ -31,6 +31,12 @@ class HNLMOptions:
     """Rule that picks the catalogue negative ``e_j`` under ``neg_sampler: hnlm``."""
     alpha: float = 0.05
     """Share of the language model's vector in the negative, in [0, 1]; 0 leaves ``e_j`` as it is."""
+    use: Literal["mix", "compete", "extra"] = "mix"
+    """What the projected vector does. ``mix`` = Eq. 7 in every pair; ``compete`` = Eq. 7 only where the user scores the
+    vector above ``e_j``; ``extra`` = a negative of its own beside ``e_j``, ``ln(1 + exp(s_j - s+) + alpha exp(s_hard -
+    s+))``, for models with RecBole's ``BPRLoss``."""
+    alpha_epochs: int = 0
+    """Epochs over which ``alpha`` grows from 0 along a line; 0 = all of it from the first."""
     alignment_weight: float | None = None
     """Factor of the alignment loss, at least 0. ``None`` takes the preset's measured default."""
     hard_alignment_weight: float = 0.0
@@ -69,6 +75,7 @@ class HNLMOptions:
 
     def __post_init__(self) -> None:
         _require(0.0 <= self.alpha <= 1.0, f"hnlm_alpha={self.alpha} is outside [0, 1]; choose a share of the mix")
+        _require(self.alpha_epochs >= 0, f"hnlm_alpha_epochs={self.alpha_epochs} is negative; 0 = no growth")
         for name in ("alignment_weight", "hard_alignment_weight"):
             value = getattr(self, name)
             _require(value is None or value >= 0, f"hnlm_{name}={value} is negative; 0 switches the term off")
@@ -121,6 +128,11 @@ class HNLMOptions:
     def reads_pair_vectors(self) -> bool:
         """Whether training reads the hard-negative vector of every pair."""
         return self.alpha > 0 or self.pair_alignment_weight > 0
+
+    @property
+    def brings_extra(self) -> bool:
+        """Whether every pair has a second negative, the projected vector."""
+        return self.use == "extra" and self.alpha > 0
 
     @property
     def item_control(self) -> str:

@@ -11,7 +11,13 @@ from typing import Any, Literal
 from recbole_hnlm.chat_run import ChatRun, chat_keys, parse_chat, useless_keys
 from recbole_hnlm.hybrid_options import HybridRun
 from recbole_hnlm.hybrid_run import hybrid_keys, parse_hybrid, useless_hybrid_keys
-from recbole_hnlm.option_parsing import option_keys, parse_options, reject_misspelled, reject_unknown
+from recbole_hnlm.option_parsing import (
+    option_keys,
+    parse_options,
+    reject_misspelled,
+    reject_unknown,
+    useless_hnlm_keys,
+)
 from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions, LLMOptions
 from recbole_hnlm.samplers import SAMPLERS, NegativeSampler, sampler_class
 
@@ -90,6 +96,12 @@ class RunOptions:
         return self.sampler_type is not None if chosen is None else chosen
 
     @property
+    def joint_loss(self) -> bool:
+        """Whether several negatives of a pair enter one term of the loss."""
+        weighs = self.sampler_type is not None and self.sampler_type.weighs
+        return self.negatives > 1 or weighs or (self.hnlm is not None and self.hnlm.brings_extra)
+
+    @property
     def adam(self) -> str:
         """How Adam updates in this run."""
         return self.general.adam or ("plain" if self.sampler_type is None else "fused")
@@ -138,7 +150,7 @@ def parse_run(values: Mapping[str, Any], given: Iterable[str], recbole_keys: Ite
     if general.adam in ("fused", "rows"):
         _check_adam(general.adam, values)
     if hnlm is not None:
-        reject_unknown(given, (), _without_effect(hnlm))
+        reject_unknown(given, (), useless_hnlm_keys(hnlm))
     label = rule if isinstance(rule, str) else rule.__name__
     seed = common.seed if common.seed is not None else int(values.get("seed") or 0)
     name = f"hnlm({label})" if with_text else label
@@ -200,6 +212,8 @@ def _check_combination(
             f"neg_sampler_num={common.num} with {rule_type.__name__}, which weighs all its candidates; "
             "set neg_sampler_candidates instead"
         )
+    if common.num > 1 and hnlm is not None and hnlm.brings_extra:
+        raise ValueError(f"hnlm_use=extra adds to one negative a pair, neg_sampler_num is {common.num}; remove one")
     if rule_type.weighs and hnlm is not None and hnlm.alpha > 0:
         raise ValueError(f"{rule_type.__name__} weighs many negatives, text mixes with one; use dns or hnlm_alpha: 0")
 
@@ -212,28 +226,6 @@ def _check_adam(adam: str, values: Mapping[str, Any]) -> None:
         useless = [key for key in ("weight_decay", "clip_grad_norm") if values.get(key)]
         if useless:
             raise ValueError(f"adam=rows cannot do {' and '.join(useless)}, which read all rows; set adam=fused")
-
-
-def _without_effect(options: HNLMOptions) -> dict[str, str]:
-    """Keys of the text part that change nothing beside the values of the others, mapped to the reason."""
-    useless: dict[str, str] = {}
-    if options.preset != "anchored":
-        reason = f"hnlm_preset={options.preset} has Eq. 9 as its alignment, weighed by hnlm_alignment_weight"
-        useless["hnlm_hard_alignment_weight"] = reason
-    if options.init == "random":
-        useless["hnlm_init_scale"] = "hnlm_init=random keeps the model's own start"
-    if not options.aligns:
-        keys = ("hnlm_temperature", "hnlm_aligned_pairs", "hnlm_scale_free")
-        useless.update(dict.fromkeys(keys, "there is no alignment to shape: its weight is 0"))
-    if options.alpha == 0 and not options.aligns:
-        useless["hnlm_projector_width"] = "nothing is projected: hnlm_alpha and the alignment weight are 0"
-    if options.alpha == 0:
-        useless.update(dict.fromkeys(("hnlm_match_norm",), "hnlm_alpha=0 mixes no text into negatives"))
-    if not options.reads_pair_vectors:
-        useless["hnlm_min_coverage"] = "this run reads no hard-negative vectors"
-    if not options.reads_text or (options.item_control != options.control and not options.reads_pair_vectors):
-        useless["hnlm_control"] = "this run does not read the vectors that it changes"
-    return useless
 
 
 def describe_options(run: RunOptions) -> dict[str, Any]:

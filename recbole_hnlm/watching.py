@@ -36,14 +36,16 @@ class _WatchingMixin:
             return optimizer
         return fused(optimizer) if run.adam == "fused" else by_rows(optimizer)
 
-    def _train_epoch(self, train_data: Any, *args: Any, **kwargs: Any) -> Any:
+    def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
         head = getattr(self.model, "hnlm", None)  # type: ignore[attr-defined]
+        if head is not None:
+            head.epoch = epoch_idx
         if head is not None and isinstance(train_data, PairLoader):
             train_data.draw_from(head)
         if head is not None and hasattr(train_data, "held_out"):
             head.statistics.watch_held_out(train_data.held_out)
         started = time.perf_counter()
-        result = super()._train_epoch(train_data, *args, **kwargs)  # type: ignore[misc]
+        result = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)  # type: ignore[misc]
         self.epoch_seconds.append(time.perf_counter() - started)
         return result
 

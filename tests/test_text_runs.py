@@ -62,6 +62,75 @@ def test_the_hard_vector_is_mixed_into_the_negative_of_the_loss(folder: Path) ->
     torch.testing.assert_close(found, torch.nn.functional.softplus(gap).mean())
 
 
+@pytest.mark.parametrize("name", ["BPR", "LightGCN"])
+@pytest.mark.parametrize("use", ["compete", "extra"])
+def test_other_uses_of_the_hard_vector_are_what_they_say(folder: Path, use: str, name: str) -> None:
+    quiet = {"hnlm_alignment_weight": 0.0, "neg_sampler_candidates": 1, "reg_weight": 0.0}
+    model, loader = made(folder, name, hnlm_alpha=0.6, hnlm_use=use, **quiet)
+    batch = next(iter(loader))
+    state = model.hnlm.generator.get_state()
+    users, items = batch["user_id"], batch["item_id"]
+    found = loss_of(model, batch, state)
+    model.hnlm.generator.set_state(state)
+    ids = model.hnlm.sampler.drawer.draw(users, 1).squeeze(1)
+    view = model.hnlm_view()
+    pairs = model.hnlm.text_head.text.pair_vectors(model.hnlm.vector_rows(users, items))
+    hard = model.hnlm.text_head.projector(pairs.vectors)[pairs.index]
+    user, rows = view.user_rows(users), view.item_rows(ids)
+    hard = hard * rows.norm(dim=1, keepdim=True) / hard.norm(dim=1, keepdim=True)
+    positive, negative, hard_score = ((user * other).sum(dim=1) for other in (view.item_rows(items), rows, hard))
+    above = (hard_score > negative) & pairs.present
+    assert 0 < int(above.sum()) < above.numel()
+    if use == "compete":
+        negative = torch.where(above, 0.4 * negative + 0.6 * hard_score, negative)
+        expected = torch.log1p((negative - positive).exp()).mean()
+    else:
+        share = 0.6 * pairs.present
+        expected = torch.log1p((negative - positive).exp() + share * (hard_score - positive).exp()).mean()
+    torch.testing.assert_close(found.reshape(()), expected)
+
+
+def test_alpha_grows_with_the_epochs(folder: Path) -> None:
+    model, loader = made(folder, "BPR", hnlm_alpha=0.6, hnlm_alpha_epochs=3)
+    seen = []
+    for epoch in range(5):
+        model.hnlm.epoch = epoch
+        seen.append(model.hnlm.alpha)
+    assert seen == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.6])
+    values = {"neg_sampler": "hnlm", "hnlm_artefact_dir": str(folder / "artefacts"), "llm_teacher_epochs": 1,
+              "hnlm_alpha": 0.6, "hnlm_alpha_epochs": 2, "epochs": 2, "checkpoint_dir": str(folder / "saved"),
+              "llm_cache_dir": str(folder / "cache")}  # fmt: skip
+    told = run_recbole_hnlm("BPR", "tiny", config_dict=settings(folder, "BPR", **values))["hnlm"]["negatives"]
+    assert ["coverage" in means for means in told] == [False, True]  # nothing is mixed in the first
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("NeuMF", {"hnlm_use": "extra"}, "the loss of NeuMF takes one negative a pair"),
+        ("NeuMF", {"hnlm_use": "compete"}, "no user rows of the items' width"),
+        ("BPR", {"hnlm_use": "extra", "neg_sampler_num": 2}, "hnlm_use=extra adds to one negative a pair"),
+        ("BPR", {"hnlm_alpha": 0.0, "hnlm_use": "extra"}, "hnlm_use has no effect here"),
+        ("BPR", {"hnlm_alpha_epochs": -1}, "hnlm_alpha_epochs=-1 is negative"),
+    ],
+)
+def test_uses_that_a_run_cannot_have_are_refused(folder: Path, name: str, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        made(folder, name, **{"hnlm_alpha": 0.5, **values})
+
+
+def test_a_control_of_pairs_leaves_the_items_alone(folder: Path) -> None:
+    plain, loader = made(folder, "BPR", hnlm_alpha=0.5)
+    batch = next(iter(loader))
+    where = batch["user_id"], batch["item_id"]
+    for control in ("pairs_permuted", "pairs_gaussian"):
+        other, _ = made(folder, "BPR", hnlm_alpha=0.5, hnlm_control=control)
+        texts = plain.hnlm.text_head.text, other.hnlm.text_head.text
+        assert torch.equal(texts[0].items, texts[1].items)
+        vectors = [text.pair_vectors(text.rows_of(*where)) for text in texts]
+        assert not torch.allclose(vectors[0].vectors[vectors[0].index], vectors[1].vectors[vectors[1].index])
+
+
 @pytest.mark.parametrize("name", ["BPR", "NCL"])
 def test_the_alignment_is_in_the_loss_and_in_what_is_told(folder: Path, name: str) -> None:
     model, loader = made(folder, name, hnlm_alpha=0.0, hnlm_alignment_weight=0.5, neg_sampler_candidates=4)

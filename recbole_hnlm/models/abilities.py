@@ -27,6 +27,7 @@ def refuse_unfit(model: nn.Module, base: type, space: ItemSpace, inner: bool, ru
     """
     name, rule, text = base.__name__, run.sampler_type, run.hnlm
     has_user_rows = space.is_table or inner
+    has_bpr_loss = any(isinstance(module, BPRLoss) for module in model.modules())
     if text is not None and text.reads_text and not space.exchangeable:
         raise ValueError(
             f"{name} reads items by id, not from an embedding, so no text can enter it; "
@@ -34,13 +35,17 @@ def refuse_unfit(model: nn.Module, base: type, space: ItemSpace, inner: bool, ru
         )
     if text is not None and text.pair_alignment_weight > 0 and not has_user_rows:
         raise ValueError(f"{name} has no user rows of the items' width for Eq. 9; use hnlm_preset: anchored without it")
+    if text is not None and text.alpha > 0 and text.use == "compete" and not has_user_rows:
+        raise ValueError(f"{name} has no user rows of the items' width to score a vector with; use hnlm_use: mix")
+    if text is not None and text.brings_extra and not has_bpr_loss:
+        raise ValueError(f"the loss of {name} takes one negative a pair, hnlm_use=extra brings two; use hnlm_use: mix")
     if rule is None:
         return
     if rule.synthesizes and not space.exchangeable:
         raise ValueError(f"{name} reads items by id, not from an embedding; {run.sampler} makes rows: use dns")
     if rule.needs_user_rows and not has_user_rows:
         raise ValueError(f"{run.sampler} needs scores that are inner products, those of {name} are not; use mixgcf")
-    if rule.weighs and not any(isinstance(module, BPRLoss) for module in model.modules()):
+    if rule.weighs and not has_bpr_loss:
         raise ValueError(f"{run.sampler} weighs negatives, which the loss of {name} cannot take; use dns_mn")
 
 

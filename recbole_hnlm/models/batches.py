@@ -79,10 +79,15 @@ class JointLossHook:
         step: StepRows | None = self.model.__dict__.get("_step_rows")
         if step is None:
             return None
-        weights: Tensor | None = self.model.__dict__.get("_step_weights")
-        times = weights.shape[1] if weights is not None else self.model.hnlm.run.negatives
+        several: Negatives | None = self.model.__dict__.get("_step_negatives")
+        weights = several.weights if several is not None else None
+        importance = several.importance if several is not None else None
+        shaped = weights if weights is not None else importance
+        times = shaped.shape[1] if shaped is not None else self.model.hnlm.run.negatives
         pos_scores, neg_scores = args
         if times == 1 or pos_scores.dim() != 1 or pos_scores.numel() != step.ids.numel():
             return None
         blocks = neg_scores.view(times, -1).T  # (B, K)
+        if importance is not None:
+            blocks = blocks + importance.log()
         return joint_ranking_loss(pos_scores.view(times, -1)[0], blocks, weights)

@@ -45,12 +45,20 @@ class HardNegativeHead(nn.Module):
         if run.sampler_type is not None:
             self.sampler = run.sampler_type(run.sampler_options, interactions, self.generator)
         self.text_head: TextHead | None = None
+        self.epoch: int | None = None
+        """Number of the epoch under training, or None where no trainer tells it."""
         self.statistics = StepStatistics(interactions)
 
     @property
     def alpha(self) -> float:
-        """Share of text in the negatives of this run."""
-        return self.run.hnlm.alpha if self.run.hnlm is not None else 0.0
+        """Share of text in the negatives of this epoch."""
+        options = self.run.hnlm
+        if options is None:
+            return 0.0
+        grown = 1.0
+        if options.alpha_epochs and self.epoch is not None:
+            grown = min(1.0, self.epoch / options.alpha_epochs)
+        return options.alpha * grown
 
     @property
     def needs_view(self) -> bool:
@@ -133,7 +141,24 @@ class HardNegativeHead(nn.Module):
             vector_rows = self.text_head.text.rows_of(users, positives)
         hard, present = self.text_head.hard_rows(vector_rows)
         self.statistics.count_coverage(present)
-        return Negatives(negatives.ids, rows=self.text_head.mix(rows, hard, present))
+        hard = self.text_head.like(rows, hard)
+        share, use = self.alpha * present, self.text_head.options.use
+        if view.has_user_rows:
+            above = self._scored_above(users, rows, hard, view)
+            self.statistics.add("text_above_negative", (above & present).float().mean())
+            share = share * above if use == "compete" else share
+        if use == "extra":
+            both = torch.cat([rows, torch.where(present.unsqueeze(1), hard, rows)])
+            importance = torch.stack([torch.ones_like(share), share], dim=1)
+            return Negatives(negatives.ids.repeat(1, 2), rows=both, importance=importance)
+        return Negatives(negatives.ids, rows=self.text_head.mix(rows, hard, share))
+
+    @staticmethod
+    @torch.no_grad()
+    def _scored_above(users: Tensor, rows: Tensor, hard: Tensor, view: EmbeddingView) -> Tensor:
+        """Pairs whose user scores the projected vector above the catalogue negative, ``(M,)``."""
+        above: Tensor = (view.user_rows(users) * (hard - rows)).sum(dim=1) > 0
+        return above
 
     def get_extra_state(self) -> dict[str, Any]:
         """State of the sampler's generator, so that a resumed run goes on with the same draws."""

@@ -62,13 +62,17 @@ class TextHead(nn.Module):
             projected: Tensor = self.projector(pairs.vectors)
             return projected.index_select(0, pairs.index), pairs.present
 
-    def mix(self, rows: Tensor, hard: Tensor, present: Tensor) -> Tensor:
-        """Eq. 7, ``(1 - alpha) e_j + alpha e_hard``; rows whose pair has no vector stay as they are, ``(B, D)``."""
-        if self.options.norm_matched:
-            length = rows.detach().norm(dim=1, keepdim=True)
-            hard = hard * (length / hard.norm(dim=1, keepdim=True).clamp_min(1e-12))
-        alpha = self.options.alpha * present.unsqueeze(1)
+    def mix(self, rows: Tensor, hard: Tensor, share: Tensor) -> Tensor:
+        """Eq. 7, ``(1 - alpha) e_j + alpha e_hard``, each pair with its ``share``, ``(M,)``, as alpha: ``(M, D)``."""
+        alpha = share.unsqueeze(1)
         return (1 - alpha) * rows + alpha * hard
+
+    def like(self, rows: Tensor, hard: Tensor) -> Tensor:
+        """``hard`` at the norms of ``rows`` where the options match them, ``(M, D)``."""
+        if not self.options.norm_matched:
+            return hard
+        length = rows.detach().norm(dim=1, keepdim=True)
+        return hard * (length / hard.norm(dim=1, keepdim=True).clamp_min(1e-12))
 
     def alignment(
         self, view: EmbeddingView, users: Tensor, positives: Tensor, rows: Tensor | None = None

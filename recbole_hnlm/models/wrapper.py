@@ -85,7 +85,7 @@ class HardNegativeMixin:
         attach_grounded(self.hnlm.sampler, config, dataset, run)
         if run.hnlm is not None and run.hnlm.reads_text:
             self._attach_text(config, dataset, run)
-        if run.negatives > 1 or (run.sampler_type is not None and run.sampler_type.weighs):
+        if run.joint_loss:
             for module in list(model.modules()):
                 if isinstance(module, BPRLoss):
                     module.register_forward_hook(JointLossHook(self))
@@ -152,12 +152,12 @@ class HardNegativeMixin:
                 negatives = head.draw(users, positives, view, candidates)
             negatives = head.with_text(negatives, users, positives, view, rows)
             batch, step = exchanged_batch(self, interaction, negatives)
-            self.__dict__["_step_rows"], self.__dict__["_step_weights"] = step, negatives.weights
+            self.__dict__["_step_rows"], self.__dict__["_step_negatives"] = step, negatives
             loss = super().calculate_loss(batch)  # type: ignore[misc]
         finally:
-            self.__dict__["_step_rows"] = self.__dict__["_step_tables"] = self.__dict__["_step_weights"] = None
+            self.__dict__["_step_rows"] = self.__dict__["_step_tables"] = self.__dict__["_step_negatives"] = None
         self._check_consumed(step)
-        if negatives.weights is None:
+        if negatives.weights is None and negatives.importance is None:
             head.statistics.observe(users, positives, step.ids, step.rows, view)
         extra = head.text_head.alignment(view, users, positives, rows) if head.text_head is not None else None
         return _joined(head, loss, extra)

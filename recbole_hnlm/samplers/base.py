@@ -22,13 +22,16 @@ class Negatives:
 
     Attributes:
         ids: Catalogue items, shape ``(B, K)``.
-        rows: Synthetic item rows that stand in for them, shape ``(B, D)`` with K = 1, or None for the items' own.
+        rows: Synthetic item rows that stand in for them, ``K`` blocks of ``B``, shape ``(K B, D)``, or None for the
+            items' own.
         weights: Weight of each negative in the pair's loss, shape ``(B, K)``, rows summing to 1; None means K = 1.
+        importance: Factor of each negative's exponential in one softmax, shape ``(B, K)``; None means K = 1.
     """
 
     ids: Tensor
     rows: Tensor | None = None
     weights: Tensor | None = None
+    importance: Tensor | None = None
 
 
 class EmbeddingView(Protocol):

@@ -67,7 +67,7 @@ def test_pair_vectors_are_averaged_and_missing_ones_are_told(text: TextVectors) 
 def test_mixing_follows_equation_7_and_leaves_pairs_without_a_vector_alone(text: TextVectors, matched: bool) -> None:
     head = TextHead(HNLMOptions(alpha=0.25, match_norm=matched), text, D, seed=0)
     rows, hard = torch.randn(3, D), torch.randn(3, D)
-    mixed = head.mix(rows, hard, torch.tensor([True, False, True]))
+    mixed = head.mix(rows, head.like(rows, hard), torch.tensor([0.25, 0.0, 0.25]))
     for row in (0, 2):
         other = hard[row] * (rows[row].norm() / hard[row].norm()) if matched else hard[row]
         torch.testing.assert_close(mixed[row], 0.75 * rows[row] + 0.25 * other)

@@ -15,14 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recbole_hnlm.artefacts.atomic import AtomicTable
 from recbole_hnlm.artefacts.manifest import Manifest, Provenance
 from recbole_hnlm.artefacts.matrix_text import StoredRows
 from recbole_hnlm.artefacts.pairs import Tokens, ranks_in
 from recbole_hnlm.artefacts.writer import ArtefactContents, write_artefact
 from recbole_hnlm.hybrid_options import HybridRun
 from recbole_hnlm.llm.build import BuildTexts, profile_settings, read_texts
+from recbole_hnlm.llm.fields import select_text_fields
 from recbole_hnlm.llm.hybrid.adapter import read_info
 from recbole_hnlm.llm.hybrid.generation import encode_items, generate
+from recbole_hnlm.llm.hybrid.loading import check_base, on_this_machine
 from recbole_hnlm.llm.hybrid.pairs import PairTexts
 from recbole_hnlm.llm.hybrid.prompts import read_template
 from recbole_hnlm.llm.hybrid.run import tuning_fingerprint
@@ -31,8 +34,9 @@ from recbole_hnlm.llm.hybrid.tuning import fine_tune
 from recbole_hnlm.llm.profiles import TEMPLATE_VERSION
 from recbole_hnlm.llm.report import Stages
 from recbole_hnlm.llm.request import BuildRequest
-from recbole_hnlm.llm.sharding import is_first, local_device
+from recbole_hnlm.llm.sharding import is_first
 from recbole_hnlm.llm.text_space import TextSpace
+from recbole_hnlm.options import LLMOptions
 
 _LOG = logging.getLogger(__name__)
 _BLOCK = 8192
@@ -56,6 +60,22 @@ class TeacherTables:
     item_vectors: NDArray[np.float32]
 
 
+def check_sources(name: str, items: AtomicTable | None, options: LLMOptions, hybrid: HybridRun) -> None:
+    """Refuse what is bound to fail, before a teacher is trained for it.
+
+    Raises:
+        ValueError: If the dataset has no text, or the base model cannot read the prompts.
+        FileNotFoundError: If there is no such base model.
+        ImportError: If a package is not installed.
+    """
+    if items is None or not select_text_fields(items, options.text_fields):
+        raise ValueError(
+            f"llm_negatives=hybrid needs text to tell the model, {name!r} has none; add an .item file with a title, or "
+            "use llm_negatives=teacher"
+        )
+    check_base(hybrid.base)
+
+
 def build_by_hybrid(
     request: BuildRequest, tables: TeacherTables, hybrid: HybridRun, settings: Mapping[str, Any], stages: Stages
 ) -> Manifest | None:
@@ -75,16 +95,11 @@ def build_by_hybrid(
         The manifest; None in processes that do not write.
 
     Raises:
-        ValueError: If there is no text, or an adapter does not fit.
+        ValueError: If an adapter does not fit.
     """
     texts = read_texts(request)
-    if not any(texts.items):
-        raise ValueError(
-            f"llm_negatives=hybrid needs text to tell the model, {request.dataset!r} has none; add an .item file "
-            "with a title, or use llm_negatives=teacher"
-        )
     pairs, folder = pair_texts(request.dataset, texts, tables), Path(request.cache_dir) / "hybrid"
-    base = replace(hybrid.base, device=request.device)
+    base = on_this_machine(replace(hybrid.base, device=request.device))
     with stages.stage("fine-tuning"):
         adapter = find_adapter(pairs, hybrid, folder, request)
     generation = replace(hybrid.generate, show_progress=request.show_progress)
@@ -93,32 +108,44 @@ def build_by_hybrid(
     if not is_first():
         return None
     with stages.stage("vectors of items"):
-        raw = encode_items(pairs, adapter, replace(base, device=local_device(base.device)), generation)
-    told = pairs.text_of_item >= 0
-    space = TextSpace.of(raw, told, request.options.text_width)
-    items = space.project(raw)
+        raw = encode_items(pairs, adapter, base, generation)
+    vectors = np.load(generated.path, mmap_mode="r", allow_pickle=False)
+    with stages.stage("writing"):
+        return _write(request, texts, (vectors, raw), _provenance(request, texts, adapter, settings))
+
+
+def _write(
+    request: BuildRequest,
+    texts: BuildTexts,
+    vectors: tuple[NDArray[np.float16], NDArray[np.float32]],
+    provenance: Provenance,
+) -> Manifest:
+    """Put the ``vectors`` of pairs, ``(P, S)``, and of items, ``(n, S)``, into the items' space, and write all."""
+    of_pairs, of_items = vectors
+    told = np.array([bool(text) for text in texts.items])
+    space = TextSpace.of(of_items, told, request.options.text_width)
+    items = space.project(of_items)
     items[~told] = 0
-    with stages.stage("writing"), tempfile.TemporaryFile(dir=folder) as file:
-        _project(np.load(generated.path, mmap_mode="r", allow_pickle=False), space, file)
-        stored = StoredRows(file, (len(pairs), space.width))
-        info = read_info(adapter)
-        provenance = Provenance(
-            encoder=info.base,
-            encoder_revision=info.revision,
-            pooling=POOLING,
-            template=f"{TEMPLATE_VERSION} {info.prompt_version}",
-            item_fields=texts.item_fields,
-            user_fields=texts.user_fields,
-            teacher=dict(request.teacher),
-            settings={
-                **profile_settings(request.options),
-                "text_width": request.options.text_width,
-                "hybrid": dict(settings),
-            },
-        )
-        contents = _contents(texts, stored, items)
+    with tempfile.TemporaryFile(dir=request.cache_dir) as file:
+        _project(of_pairs, space, file)
+        contents = _contents(texts, StoredRows(file, (len(of_pairs), space.width)), items)
         limit = request.text_rows_limit
         return write_artefact(request.output_dir, request.dataset, contents, provenance, text_rows_limit=limit)
+
+
+def _provenance(request: BuildRequest, texts: BuildTexts, adapter: Path, settings: Mapping[str, Any]) -> Provenance:
+    info, options = read_info(adapter), request.options
+    made_by = {"text_width": options.text_width, "hybrid": dict(settings)}
+    return Provenance(
+        encoder=info.base,
+        encoder_revision=info.revision,
+        pooling=POOLING,
+        template=f"{TEMPLATE_VERSION} {info.prompt_version}",
+        item_fields=texts.item_fields,
+        user_fields=texts.user_fields,
+        teacher=dict(request.teacher),
+        settings={**profile_settings(options), **made_by},
+    )
 
 
 def pair_texts(name: str, texts: BuildTexts, tables: TeacherTables) -> PairTexts:
@@ -138,7 +165,7 @@ def pair_texts(name: str, texts: BuildTexts, tables: TeacherTables) -> PairTexts
 
 def find_adapter(pairs: PairTexts, hybrid: HybridRun, folder: Path, request: BuildRequest) -> Path:
     """The adapter that the options name, transferred if it is another dataset's, or one that is tuned now."""
-    base = replace(hybrid.base, device=request.device)
+    base = on_this_machine(replace(hybrid.base, device=request.device))
     tune = replace(hybrid.tune, show_progress=request.show_progress)
     given = hybrid.options.adapter
     if given is None:

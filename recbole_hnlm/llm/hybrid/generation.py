@@ -26,11 +26,12 @@ from recbole_hnlm.hybrid_options import BaseSettings, GenerateSettings
 from recbole_hnlm.llm.hybrid.adapter import adapter_digest, load_adapter, read_info
 from recbole_hnlm.llm.hybrid.contrast import length_batches
 from recbole_hnlm.llm.hybrid.encoder import HybridEncoder, encode
+from recbole_hnlm.llm.hybrid.loading import on_this_machine
 from recbole_hnlm.llm.hybrid.pairs import PairTexts
 from recbole_hnlm.llm.hybrid.prompts import PromptBuilder
 from recbole_hnlm.llm.hybrid.report import GenerateReport
 from recbole_hnlm.llm.progress import progress_bar
-from recbole_hnlm.llm.sharding import ShardError, first_says, is_first, is_sharded, local_device, shares, wait_for_all
+from recbole_hnlm.llm.sharding import ShardError, first_says, is_first, is_sharded, shares, wait_for_all
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def generate(
         ValueError: If the adapter does not fit the base model or the dataset.
         ShardError: If another process stopped or works on something else.
     """
-    started = time.perf_counter()
+    started, base = time.perf_counter(), on_this_machine(base)
     _check_projector(pairs, read_info(adapter).projectors, adapter)
     mark = fingerprint(pairs, adapter, base, settings)
     if first_says(mark) != mark:
@@ -66,7 +67,7 @@ def generate(
     if done is not None:
         _LOG.info("%s is there already", path)
         return replace(GenerateReport(path=path, **done), made=0, seconds=time.perf_counter() - started)
-    loaded, info = load_adapter(adapter, replace(base, device=local_device(base.device)), merged=True)
+    loaded, info = load_adapter(adapter, base, merged=True)
     builder = PromptBuilder(pairs, info.template, loaded.tokens, info.lengths)
     lengths = builder.lengths(np.arange(len(pairs)))
     order = np.lexsort((np.arange(len(pairs)), -lengths))  # longest first, so that a machine too small fails at once

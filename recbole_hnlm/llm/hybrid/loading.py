@@ -6,7 +6,7 @@ import importlib.util
 import json
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from recbole_hnlm.hybrid_options import BaseSettings, FineTuneSettings
 from recbole_hnlm.llm import weights
 from recbole_hnlm.llm.hybrid.encoder import HybridEncoder
 from recbole_hnlm.llm.hybrid.prompts import Tokens
+from recbole_hnlm.llm.sharding import local_device
 
 _LOG = logging.getLogger(__name__)
 _ATTENTION = ("attn", "attention")
@@ -47,31 +48,22 @@ def load_base(settings: BaseSettings) -> Base:
         FileNotFoundError: If the model is neither a directory nor packaged, cached or on the hub.
         ValueError: If the prompts are longer than it can read, or it is an encoder-decoder model.
     """
-    _require("transformers", "pip install recbole_hnlm")
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
+    settings = on_this_machine(settings)
+    config = check_base(settings)
+    from transformers import AutoModel, AutoTokenizer
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     source, revision = locate(settings.base)
-    # Where the hub does not answer, transformers would try for minutes.
-    local = bool(revision) or not weights.is_reachable(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    local = _is_local(revision)
     try:
-        config = AutoConfig.from_pretrained(source, local_files_only=local)
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
         model = AutoModel.from_pretrained(source, local_files_only=local, **_loading(settings))
     except OSError as error:
-        raise FileNotFoundError(
-            f"base model {settings.base!r} could not be loaded ({error}); check llm_base, or give the path of a folder"
-        ) from error
-    if getattr(config, "is_encoder_decoder", False):
-        raise ValueError(f"llm_base={settings.base!r} is an encoder-decoder model; use a decoder or an encoder")
+        raise _not_loaded(settings, error) from error
     if settings.quantization == "none":
         model.to(settings.device)
     else:
         _keep_unpacked(model)
-    longest = getattr(config, "max_position_embeddings", None)
-    wanted = max(settings.prompt_tokens, settings.label_tokens)
-    if longest is not None and wanted > longest:
-        raise ValueError(f"llm_prompt_tokens={wanted} exceeds the {longest} tokens {settings.base} reads; lower it")
     is_decoder = config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     model.requires_grad_(False)
     encoder = HybridEncoder(model, is_decoder, settings.precision).eval()
@@ -82,6 +74,54 @@ def load_base(settings: BaseSettings) -> Base:
         *("" if settings.quantization == "none" else f", {settings.quantization}", settings.device),
     )
     return Base(encoder, Tokens(tokenizer), (settings.prompt_tokens, settings.label_tokens), revision)
+
+
+def check_base(settings: BaseSettings) -> Any:
+    """Look for the base model and the packages it takes, without its weights; returns its configuration.
+
+    Raises:
+        ImportError: If a package is not installed.
+        FileNotFoundError: If the model is neither a directory nor packaged, cached or on the hub.
+        ValueError: If the prompts are longer than it can read, or it is an encoder-decoder model.
+    """
+    _require("transformers", "pip install recbole_hnlm")
+    _require("peft", "pip install peft")
+    if settings.quantization != "none":
+        _require("bitsandbytes", "pip install recbole_hnlm[llm], or set llm_quantization=none")
+    from transformers import AutoConfig
+
+    source, revision = locate(settings.base)
+    try:
+        config = AutoConfig.from_pretrained(source, local_files_only=_is_local(revision))
+    except OSError as error:
+        raise _not_loaded(settings, error) from error
+    if getattr(config, "is_encoder_decoder", False):
+        raise ValueError(f"llm_base={settings.base!r} is an encoder-decoder model; use a decoder or an encoder")
+    longest = getattr(config, "max_position_embeddings", None)
+    wanted = max(settings.prompt_tokens, settings.label_tokens)
+    if longest is not None and wanted > longest:
+        raise ValueError(f"llm_prompt_tokens={wanted} exceeds the {longest} tokens {settings.base} reads; lower it")
+    return config
+
+
+def _is_local(revision: str) -> bool:
+    """Whether to leave the hub alone; where it does not answer, transformers would try for minutes."""
+    return bool(revision) or not weights.is_reachable(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+
+
+def _not_loaded(settings: BaseSettings, error: OSError) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"base model {settings.base!r} could not be loaded ({error}); check llm_base, or give the path of a folder"
+    )
+
+
+def on_this_machine(settings: BaseSettings) -> BaseSettings:
+    """The settings with this process's device of a group, and a precision that the device is good at."""
+    device, precision = local_device(settings.device), settings.precision
+    if precision == "auto":
+        amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+        precision = "bfloat16" if not device.startswith("cpu") or amx() else "float32"
+    return replace(settings, device=device, precision=precision)
 
 
 def locate(name: str) -> tuple[str, str]:
@@ -146,7 +186,6 @@ def _loading(settings: BaseSettings) -> dict[str, Any]:
     dtype = getattr(torch, settings.precision)
     if settings.quantization == "none":
         return {"dtype": dtype}
-    _require("bitsandbytes", "pip install recbole_hnlm[llm], or set llm_quantization=none")
     from transformers import BitsAndBytesConfig
 
     config = BitsAndBytesConfig(

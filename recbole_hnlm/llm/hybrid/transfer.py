@@ -17,6 +17,7 @@ import torch
 from recbole_hnlm.hybrid_options import BaseSettings, FineTuneSettings
 from recbole_hnlm.llm.hybrid.adapter import INFO_FILE, AdapterInfo, load_adapter, read_info, write_adapter
 from recbole_hnlm.llm.hybrid.encoder import HybridEncoder, SoftTokenProjector
+from recbole_hnlm.llm.hybrid.loading import on_this_machine
 from recbole_hnlm.llm.hybrid.pairs import PairTexts
 from recbole_hnlm.llm.hybrid.prompts import PromptBuilder
 from recbole_hnlm.llm.hybrid.report import AdapterReport
@@ -29,7 +30,6 @@ from recbole_hnlm.llm.hybrid.run import (
     split_sources,
     tuning_fingerprint,
 )
-from recbole_hnlm.llm.sharding import local_device
 
 _LOG = logging.getLogger(__name__)
 Method = Literal["refit", "mean"]
@@ -62,7 +62,7 @@ def transfer(
     """
     if method not in ("refit", "mean"):
         raise ValueError(f"llm_transfer={method!r} is unknown; use 'refit' or 'mean'")
-    base = replace(base, device=local_device(base.device))
+    base = on_this_machine(base)
     folders = Path(adapter), Path(output)
     return by_the_first(folders[1], lambda: _transfer(pairs, folders, base, settings, method))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from recbole_hnlm.hybrid_options import BaseSettings, FineTuneSettings
 from recbole_hnlm.llm.hybrid.adapter import INFO_FILE, AdapterInfo, read_info, write_adapter
 from recbole_hnlm.llm.hybrid.encoder import HybridEncoder, SoftTokenProjector
-from recbole_hnlm.llm.hybrid.loading import add_lora, load_base
+from recbole_hnlm.llm.hybrid.loading import add_lora, load_base, on_this_machine
 from recbole_hnlm.llm.hybrid.pairs import PairTexts
 from recbole_hnlm.llm.hybrid.prompts import PromptBuilder, PromptTemplate, read_template
 from recbole_hnlm.llm.hybrid.report import AdapterReport
@@ -25,7 +25,6 @@ from recbole_hnlm.llm.hybrid.run import (
     split_sources,
     tuning_fingerprint,
 )
-from recbole_hnlm.llm.sharding import local_device
 
 _LOG = logging.getLogger(__name__)
 
@@ -59,7 +58,7 @@ def fine_tune(
     """
     every = [sources] if isinstance(sources, PairTexts) else list(sources)
     _check(every, base)
-    base = replace(base, device=local_device(base.device))
+    base = on_this_machine(base)
     wording, folder = template or read_template(), Path(output)
     return by_the_first(folder, lambda: _fine_tune(every, base, settings, folder, wording))
 

@@ -23,7 +23,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def llama(tiny: dict[str, Path]) -> BaseSettings:
-    return BaseSettings(base=str(tiny["Llama"]), prompt_tokens=64, label_tokens=16)
+    return BaseSettings(base=str(tiny["Llama"]), prompt_tokens=64, label_tokens=16, precision="float32")
 
 
 @pytest.fixture

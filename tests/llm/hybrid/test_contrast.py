@@ -40,7 +40,7 @@ def builder(tiny: dict[str, Path], pairs: PairTexts) -> PromptBuilder:
     """Pairs in which two items share a text and one has none."""
     texts = list(pairs.item_profiles)
     texts[5], texts[6] = texts[4], ""
-    base = load_base(BaseSettings(base=str(tiny["Llama"]), prompt_tokens=48, label_tokens=16))
+    base = load_base(BaseSettings(base=str(tiny["Llama"]), prompt_tokens=48, label_tokens=16, precision="float32"))
     return PromptBuilder(replace(pairs, item_profiles=texts), read_template(), base.tokens, base.lengths)
 
 

@@ -145,7 +145,9 @@ def test_nf4_lora_and_generation_on_the_cpu(
     CPU on the first evaluation, and packed ones have no backward pass).
     """
     pytest.importorskip("bitsandbytes")
-    base = BaseSettings(base=str(tiny[family]), prompt_tokens=96, label_tokens=16, quantization="nf4")
+    base = BaseSettings(
+        base=str(tiny[family]), prompt_tokens=96, label_tokens=16, precision="float32", quantization="nf4"
+    )
     report = fine_tune(pairs, base, quick, tmp_path / "adapter")
     assert report.tuned.loss < report.untuned.loss
     loaded, info = load_adapter(tmp_path / "adapter", base)
@@ -183,7 +185,7 @@ def make_many(base: str, adapter: str, output: str) -> int:
 
     many = replace(make_pairs(400), user_vectors=np.random.default_rng(0).normal(size=(400, 8)).astype(np.float32))
     with group():
-        settings = BaseSettings(base=base, prompt_tokens=64, label_tokens=16)
+        settings = BaseSettings(base=base, prompt_tokens=64, label_tokens=16, precision="float32")
         return generate(many, adapter, settings, GenerateSettings(batch_tokens=512, part_pairs=100), output).made
 
 
@@ -239,7 +241,7 @@ def tune_and_make(base: str, output: str) -> int:
     from recbole_hnlm.llm.sharding import group
 
     settings = FineTuneSettings(batch_size=16, epochs=2, held_out=0.2, lora_rank=4, projector_width=16, evaluations=1)
-    folder, llama = Path(output), BaseSettings(base=base, prompt_tokens=64, label_tokens=16)
+    folder, llama = Path(output), BaseSettings(base=base, prompt_tokens=64, label_tokens=16, precision="float32")
     with group():
         report = fine_tune(make_pairs(), llama, settings, folder / "adapter")
         assert report.steps > 0

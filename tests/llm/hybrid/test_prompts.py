@@ -20,7 +20,7 @@ LONG = "likes " + "red pens " * 200
 
 
 def _prepared(folder: Path, pairs: PairTexts, prompt_tokens: int = 64) -> tuple[Base, PromptBuilder]:
-    base = load_base(BaseSettings(base=str(folder), prompt_tokens=prompt_tokens, label_tokens=16))
+    base = load_base(BaseSettings(base=str(folder), prompt_tokens=prompt_tokens, label_tokens=16, precision="float32"))
     projector = SoftTokenProjector(pairs.width, 16, base.model.width)
     projector.start(pairs, base.model.words)
     base.model.add_projector(pairs.name, projector)
@@ -89,7 +89,9 @@ def test_the_room_is_halved_and_what_one_profile_leaves_goes_to_the_other(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_only_the_attention_gets_lora(family: str, tiny: dict[str, Path]) -> None:
-    model = load_base(BaseSettings(base=str(tiny[family]), prompt_tokens=48, label_tokens=16)).model.base
+    model = load_base(
+        BaseSettings(base=str(tiny[family]), prompt_tokens=48, label_tokens=16, precision="float32")
+    ).model.base
     names = attention_layers(model)
     assert len(names) == 2 * 4  # layers, and query, key, value, output
     assert not [name for name in names if "mlp" in name or "intermediate" in name]
@@ -120,7 +122,7 @@ def test_labels_are_the_vectors_of_sentence_transformers() -> None:
     from recbole_hnlm.llm import build_encoder
 
     pairs = make_pairs()
-    base = load_base(BaseSettings())
+    base = load_base(BaseSettings(precision="float32"))
     builder = PromptBuilder(pairs, read_template(), base.tokens, base.lengths)
     ours = encode(base.model, builder.items(np.arange(8)))
     np.testing.assert_allclose(ours, build_encoder().encode(pairs.item_profiles[:8]), atol=1e-5)

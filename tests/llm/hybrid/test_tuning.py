@@ -75,7 +75,7 @@ def test_every_family_is_tuned_with_checkpointed_gradients(
     family: str, tiny: dict[str, Path], pairs: PairTexts, quick: FineTuneSettings, tmp_path: Path
 ) -> None:
     """Gradient checkpointing changes no weight; accumulation halves the steps."""
-    base = BaseSettings(base=str(tiny[family]), prompt_tokens=96, label_tokens=16)
+    base = BaseSettings(base=str(tiny[family]), prompt_tokens=96, label_tokens=16, precision="float32")
     settings = replace(quick, lora_dropout=0.0)
     plain = fine_tune(pairs, base, settings, tmp_path / "plain")
     fine_tune(pairs, base, replace(settings, gradient_checkpointing=True), tmp_path / "saved")
@@ -134,7 +134,12 @@ def tune_slowly(base: str, output: str) -> None:
         batch_size=16, epochs=5, extra_negatives=8, held_out=0.2, lora_rank=4, projector_width=16, evaluations=10,
         patience=10,
     )  # fmt: skip
-    fine_tune(make_pairs(60), BaseSettings(base=base, prompt_tokens=64, label_tokens=16), settings, output)
+    fine_tune(
+        make_pairs(60),
+        BaseSettings(base=base, prompt_tokens=64, label_tokens=16, precision="float32"),
+        settings,
+        output,
+    )
 
 
 @pytest.mark.slow

@@ -1,0 +1,192 @@
+"""Hybrid prompts from options to training: tuned, asked, joined to the artefacts, used by another dataset."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from recbole_runs import settings, write_dataset
+
+from recbole_hnlm import run_recbole_hnlm
+from recbole_hnlm.artefacts import ArtefactReader
+from recbole_hnlm.cli import main
+from recbole_hnlm.hybrid_options import BaseSettings
+from recbole_hnlm.llm.hybrid.adapter import load_adapter
+from recbole_hnlm.llm.hybrid.encoder import encode
+from recbole_hnlm.llm.hybrid.generation import encode_items
+from recbole_hnlm.llm.hybrid.pairs import PairTexts
+from recbole_hnlm.llm.hybrid.prompts import PromptBuilder
+from recbole_hnlm.llm.text_space import TextSpace
+from recbole_hnlm.options import LLMOptions
+
+pytest.importorskip("peft")
+sys.path.insert(0, str(Path(__file__).parent / "llm" / "hybrid"))
+from hybrid_data import save_tiny  # noqa: E402
+
+PAIRS = 60 * 14
+
+
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("base") / "qwen", "Qwen2")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_dataset(tmp_path)
+
+
+def values(folder: Path, qwen: Path, **more: Any) -> dict[str, Any]:
+    own = {
+        "neg_sampler": "hnlm", "llm_negatives": "hybrid", "llm_base": str(qwen), "llm_prompt_tokens": 120,
+        "llm_label_tokens": 64, "llm_precision": "float32", "llm_tune_pairs": 64, "llm_tune_evaluations": 1, "llm_tune_lora_rank": 4,
+        "llm_tune_validation_pairs": 20, "llm_generate_part_pairs": 300, "llm_teacher_epochs": 1,
+        "llm_teacher_model": "BPR", "llm_text_width": 16, "hnlm_alpha": 0.2, "epochs": 1,
+        "llm_cache_dir": str(folder / "cache"), "checkpoint_dir": str(folder / "saved"),
+    }  # fmt: skip
+    return settings(folder, "BPR", **{**own, **more})
+
+
+def built(folder: Path, name: str = "tiny") -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / name).iterdir() if "hnlm" in path.name}
+
+
+def test_one_command_tunes_asks_and_trains_and_a_second_build_makes_nothing_again(
+    folder: Path, qwen: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with caplog.at_level("INFO"):
+        result = run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, qwen))
+    assert result["test_result"]
+    for stage in ("teacher", "fine-tuning", "vectors of pairs", "vectors of items", "writing"):
+        assert any(line.strip().startswith(stage) for line in caplog.text.splitlines()), stage
+    manifest = json.loads((folder / "tiny" / "tiny.hnlm.json").read_text())
+    assert manifest["covered_pairs"] == manifest["pairs"] == PAIRS and manifest["width"] == 16
+    assert manifest["provenance"]["settings"]["hybrid"]["tune_lora_rank"] == 4
+    assert manifest["provenance"]["teacher"]["draw_candidates"] == 256
+    first = built(folder)
+
+    run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, qwen))  # finds the artefacts
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("made again what is kept")
+
+    monkeypatch.setattr("recbole_hnlm.llm.hybrid.tuning.run_tuning", refuse)
+    monkeypatch.setattr("recbole_hnlm.llm.hybrid.generation._make_parts", refuse)
+    run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, qwen, hnlm_rebuild=True))
+    assert built(folder) == first
+
+    with pytest.raises(ValueError, match=r"made with llm_tune_temperature=0\.05, this run asks for 0\.1; rebuild"):
+        run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, qwen, llm_tune_temperature=0.1))
+    plain = {key: value for key, value in values(folder, qwen).items() if key in settings(folder, "BPR")}
+    with pytest.raises(ValueError, match="made with llm_negatives='hybrid', this run asks for 'teacher'"):
+        run_recbole_hnlm("BPR", "tiny", config_dict={**plain, "neg_sampler": "hnlm", "llm_teacher_model": "BPR"})
+
+
+def test_every_pair_has_the_vector_of_its_own_prompt(folder: Path, qwen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[PairTexts] = []
+    from recbole_hnlm.llm.hybrid import build
+
+    def spy(*args: Any) -> PairTexts:
+        seen.append(original(*args))
+        return seen[-1]
+
+    original = build.pair_texts
+    monkeypatch.setattr(build, "pair_texts", spy)
+    run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, qwen))
+    (pairs,) = seen
+    # Ranks are by sorted token: what stands at a rank must be that token's.
+    users, items = (sorted(f"{kind}{n}" for n in range(count)) for kind, count in (("u", 60), ("i", 80)))
+    for token, profile in zip(items, pairs.item_profiles, strict=True):
+        assert f"number {token[1:]}" in re.split(r"[.;,\n|]", profile)[0]
+    (adapter,) = (folder / "cache" / "hybrid").glob("adapter-tiny-*")
+    base = BaseSettings(base=str(qwen), prompt_tokens=120, label_tokens=64, precision="float32")
+    loaded, info = load_adapter(adapter, base)
+    builder = PromptBuilder(pairs, info.template, loaded.tokens, info.lengths)
+    from recbole_hnlm.hybrid_options import GenerateSettings
+
+    space = TextSpace.of(encode_items(pairs, adapter, base, GenerateSettings()), pairs.text_of_item >= 0, 16)
+    reader = ArtefactReader.open(folder / "tiny", "tiny")
+    bound = reader.bind(np.array(["[PAD]", *users]), np.array(["[PAD]", *items]))
+    for place in (0, 17, 400, PAIRS - 1):
+        user, item = pairs.user_of_pair[place], pairs.item_of_pair[place]
+        rows = bound.pair_rows(np.array([user + 1]), np.array([item + 1]))
+        expected = space.project(encode(loaded.model, builder.prompts(np.array([place]))))
+        np.testing.assert_allclose(bound.read(rows[:, 0]).astype(np.float32), expected, atol=3e-3)
+    assert not np.allclose(bound.read(np.array([0])), bound.read(np.array([1])), atol=1e-2)
+
+
+def test_an_adapter_serves_its_own_dataset_and_is_transferred_to_another(folder: Path, qwen: Path) -> None:
+    run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, qwen))
+    (adapter,) = (folder / "cache" / "hybrid").glob("adapter-tiny-*")
+    kept = folder / "kept"
+    shutil.copytree(adapter, kept)
+    given = {
+        "llm_adapter": str(kept),
+        "hnlm_artefact_dir": str(folder / "own"),
+        "llm_cache_dir": str(folder / "cache2"),
+    }
+    same = values(folder, qwen, **given)
+    run_recbole_hnlm("BPR", "tiny", config_dict=same)
+    assert not list((folder / "cache2" / "hybrid").glob("adapter*")), "an adapter was tuned although one was given"
+    for name in ("tiny.hnlm_emb.npy", "tiny.item_text.npy"):
+        assert (folder / "own" / name).read_bytes() == (folder / "tiny" / name).read_bytes()
+
+    write_dataset(folder, "mall", seed=3)
+    for method in ("refit", "mean"):
+        other = values(folder, qwen, llm_adapter=str(kept), llm_transfer=method, hnlm_rebuild=True)
+        assert run_recbole_hnlm("BPR", "mall", config_dict=other)["test_result"]
+    assert len(list((folder / "cache" / "hybrid").glob("transferred-mall-*"))) == 2
+    assert json.loads((folder / "mall" / "mall.hnlm.json").read_text())["covered_pairs"] == PAIRS
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "message"),
+    [
+        ({"llm_base": "no/such/model"}, FileNotFoundError, "check llm_base"),
+        ({"llm_adapter": "nowhere"}, FileNotFoundError, "give the folder of a fine-tuned adapter as llm_adapter"),
+        ({"llm_prompt_tokens": 4000}, ValueError, "exceeds the 128 tokens"),
+        ({"llm_negatives_per_pair": 2}, ValueError, "one vector a pair"),
+        ({"llm_tune_learning_rat": 1.0}, ValueError, "did you mean 'llm_tune_learning_rate'"),
+        ({"llm_tune_batch_size": 0}, ValueError, "llm_tune_batch_size=0 must be above 0"),
+        ({"llm_encoder": "x"}, ValueError, "llm_encoder has no effect here: llm_negatives=hybrid encodes texts by its"),
+        ({"llm_negatives": "teacher"}, ValueError, "has no effect here: it belongs to llm_negatives=hybrid"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_a_teacher_is_trained(
+    folder: Path, qwen: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any], error: type, message: str
+) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("trained a teacher first")
+
+    monkeypatch.setattr("recbole_hnlm.offline.train_teacher", refuse)
+    monkeypatch.setattr("recbole_hnlm.llm.weights.is_reachable", lambda *args: False)
+    with pytest.raises(error, match=message):
+        run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, qwen, **more))
+
+
+def test_chat_models_name_text_and_templates_do_not() -> None:
+    with pytest.raises(ValueError, match="llm_negatives=text does not go with llm_backend=template"):
+        LLMOptions(negatives="text")
+    with pytest.raises(ValueError, match="llm_negatives=hybrid does not go with llm_backend=openai"):
+        LLMOptions(negatives="hybrid", backend="openai")
+
+
+def test_a_dataset_without_text_is_refused(tmp_path: Path, qwen: Path) -> None:
+    write_dataset(tmp_path, text=False)
+    with pytest.raises(ValueError, match="needs text to tell the model, 'tiny' has none"):
+        run_recbole_hnlm("BPR", "tiny", config_dict=values(tmp_path, qwen))
+
+
+def test_the_command_builds(folder: Path, qwen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    given = [f"--{key}={value}" for key, value in values(folder, qwen, llm_tune_epochs=0).items()
+             if isinstance(value, (str, int, float)) and key != "state"]  # fmt: skip
+    monkeypatch.setattr("sys.argv", ["recbole-hnlm", "build", "--model=BPR", "--dataset=tiny", *given])
+    main(["build", "--model=BPR", "--dataset=tiny", *given])
+    assert (folder / "tiny" / "tiny.hnlm.json").is_file()
