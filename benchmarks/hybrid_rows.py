@@ -26,6 +26,8 @@ HYBRID = {
     "llm_prompt_tokens": 128,
     "llm_label_tokens": 64,
     "llm_user_history": 10,
+    "llm_tune_pairs": 8000,
+    "llm_tune_lora_dropout": 0.0,
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "teacher": {"llm_user_history": 10, "llm_teacher_draw_candidates": 256},

@@ -17,7 +17,7 @@ import torch
 from recbole_hnlm.hybrid_options import BaseSettings, FineTuneSettings
 from recbole_hnlm.llm.hybrid.adapter import INFO_FILE, AdapterInfo, load_adapter, read_info, write_adapter
 from recbole_hnlm.llm.hybrid.encoder import HybridEncoder, SoftTokenProjector
-from recbole_hnlm.llm.hybrid.loading import on_this_machine
+from recbole_hnlm.llm.hybrid.loading import on_this_machine, prepare_training
 from recbole_hnlm.llm.hybrid.pairs import PairTexts
 from recbole_hnlm.llm.hybrid.prompts import PromptBuilder
 from recbole_hnlm.llm.hybrid.report import AdapterReport
@@ -83,6 +83,7 @@ def _transfer(
     split = split_sources([pairs], settings)
     builder = PromptBuilder(pairs, old.template, loaded.tokens, loaded.lengths)
     with own_randomness(settings.seed):
+        prepare_training(loaded.model, base.precision)
         _replace_projectors(loaded.model, pairs, settings.projector_width, method)
         folder = checkpoints(output) / mark[:16] if method == "refit" else None
         report = run_tuning(loaded.model, [builder], split, settings, folder)

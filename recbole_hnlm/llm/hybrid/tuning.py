@@ -12,7 +12,7 @@ from pathlib import Path
 from recbole_hnlm.hybrid_options import BaseSettings, FineTuneSettings
 from recbole_hnlm.llm.hybrid.adapter import INFO_FILE, AdapterInfo, read_info, write_adapter
 from recbole_hnlm.llm.hybrid.encoder import HybridEncoder, SoftTokenProjector
-from recbole_hnlm.llm.hybrid.loading import add_lora, load_base, on_this_machine
+from recbole_hnlm.llm.hybrid.loading import add_lora, load_base, on_this_machine, prepare_training
 from recbole_hnlm.llm.hybrid.pairs import PairTexts
 from recbole_hnlm.llm.hybrid.prompts import PromptBuilder, PromptTemplate, read_template
 from recbole_hnlm.llm.hybrid.report import AdapterReport
@@ -76,6 +76,7 @@ def _fine_tune(
     builders = [PromptBuilder(pairs, template, loaded.tokens, loaded.lengths) for pairs in every]
     folder = checkpoints(output) / mark[:16] if settings.epochs else None
     with own_randomness(settings.seed):
+        prepare_training(loaded.model, base.precision)
         equip(loaded.model, every, settings)
         report = run_tuning(loaded.model, builders, split, settings, folder)
     report = replace(report, directory=output, seconds=time.perf_counter() - started)
