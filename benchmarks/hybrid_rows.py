@@ -33,6 +33,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "teacher": {"llm_user_history": 10, "llm_teacher_draw_candidates": 256},
     "untuned": {**HYBRID, "llm_tune_epochs": 0},
     "tuned": HYBRID,
+    "grounded": {**HYBRID, "llm_grounded_items": 3},
+    "older teacher": {"llm_user_history": 10, "llm_teacher_draw_candidates": 256, "llm_teacher_epochs": 60},
 }
 ALPHAS = (0.05, 0.2)
 RATES = (0.001, 0.005)
@@ -47,6 +49,7 @@ def base_config(args: argparse.Namespace, seed: int) -> dict[str, Any]:
         "eval_batch_size": 4_000_000, "seed": seed, "show_progress": False, "state": args.state, "torch_threads": 1,
         "checkpoint_dir": f"{args.out}/saved/{args.dataset}-{args.part}", "metric_decimal_place": 5,
         "neg_sampler": "hnlm", "neg_sampler_candidates": 8, "llm_cache_dir": f"{args.out}/cache/{args.dataset}",
+        "hnlm_log_false_negatives": True,
     }  # fmt: skip
 
 
@@ -99,12 +102,14 @@ def run_once(args: argparse.Namespace, row: str, variant: str, values: dict[str,
     started = time.perf_counter()
     result = run_recbole_hnlm("LightGCN", args.dataset, config_dict=config)
     Path(result["hnlm"]["checkpoint"]).unlink(missing_ok=True)
+    told = result["hnlm"]["negatives"]
     return {
         "row": row, "seed": seed, "values": values,
         "valid": {k: float(v) for k, v in result["best_valid_result"].items()},
         "test": {k: float(v) for k, v in result["test_result"].items()},
         "epochs": result["hnlm"]["epochs"], "best_epoch": result["hnlm"]["best_epoch"],
         "seconds": time.perf_counter() - started,
+        "negatives": {str(epoch): told[epoch] for epoch in (0, 1, 3, 7, 15, 31, 63) if epoch < len(told)},
     }  # fmt: skip
 
 
@@ -112,6 +117,8 @@ def rows_of(rate: float) -> dict[str, tuple[str, list[dict[str, Any]]]]:
     """Row -> its artefacts and the points that validation chooses from."""
     fixed = {"learning_rate": rate}
     mixed = [{**fixed, "hnlm_alpha": alpha} for alpha in ALPHAS]
+    extra = [{**fixed, "hnlm_use": "extra", "hnlm_alpha": alpha} for alpha in (0.2, 1.0)]
+    near = {**fixed, "hnlm_alpha": 0.0, "hnlm_base_sampler": "semantic"}
     return {
         "alpha 0": ("teacher", [{**fixed, "hnlm_alpha": 0.0}]),
         "teacher item": ("teacher", mixed),
@@ -121,6 +128,12 @@ def rows_of(rate: float) -> dict[str, tuple[str, list[dict[str, Any]]]]:
         "tuned": ("tuned", mixed),
         "tuned, permuted pairs": ("tuned", [{**point, "hnlm_control": "pairs_permuted"} for point in mixed]),
         "tuned, Gaussian pairs": ("tuned", [{**point, "hnlm_control": "pairs_gaussian"} for point in mixed]),
+        "tuned, an extra negative": ("tuned", extra),
+        "tuned, competing by score": ("tuned", [{**point, "hnlm_use": "compete"} for point in mixed]),
+        "tuned, alpha growing": ("tuned", [{**point, "hnlm_alpha_epochs": 20} for point in mixed]),
+        "teacher item, an extra negative": ("teacher", extra),
+        "teacher of 60 epochs, its item": ("older teacher", mixed),
+        "nearest items of tuned": ("grounded", [{**near, "neg_sampler_share": share} for share in (0.02, 0.1)]),
     }
 
 

@@ -25,6 +25,7 @@ from recbole_hnlm.llm.text_pipeline import TextRun, artefact_contents, run_text_
 from recbole_hnlm.models.text import training_pairs
 from recbole_hnlm.options import LLMOptions
 from recbole_hnlm.run_options import RunOptions
+from recbole_hnlm.text_options import GroundingOptions, TextOptions
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def build_by_chat(config: Any, run: RunOptions, dataset: Any, sources: ChatSourc
     Raises:
         ValueError: If no item has text, or there is no key where one is needed.
     """
-    text = _text_run(config, run, dataset, sources)
+    text = _asked(config, run, dataset, sources)
     assert sources.encoder is not None
     result = run_text_pipeline(text, chat_backend(config, run, sources.cache), sources.encoder)
     provenance = _provenance(run, text, sources.encoder)
@@ -67,7 +68,7 @@ def build_by_chat(config: Any, run: RunOptions, dataset: Any, sources: ChatSourc
 
 def plan_by_chat(config: Any, run: RunOptions, dataset: Any, sources: ChatSources) -> str:
     """What :func:`build_by_chat` would take, as a table; asks nothing."""
-    text = _text_run(config, run, dataset, sources)
+    text = _asked(config, run, dataset, sources)
     return dry_run(text, chat_backend(config, run, sources.cache)).table()
 
 
@@ -105,25 +106,36 @@ def backend_family(backend: str) -> str:
     return "openai" if backend == "openai-batch" else backend
 
 
-def _text_run(config: Any, run: RunOptions, dataset: Any, sources: ChatSources) -> TextRun:
-    chat, options = run.chat, run.llm
-    assert chat is not None
+def _asked(config: Any, run: RunOptions, dataset: Any, sources: ChatSources) -> TextRun:
+    """What a chat model is asked of a run.
+
+    Raises:
+        ValueError: If the dataset has no text.
+    """
+    assert run.chat is not None
     if sources.encoder is None:
         raise ValueError(
-            f"llm_backend={chat.backend} needs text to tell the model, {config['dataset']!r} has none; add an .item "
-            "file with a title, or use llm_backend=template"
+            f"llm_backend={run.chat.backend} needs text to tell the model, {config['dataset']!r} has none; add an "
+            ".item file with a title, or use llm_backend=template"
         )
+    return text_run(config, run, dataset, sources, (run.chat.text, run.chat.grounding))
+
+
+def text_run(
+    config: Any, run: RunOptions, dataset: Any, sources: ChatSources, options: tuple[TextOptions, GroundingOptions]
+) -> TextRun:
+    """The dataset's texts and pairs, and what is made of them."""
     return TextRun(
         dataset=str(config["dataset"]),
         output_dir=sources.directory,
         cache_dir=sources.cache,
         corpus=_corpus(config, run, dataset, sources),
-        text=chat.text,
-        grounding=chat.grounding,
-        negatives_per_pair=options.negatives_per_pair,
-        text_width=options.text_width,
-        encoder_batch_size=options.encoder_batch_size,
-        seed=options.seed,
+        text=options[0],
+        grounding=options[1],
+        negatives_per_pair=run.llm.negatives_per_pair,
+        text_width=run.llm.text_width,
+        encoder_batch_size=run.llm.encoder_batch_size,
+        seed=run.llm.seed,
         show_progress=bool(config["show_progress"]),
     )
 

@@ -53,8 +53,9 @@ class BaseSettings:
 class FineTuneSettings:
     """How contrastive fine-tuning (METHODS section 3, Eq. 12 of HNLMRec) runs."""
 
-    pairs: int = 20_000
-    """Most training pairs that are tuned on, a seeded draw over all datasets; the paper pools 100,000."""
+    pairs: int = 10_000
+    """Most training pairs that are tuned on, a seeded draw over all datasets; the paper pools 100,000. MiniLM was
+    taught within 200 steps, which are 6,400 pairs; larger models on a GPU deserve more."""
     epochs: int = 1
     """Passes over them; 0 tunes nothing: the base as it is, with soft-token projectors of random weights."""
     batch_size: int = 32
@@ -146,6 +147,12 @@ class HybridOptions:
     transfer: Literal["refit", "mean"] = "refit"
     """What becomes of the soft tokens of an adapter of another dataset: ``refit`` tunes a new projector with LoRA
     frozen, ``mean`` puts their mean in every prompt and tunes nothing."""
+    grounded_items: int = 0
+    """Catalogue items nearest to each pair's vector that are written to ``NAME.neg_text``, for ``neg_sampler:
+    semantic``; 0 writes none."""
+
+    def __post_init__(self) -> None:
+        _require(self.grounded_items >= 0, f"llm_grounded_items={self.grounded_items} is negative; 0 writes none")
 
 
 @dataclass(frozen=True)

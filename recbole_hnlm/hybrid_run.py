@@ -74,6 +74,7 @@ def hybrid_settings(hybrid: HybridRun, adapter: str | None) -> dict[str, Any]:
         **{f"tune_{key}": value for key, value in tune.items() if key not in _SHOWN or key == "seed"},
         "adapter": adapter,
         "transfer": hybrid.options.transfer if adapter else None,
+        **({"grounded_items": hybrid.options.grounded_items} if hybrid.options.grounded_items else {}),
     }
     known: dict[str, Any] = json.loads(json.dumps(settings))
     return known

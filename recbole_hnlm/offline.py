@@ -93,7 +93,7 @@ def build(config: Any, run: RunOptions, train_data: Any, options: HNLMOptions) -
     check_model(config, dataset, run)
     if run.chat is not None:
         if is_first():
-            build_by_chat(config, run, dataset, _chat_sources(config, run, dataset, directory))
+            build_by_chat(config, run, dataset, text_sources(config, run, dataset, directory))
         return
     teacher_class(run.llm)
     if run.hybrid is not None:
@@ -183,10 +183,11 @@ def plan(config: Any, run: RunOptions, train_data: Any) -> str:
         raise ValueError("llm_backend=template asks no model, so a build costs nothing; set llm_backend to plan one")
     dataset = train_data._dataset
     directory = artefact_directory(config, run.hnlm)
-    return plan_by_chat(config, run, dataset, _chat_sources(config, run, dataset, directory))
+    return plan_by_chat(config, run, dataset, text_sources(config, run, dataset, directory))
 
 
-def _chat_sources(config: Any, run: RunOptions, dataset: Any, directory: Path) -> ChatSources:
+def text_sources(config: Any, run: RunOptions, dataset: Any, directory: Path) -> ChatSources:
+    """The dataset's text, its encoder and the folders of a build."""
     items, users, encoder = _text_sources(config, dataset, run.llm)
     return ChatSources(items, users, encoder, _by_time(dataset), directory, cache_directory(run))
 

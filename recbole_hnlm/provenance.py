@@ -82,6 +82,8 @@ def _negatives(manifest: Manifest, run: RunOptions) -> Compared:
     if run.hybrid is not None:
         by_hybrid: dict[str, Any] = dict(made.settings.get("hybrid", {}))
         settings = settings_of_hybrid(run.hybrid)
+        if "grounded_items" not in settings:
+            by_hybrid.pop("grounded_items", None)  # there is more than this run needs
         compared.update({f"llm_{key}": (by_hybrid.get(key), settings.get(key)) for key in {**by_hybrid, **settings}})
     return compared
 

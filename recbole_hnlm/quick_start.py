@@ -13,6 +13,7 @@ from recbole.utils import get_trainer, init_logger, init_seed
 
 from recbole_hnlm.config import HNLMConfig, MainConfig, set_threads
 from recbole_hnlm.data_source import check_dataset_files, load_dataset
+from recbole_hnlm.grounded_build import ensure_grounded
 from recbole_hnlm.loader import training_loader
 from recbole_hnlm.models import HardNegativeMixin, hnlm
 from recbole_hnlm.offline import ensure_artefacts
@@ -71,6 +72,7 @@ def prepare(config: HNLMConfig) -> tuple[Any, Any, Any]:
     run: RunOptions | None = config.run
     if run is not None:
         ensure_artefacts(config, run, train_data)
+        ensure_grounded(config, run, train_data)
     return training_loader(config, (train_data, valid_data, test_data), run), valid_data, test_data
 
 

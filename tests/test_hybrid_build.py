@@ -15,6 +15,7 @@ from recbole_runs import settings, write_dataset
 
 from recbole_hnlm import run_recbole_hnlm
 from recbole_hnlm.artefacts import ArtefactReader
+from recbole_hnlm.artefacts.neg_text import iter_neg_text
 from recbole_hnlm.cli import main
 from recbole_hnlm.hybrid_options import BaseSettings
 from recbole_hnlm.llm.hybrid.adapter import load_adapter
@@ -119,6 +120,32 @@ def test_every_pair_has_the_vector_of_its_own_prompt(folder: Path, qwen: Path, m
         expected = space.project(encode(loaded.model, builder.prompts(np.array([place]))))
         np.testing.assert_allclose(bound.read(rows[:, 0]).astype(np.float32), expected, atol=3e-3)
     assert not np.allclose(bound.read(np.array([0])), bound.read(np.array([1])), atol=1e-2)
+
+
+def test_vectors_are_grounded_for_the_sampler_of_ids(folder: Path, qwen: Path) -> None:
+    run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, qwen, llm_grounded_items=2))
+    lines = list(iter_neg_text(folder / "tiny", "tiny"))
+    assert len(lines) == 2 * PAIRS and len({line[3] for line in lines}) > 20
+    bound, vectors = bound_to(folder)
+    items, mask = bound.item_text()
+    for user, item, _, named, similarity in lines[:40:7]:
+        row = bound.pair_rows(np.array([vectors["u"][user]]), np.array([vectors["i"][item]]))[:, 0]
+        expected = float(bound.read(row)[0].astype(np.float32) @ items[vectors["i"][named]].astype(np.float32))
+        assert mask[vectors["i"][named]] and float(similarity) == pytest.approx(expected, abs=2e-2)
+    semantic = settings(folder, "BPR", neg_sampler="semantic", epochs=1, checkpoint_dir=str(folder / "saved"))
+    assert run_recbole_hnlm("BPR", "tiny", config_dict=semantic)["test_result"]
+    run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, qwen))  # more than is asked for does no harm
+    with pytest.raises(ValueError, match="made with llm_grounded_items=2, this run asks for 3"):
+        run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, qwen, llm_grounded_items=3))
+
+
+def bound_to(folder: Path) -> tuple[Any, dict[str, dict[str, int]]]:
+    """The artefacts bound to ids in the order of the tokens, and those ids."""
+    tokens = {kind: sorted(f"{kind}{n}" for n in range(count)) for kind, count in (("u", 60), ("i", 80))}
+    bound = ArtefactReader.open(folder / "tiny", "tiny").bind(
+        np.array(["[PAD]", *tokens["u"]]), np.array(["[PAD]", *tokens["i"]])
+    )
+    return bound, {kind: {token: at for at, token in enumerate(names, 1)} for kind, names in tokens.items()}
 
 
 def test_an_adapter_serves_its_own_dataset_and_is_transferred_to_another(folder: Path, qwen: Path) -> None:

