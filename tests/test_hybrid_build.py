@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -217,3 +220,27 @@ def test_the_command_builds(folder: Path, qwen: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("sys.argv", ["recbole-hnlm", "build", "--model=BPR", "--dataset=tiny", *given])
     main(["build", "--model=BPR", "--dataset=tiny", *given])
     assert (folder / "tiny" / "tiny.hnlm.json").is_file()
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_bytes_of_one(folder: Path, qwen: Path) -> None:
+    flags = [f"--{key}={value}" for key, value in values(folder, qwen).items() if isinstance(value, (str, int, float))]
+    clean = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+
+    def build(name: str, *words: str) -> dict[str, bytes]:
+        own = [f"--hnlm_artefact_dir={folder / name}", f"--llm_cache_dir={folder / name}-cache", "--state=INFO"]
+        command = [sys.executable, *words, "-m", "recbole_hnlm.cli", "build", "--model=BPR", "--dataset=tiny"]
+        done = subprocess.run(
+            [*command, *(flag for flag in flags if "cache_dir" not in flag and "--state" not in flag), *own],
+            cwd=folder, env={**clean, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}, capture_output=True,
+            text=True, timeout=240, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        made = [int(count) for count in re.findall(r"making vectors of (\d+) pairs", done.stdout + done.stderr)]
+        assert len(made) == (2 if words else 1) and sum(made) == PAIRS and min(made) > 0
+        return {path.name: path.read_bytes() for path in (folder / name).iterdir()}
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    assert build("both", "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}") == build("alone")
