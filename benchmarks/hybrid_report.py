@@ -1,0 +1,100 @@
+"""Tables of what benchmarks/hybrid_rows.py has trained: python benchmarks/hybrid_report.py results/hybrid"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accuracy import SEEDS, Run
+from hybrid_rows import rows_of
+
+METRICS = ("recall@20", "ndcg@20")
+BASE = "alpha 0"
+
+
+def runs_of(folder: Path) -> list[Run]:
+    """All finished runs of a dataset."""
+    return [json.loads(line) for file in sorted(folder.glob("runs-*.jsonl")) for line in file.read_text().splitlines()]
+
+
+def chosen(runs: list[Run]) -> dict[str, dict[int, Run]]:
+    """Row -> seed -> run, at the point that validation chose on the first seed; rows that are not done are left out."""
+    points: dict[str, dict[str, dict[int, Run]]] = defaultdict(lambda: defaultdict(dict))
+    for run in runs:
+        points[run["row"]][json.dumps(run["values"], sort_keys=True)][run["seed"]] = run
+    best = {
+        row: max(by_point.values(), key=lambda seeds: seeds[SEEDS[0]]["valid"]["ndcg@20"] if SEEDS[0] in seeds else 0)
+        for row, by_point in points.items()
+    }
+    return {row: best[row] for row in rows_of(0.0) if row in best}
+
+
+def paired_p(ours: list[float], base: list[float]) -> float:
+    """Two-sided paired t test; 1 where nothing differs."""
+    from scipy import stats
+
+    difference = np.subtract(ours, base)
+    return float(stats.ttest_rel(ours, base).pvalue) if np.ptp(difference) or difference.any() else 1.0
+
+
+def told(values: dict[str, Any]) -> str:
+    """The point of a row in short."""
+    keys = {"hnlm_alpha": "alpha", "neg_sampler_share": "share"}
+    return ", ".join(f"{name} {values[key]}" for key, name in keys.items() if values.get(key))
+
+
+def table(runs: list[Run]) -> list[str]:
+    """Lines of a Markdown table: mean and deviation over the seeds, and against the row without mixing."""
+    rows = chosen(runs)
+    lines = ["| row | point | R@20 | N@20 | against alpha 0 | p (N@20) |", "|---|---|---|---|---|---|"]
+    for row, seeds in rows.items():
+        common = sorted(set(seeds) & set(rows[BASE]))
+        cells, gains = [], []
+        for metric in METRICS:
+            found = [seeds[seed]["test"][metric] for seed in sorted(seeds)]
+            cells.append(f"{np.mean(found):.4f} ± {np.std(found, ddof=1):.4f}" if len(found) > 1 else f"{found[0]:.4f}")
+            pairs = [(seeds[seed]["test"][metric], rows[BASE][seed]["test"][metric]) for seed in common]
+            ours, base = map(list, zip(*pairs, strict=True))
+            gains.append(f"{100 * (np.mean(ours) / np.mean(base) - 1):+.1f} %")
+        p = f"{paired_p(ours, base):.3f}" if row != BASE and len(common) > 1 else ""
+        count = f" ({len(seeds)} seeds)" if len(seeds) < len(SEEDS) else ""
+        point = told(next(iter(seeds.values()))["values"])
+        lines.append(
+            f"| {row}{count} | {point} | {' | '.join(cells)} | {'' if row == BASE else ' / '.join(gains)} | {p} |"
+        )
+    return lines
+
+
+def epochs(runs: list[Run], row: str) -> list[str]:
+    """What the first seed's log tells of a row's negatives, epoch by epoch."""
+    seeds = chosen(runs).get(row, {})
+    if SEEDS[0] not in seeds:
+        return []
+    told_of: dict[str, dict[str, float]] = seeds[SEEDS[0]]["negatives"]
+    keys = ("text_above_negative", "hardness", "false_negative_rate")
+    lines = [f"| {row}: epoch | " + " | ".join(keys) + " |", "|---" * (len(keys) + 1) + "|"]
+    for epoch, means in told_of.items():
+        lines.append(f"| {epoch} | " + " | ".join(f"{means[key]:.4f}" if key in means else "" for key in keys) + " |")
+    return lines
+
+
+def main() -> None:
+    """Print every dataset's tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    args = parser.parse_args()
+    for folder in sorted((args.folder / "runs").iterdir()):
+        runs = runs_of(folder)
+        if not any(run["row"] == BASE for run in runs):
+            continue
+        blocks = [table(runs), *(epochs(runs, row) for row in (BASE, "teacher item", "tuned"))]
+        sys.stdout.write(f"## {folder.name}\n\n" + "\n\n".join("\n".join(block) for block in blocks if block) + "\n\n")
+
+
+if __name__ == "__main__":
+    main()
