@@ -16,6 +16,7 @@ from recbole_hnlm.artefacts.pairs import rank_tokens, ranks_in
 from recbole_hnlm.chat_options import OpenAIOptions, TransformersOptions
 from recbole_hnlm.chat_run import ChatRun
 from recbole_hnlm.llm import AtomicTable, TextEncoder, select_text_fields
+from recbole_hnlm.llm.build import profile_settings
 from recbole_hnlm.llm.chat import ChatBackend
 from recbole_hnlm.llm.corpus import Corpus
 from recbole_hnlm.llm.dry_run import dry_run
@@ -188,10 +189,7 @@ def _provenance(run: RunOptions, text: TextRun, encoder: TextEncoder) -> Provena
         item_fields=tuple(text.corpus.item_fields),
         user_fields=tuple(text.corpus.user_fields),
         settings={
-            "profile_words": options.profile_words,
-            "user_history": options.user_history,
-            "user_history_order": options.user_history_order,
-            "seed": options.seed,
+            **profile_settings(options),
             "encoder_backend": encoder.backend,
             "encoder_precision": encoder.precision,
             "text_width": options.text_width,

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from recbole_hnlm.artefacts.manifest import ArtefactPaths
-from recbole_hnlm.chat_build import text_run
-from recbole_hnlm.llm.neighbours import write_text_neighbours
-from recbole_hnlm.models.text import artefact_directory
-from recbole_hnlm.offline import text_sources
+from recbole_hnlm.artefacts.neg_text import NegTextManifest, read_neg_text_manifest
+from recbole_hnlm.chat_build import ChatSources, text_run
+from recbole_hnlm.llm.neighbours import NO_MODEL, neighbours_provenance, write_text_neighbours
+from recbole_hnlm.llm.sharding import is_first, is_sharded, wait_for_all
+from recbole_hnlm.llm.text_pipeline import TextRun
+from recbole_hnlm.models.text import artefact_directory, hash_of_training_pairs
+from recbole_hnlm.offline import cache_directory, text_sources
 from recbole_hnlm.options import HNLMOptions
 from recbole_hnlm.processes import on_first_rank
 from recbole_hnlm.run_options import RunOptions
@@ -22,33 +26,55 @@ NEIGHBOURS = 5
 
 
 def ensure_grounded(config: Any, run: RunOptions, train_data: Any) -> None:
-    """Write the text neighbours of each pair's item where ``semantic`` runs and nothing was grounded before.
+    """Write the text neighbours of each pair's item where ``semantic`` runs and no model has named negatives.
 
-    A folder that the user names is never written to.
+    Neighbours of another split or encoder are written anew; what a model named is left for the run to check. A folder
+    that the user names is never written to.
 
     Raises:
-        ValueError: If the dataset has no text.
+        ValueError: If the dataset has no text, or the file is damaged.
     """
     options = run.sampler_options
     if not isinstance(options, SemanticOptions) or options.folder is not None:
         return
-    directory, name = artefact_directory(config, run.hnlm or HNLMOptions()), str(config["dataset"])
 
     def build() -> None:
-        if ArtefactPaths(directory, name).path("neg_text.json").exists():
-            return
-        logger.warning(
-            "no language model has named negatives of %s, so the %d items nearest in text to each positive stand in; "
-            "recbole-hnlm build with llm_backend or llm_negatives=hybrid makes better ones",
-            *(name, NEIGHBOURS),
-        )
-        dataset = train_data._dataset
-        sources = text_sources(config, run, dataset, directory)
-        if sources.encoder is None:
-            raise ValueError(
-                f"neg_sampler=semantic needs text, {name!r} has none; add an .item file with a title, or use dns"
-            )
-        options = TextOptions(), GroundingOptions(ground_items=NEIGHBOURS)
-        write_text_neighbours(text_run(config, run, dataset, sources, options), sources.encoder)
+        if is_first():
+            _build(config, run, train_data._dataset)
+        if is_sharded():
+            wait_for_all(cache_directory(run))
 
     on_first_rank(config, build)
+
+
+def _build(config: Any, run: RunOptions, dataset: Any) -> None:
+    directory, name = artefact_directory(config, run.hnlm or HNLMOptions()), str(config["dataset"])
+    found = _found(directory, name)
+    if found is not None and found.provenance.get("model") != NO_MODEL:
+        return
+    sources = text_sources(config, run, dataset, directory)
+    if sources.encoder is None:
+        raise ValueError(
+            f"neg_sampler=semantic needs text, {name!r} has none; add an .item file with a title, or use dns"
+        )
+    wanted = _neighbours(config, run, dataset, sources)
+    same = found is not None and found.pairs_hash == hash_of_training_pairs(dataset)
+    if same and found is not None and found.provenance == neighbours_provenance(wanted, sources.encoder):
+        return
+    logger.warning(
+        "no language model has named negatives of %s, so the %d items nearest in text to each positive stand in; "
+        "recbole-hnlm build makes others, with llm_backend or with llm_negatives=hybrid and llm_grounded_items",
+        *(name, NEIGHBOURS),
+    )
+    write_text_neighbours(wanted, sources.encoder)
+
+
+def _neighbours(config: Any, run: RunOptions, dataset: Any, sources: ChatSources) -> TextRun:
+    options = TextOptions(), GroundingOptions(ground_items=NEIGHBOURS)
+    return text_run(config, run, dataset, sources, options)
+
+
+def _found(directory: Path, name: str) -> NegTextManifest | None:
+    if not ArtefactPaths(directory, name).path("neg_text.json").exists():
+        return None
+    return read_neg_text_manifest(directory, name)

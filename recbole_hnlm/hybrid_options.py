@@ -170,3 +170,16 @@ class HybridRun:
     base: BaseSettings
     tune: FineTuneSettings
     generate: GenerateSettings
+
+    def __post_init__(self) -> None:
+        if self.tune.epochs and self.options.adapter is None:
+            refuse_float16(self.base)
+
+
+def refuse_float16(base: BaseSettings) -> None:
+    """Refuse to tune in a type whose gradients would need their loss scaled.
+
+    Raises:
+        ValueError: If the precision is ``float16``.
+    """
+    _require(base.precision != "float16", "llm_precision=float16 cannot be fine-tuned; use bfloat16 or float32")

@@ -45,6 +45,8 @@ def parse_hybrid(values: Mapping[str, Any], llm: LLMOptions) -> HybridRun | None
         return None
     mine = {key: values[key] for key in hybrid_keys() if key in values}
     of_the_run = {"llm_tune_seed": llm.seed}
+    if "llm_transfer" in mine and not mine.get("llm_adapter"):
+        raise ValueError("llm_transfer has no effect without llm_adapter, whose soft tokens it fits; remove it")
     return HybridRun(
         parse_options(HybridOptions, "llm_", mine),
         parse_options(BaseSettings, "llm_", mine),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from recbole_hnlm.artefacts import ArtefactReader
+from recbole_hnlm.artefacts.neg_text import remove_neg_text
 from recbole_hnlm.chat_build import ChatSources, build_by_chat, plan_by_chat
 from recbole_hnlm.llm import (
     AtomicTable,
@@ -91,6 +92,8 @@ def build(config: Any, run: RunOptions, train_data: Any, options: HNLMOptions) -
     logger.info("building hard negatives of %s in %s", name, directory)
     cache = cache_directory(run)
     check_model(config, dataset, run)
+    if is_first():
+        remove_neg_text(directory, name)
     if run.chat is not None:
         if is_first():
             build_by_chat(config, run, dataset, text_sources(config, run, dataset, directory))

@@ -14,7 +14,7 @@ from recbole_hnlm.llm.item_vectors import TEACHER_ENCODER
 from recbole_hnlm.options import LLMOptions
 from recbole_hnlm.run_options import RunOptions
 
-_APART = ("encoder_backend", "encoder_precision", "text_width", "chat", "hybrid", "seed")
+_APART = ("encoder_backend", "encoder_precision", "text_width", "chat", "hybrid", "text_fields", "user_text_fields")
 Compared = dict[str, tuple[Any, Any]]
 """Option -> what the artefacts were made with, and what this run asks for."""
 
@@ -32,8 +32,8 @@ def check_provenance(manifest: Manifest, run: RunOptions, directory: Path) -> No
         "llm_negatives": (_named_by(made), wanted.names_by),
         **_encoding(made, run),
         **{f"llm_{key}": (value, getattr(wanted, key)) for key, value in settings.items()},
-        "llm_user_text_fields": (tuple(made.user_fields), wanted.user_text_fields or tuple(made.user_fields)),
-        "llm_text_fields": (tuple(made.item_fields), wanted.text_fields or tuple(made.item_fields)),
+        "llm_user_text_fields": _fields(made, "user_text_fields", made.user_fields, wanted.user_text_fields),
+        "llm_text_fields": _fields(made, "text_fields", made.item_fields, wanted.text_fields),
     }
     if _named_by(made) == wanted.names_by:
         compared.update(_negatives(manifest, run))
@@ -56,6 +56,14 @@ def settings_of_hybrid(hybrid: HybridRun) -> dict[str, Any]:
 
     adapter = hybrid.options.adapter
     return hybrid_settings(hybrid, None if adapter is None else adapter_digest(adapter))
+
+
+def _fields(made: Provenance, key: str, found: tuple[str, ...], asked: tuple[str, ...] | None) -> tuple[Any, Any]:
+    """Fields that were read, and those that this run asks for: by name, or chosen by their content."""
+    if asked is not None:
+        return tuple(found), asked
+    named = made.settings.get(key)
+    return (None if named is None else tuple(named)), None
 
 
 def _named_by(made: Provenance) -> str:
@@ -82,6 +90,8 @@ def _negatives(manifest: Manifest, run: RunOptions) -> Compared:
     if run.hybrid is not None:
         by_hybrid: dict[str, Any] = dict(made.settings.get("hybrid", {}))
         settings = settings_of_hybrid(run.hybrid)
+        if settings["precision"] == "auto":  # what another machine took is as good
+            settings["precision"] = by_hybrid.get("precision")
         if "grounded_items" not in settings:
             by_hybrid.pop("grounded_items", None)  # there is more than this run needs
         compared.update({f"llm_{key}": (by_hybrid.get(key), settings.get(key)) for key in {**by_hybrid, **settings}})

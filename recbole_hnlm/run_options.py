@@ -137,15 +137,13 @@ def parse_run(values: Mapping[str, Any], given: Iterable[str], recbole_keys: Ite
     rule = base_sampler_of(values)
     with_text = sampler == TEXT_SAMPLER
     rule_type = None if not active or rule == RECBOLE_SAMPLER else sampler_class(_checked_rule(rule))
-    backend = str(values.get("llm_backend", LLMOptions.backend))
-    names_by = str(values.get("llm_negatives", LLMOptions.negatives))
-    _check_keys(given, recbole_keys, (sampler, rule, backend, names_by), rule_type)
+    llm = parse_options(LLMOptions, LLMOptions.PREFIX, values)
+    _check_keys(given, recbole_keys, (sampler, rule, llm.backend, llm.negatives), rule_type)
     if not active:
         return None
     common = parse_options(CommonSamplerOptions, SAMPLER_PREFIX, values)
     rule_options = parse_options(rule_type.Options, SAMPLER_PREFIX, values) if rule_type else None
     hnlm = parse_options(HNLMOptions, HNLMOptions.PREFIX, values) if with_text else None
-    llm = parse_options(LLMOptions, LLMOptions.PREFIX, values)
     _check_combination(common, rule_type, hnlm)
     if general.adam in ("fused", "rows"):
         _check_adam(general.adam, values)
@@ -156,6 +154,8 @@ def parse_run(values: Mapping[str, Any], given: Iterable[str], recbole_keys: Ite
     name = f"hnlm({label})" if with_text else label
     chat = parse_chat(values, llm.backend) if with_text else None
     hybrid = parse_hybrid(values, llm) if with_text else None
+    if hybrid is not None and rule == "semantic" and not hybrid.options.grounded_items:
+        raise ValueError("semantic draws what vectors were grounded to; set llm_grounded_items=1 or more")
     return RunOptions(name, rule_type, rule_options, common.num, seed, hnlm, llm, general, chat, hybrid)
 
 

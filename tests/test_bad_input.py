@@ -137,10 +137,13 @@ def test_artefacts_encoded_in_another_way_are_refused(folder: Path, values: dict
 
 def test_artefacts_of_versions_without_encoding_settings_count_as_plain(folder: Path, tmp_path: Path) -> None:
     from recbole_hnlm.artefacts.manifest import Provenance
-    from recbole_hnlm.offline import _encoding
-    from recbole_hnlm.options import LLMOptions
+    from recbole_hnlm.provenance import _encoding
+    from recbole_hnlm.run_options import parse_run
+
+    def compared(made: Provenance, width: int) -> dict[str, Any]:
+        return _encoding(made, parse_run({"neg_sampler": "hnlm", "llm_text_width": width}, (), ()))
 
     made = Provenance("all-MiniLM-L6-v2", settings={"profile_words": 200})
-    assert all(found == asked for found, asked in _encoding(made, LLMOptions(text_width=0)).values())
-    assert _encoding(made, LLMOptions(text_width=8))["llm_text_width"] == (0, 8)
-    assert _encoding(Provenance("teacher"), LLMOptions(text_width=8)) == {}
+    assert all(found == asked for found, asked in compared(made, 0).values())
+    assert compared(made, 8)["llm_text_width"] == (0, 8)
+    assert compared(Provenance("teacher"), 8) == {}

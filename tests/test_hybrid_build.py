@@ -20,6 +20,7 @@ from recbole_hnlm import run_recbole_hnlm
 from recbole_hnlm.artefacts import ArtefactReader
 from recbole_hnlm.artefacts.neg_text import iter_neg_text
 from recbole_hnlm.cli import main
+from recbole_hnlm.config import HNLMConfig
 from recbole_hnlm.hybrid_options import BaseSettings
 from recbole_hnlm.llm.hybrid.adapter import load_adapter
 from recbole_hnlm.llm.hybrid.encoder import encode
@@ -28,6 +29,7 @@ from recbole_hnlm.llm.hybrid.pairs import PairTexts
 from recbole_hnlm.llm.hybrid.prompts import PromptBuilder
 from recbole_hnlm.llm.text_space import TextSpace
 from recbole_hnlm.options import LLMOptions
+from recbole_hnlm.quick_start import prepare
 
 pytest.importorskip("peft")
 sys.path.insert(0, str(Path(__file__).parent / "llm" / "hybrid"))
@@ -108,6 +110,29 @@ def test_every_pair_has_the_vector_of_its_own_prompt(folder: Path, qwen: Path, m
     users, items = (sorted(f"{kind}{n}" for n in range(count)) for kind, count in (("u", 60), ("i", 80)))
     for token, profile in zip(items, pairs.item_profiles, strict=True):
         assert f"number {token[1:]}" in re.split(r"[.;,\n|]", profile)[0]
+    config = HNLMConfig("BPR", "tiny", config_dict=values(folder, qwen))
+    dataset = prepare(config)[0]._dataset
+    (tables,) = (folder / "cache").glob("teacher-*.npz")
+    stored = np.load(tables)
+    for kind, names, field in (("user", users, "user_id"), ("item", items, "item_id")):
+        ids = dataset.token2id(field, np.array(names))
+        np.testing.assert_array_equal(getattr(pairs, f"{kind}_vectors"), stored[f"{kind}s"][ids])
+    bought: dict[str, set[str]] = {}
+    for user, item in zip(dataset.id2token("user_id", dataset.inter_feat["user_id"]),
+                          dataset.id2token("item_id", dataset.inter_feat["item_id"]), strict=True):  # fmt: skip
+        bought.setdefault(user, set()).add(item)
+    assert {(users[u], items[i]) for u, i in zip(pairs.user_of_pair, pairs.item_of_pair, strict=True)} == {
+        (user, item) for user, mine in bought.items() for item in mine
+    }
+    for user, profile in zip(users, pairs.user_profiles, strict=True):
+        named = set(re.findall(r"number (\d+)", profile))
+        assert named and named <= {item[1:] for item in bought[user]}
+    for place in range(0, PAIRS, 50):  # the label is among the best of what the user does not have
+        user, hard = users[pairs.user_of_pair[place]], items[pairs.hard_item_of_pair[place]]
+        scores = pairs.item_vectors @ pairs.user_vectors[pairs.user_of_pair[place]]
+        free = [rank for rank, item in enumerate(items) if item not in bought[user]]
+        assert hard not in bought[user]
+        assert (scores[free] > scores[pairs.hard_item_of_pair[place]]).sum() <= 3
     (adapter,) = (folder / "cache" / "hybrid").glob("adapter-tiny-*")
     base = BaseSettings(base=str(qwen), prompt_tokens=120, label_tokens=64, precision="float32")
     loaded, info = load_adapter(adapter, base)
@@ -167,6 +192,11 @@ def test_an_adapter_serves_its_own_dataset_and_is_transferred_to_another(folder:
     for name in ("tiny.hnlm_emb.npy", "tiny.item_text.npy"):
         assert (folder / "own" / name).read_bytes() == (folder / "tiny" / name).read_bytes()
 
+    with pytest.raises(ValueError, match="was tuned on other training pairs of tiny, of another split"):
+        run_recbole_hnlm("BPR", "tiny", config_dict={**same, "seed": 7, "hnlm_rebuild": True})
+    with pytest.raises(ValueError, match="was tuned on another teacher of tiny"):
+        run_recbole_hnlm("BPR", "tiny", config_dict={**same, "llm_teacher_epochs": 2, "hnlm_rebuild": True})
+
     write_dataset(folder, "mall", seed=3)
     for method in ("refit", "mean"):
         other = values(folder, qwen, llm_adapter=str(kept), llm_transfer=method, hnlm_rebuild=True)
@@ -181,6 +211,11 @@ def test_an_adapter_serves_its_own_dataset_and_is_transferred_to_another(folder:
         ({"llm_base": "no/such/model"}, FileNotFoundError, "check llm_base"),
         ({"llm_adapter": "nowhere"}, FileNotFoundError, "give the folder of a fine-tuned adapter as llm_adapter"),
         ({"llm_prompt_tokens": 4000}, ValueError, "exceeds the 128 tokens"),
+        ({"llm_prompt_tokens": 20}, ValueError, "leaves .* tokens for both profiles beside the wording"),
+        ({"llm_precision": "float16"}, ValueError, "llm_precision=float16 cannot be fine-tuned"),
+        ({"llm_transfer": "mean"}, ValueError, "llm_transfer has no effect without llm_adapter"),
+        ({"hnlm_base_sampler": "semantic"}, ValueError, "set llm_grounded_items=1 or more"),
+        ({"llm_negatives": "hybird"}, ValueError, "did you mean 'hybrid'"),
         ({"llm_negatives_per_pair": 2}, ValueError, "one vector a pair"),
         ({"llm_tune_learning_rat": 1.0}, ValueError, "did you mean 'llm_tune_learning_rate'"),
         ({"llm_tune_batch_size": 0}, ValueError, "llm_tune_batch_size=0 must be above 0"),

@@ -205,6 +205,13 @@ def read_neg_text_manifest(directory: str | Path, name: str, *, pairs_hash: str 
     return manifest
 
 
+def remove_neg_text(directory: str | Path, name: str) -> None:
+    """Remove ``NAME.neg_text``, its manifest first: a build of other negatives must not leave the old ones behind."""
+    paths = ArtefactPaths(Path(directory), name)
+    for suffix in ("neg_text.json", "neg_text"):
+        paths.path(suffix).unlink(missing_ok=True)
+
+
 def iter_neg_text(directory: str | Path, name: str, limit: int | None = None) -> Iterator[tuple[str, ...]]:
     """User, item, text, catalogue item and similarity of each line, as they stand in the file.
 

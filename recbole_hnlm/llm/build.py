@@ -191,7 +191,11 @@ def _user_texts(
 def profile_settings(options: LLMOptions) -> dict[str, Any]:
     """What of the options decides the profiles, for the manifest."""
     names = ("profile_words", "user_history", "user_history_order", "seed")
-    return {name: getattr(options, name) for name in names}
+    fields = {name: getattr(options, name) for name in ("text_fields", "user_text_fields")}
+    return {
+        **{name: getattr(options, name) for name in names},
+        **{name: None if chosen is None else list(chosen) for name, chosen in fields.items()},
+    }
 
 
 def _provenance(request: BuildRequest, found: ItemVectors, texts: BuildTexts) -> Provenance:

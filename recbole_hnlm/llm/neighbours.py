@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 
 from recbole_hnlm.artefacts.neg_text import NegTextManifest, write_neg_text
@@ -46,6 +49,18 @@ def write_text_neighbours(run: TextRun, encoder: TextEncoder) -> tuple[Grounding
     grounding = ground(
         GroundingInput(corpus.pair_users, corpus.pair_items, rows, vectors.items, vectors.items), run.grounding
     )
-    about = {"model": NO_MODEL, "encoder": encoder.name, "encoder_revision": encoder.revision}
-    table = negative_table(run, NegativeTexts(corpus.names, rows), grounding, about)
+    table = negative_table(run, NegativeTexts(corpus.names, rows), grounding, neighbours_provenance(run, encoder))
     return grounding, write_neg_text(run.output_dir, run.dataset, table)
+
+
+def neighbours_provenance(run: TextRun, encoder: TextEncoder) -> dict[str, Any]:
+    """What decides the neighbours, beside the training pairs."""
+    return {
+        "model": NO_MODEL,
+        "encoder": encoder.name,
+        "encoder_revision": encoder.revision,
+        "text_width": run.text_width,
+        "item_fields": list(run.corpus.item_fields),
+        "words": run.corpus.template_words,
+        **dataclasses.asdict(run.grounding),
+    }

@@ -45,6 +45,7 @@ class HardNegativeHead(nn.Module):
         if run.sampler_type is not None:
             self.sampler = run.sampler_type(run.sampler_options, interactions, self.generator)
         self.text_head: TextHead | None = None
+        self._warned = False
         self.epoch: int | None = None
         """Number of the epoch under training, or None where no trainer tells it."""
         self.statistics = StepStatistics(interactions)
@@ -136,6 +137,9 @@ class HardNegativeHead(nn.Module):
         """
         if self.alpha == 0 or self.text_head is None:
             return negatives
+        if self.epoch is None and self.text_head.options.alpha_epochs and not self._warned:
+            logger.warning("no trainer of recbole_hnlm tells the epoch, so hnlm_alpha_epochs has no effect")
+            self._warned = True
         rows = negatives.rows if negatives.rows is not None else view.item_rows(negatives.ids.squeeze(1))
         if vector_rows is None:
             vector_rows = self.text_head.text.rows_of(users, positives)

@@ -157,8 +157,10 @@ class HardNegativeMixin:
         finally:
             self.__dict__["_step_rows"] = self.__dict__["_step_tables"] = self.__dict__["_step_negatives"] = None
         self._check_consumed(step)
-        if negatives.weights is None and negatives.importance is None:
-            head.statistics.observe(users, positives, step.ids, step.rows, view)
+        if negatives.weights is None:
+            count = users.numel()  # an extra negative comes after the catalogue's
+            rows_of_ids = None if step.rows is None else step.rows[:count]
+            head.statistics.observe(users, positives, step.ids[:count], rows_of_ids, view)
         extra = head.text_head.alignment(view, users, positives, rows) if head.text_head is not None else None
         return _joined(head, loss, extra)
 

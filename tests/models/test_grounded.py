@@ -76,7 +76,13 @@ def test_without_the_file_text_neighbours_stand_in(tmp_path: Path, caplog: pytes
     numbers = np.array([int(token[1:]) if token != "[PAD]" else -1 for token in tokens])
     same = (numbers[drawn.numpy()] % 2) == (numbers[items.numpy()] % 2)[:, None]
     assert same.mean() > 0.95  # neighbours share the words of their taste
+    file = tmp_path / "tiny" / "tiny.neg_text"
+    before = file.read_bytes(), file.stat().st_mtime_ns
     made(tmp_path, "BPR", neg_sampler="semantic")  # finds them
+    assert (file.read_bytes(), file.stat().st_mtime_ns) == before
+    made(tmp_path, "BPR", neg_sampler="semantic", seed=9)  # another split: they are made anew
+    assert file.read_bytes() != before[0]
+    made(tmp_path, "BPR", neg_sampler="semantic", seed=9)
 
 
 def test_without_text_or_in_a_folder_of_the_users_nothing_stands_in(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from recbole_hnlm.artefacts.storage import hash_file, sync_directory, write_text
 from recbole_hnlm.hybrid_options import BaseSettings
 from recbole_hnlm.llm.hybrid.encoder import HybridEncoder, SoftTokenProjector
 from recbole_hnlm.llm.hybrid.loading import Base, load_base, read_lora
+from recbole_hnlm.llm.hybrid.pairs import PairTexts
 from recbole_hnlm.llm.hybrid.prompts import PromptTemplate
 
 FORMAT = 1
@@ -40,6 +41,7 @@ class AdapterInfo:
         lengths: Most tokens of a prompt and of an item's text.
         projectors: Dataset -> width D of the embeddings and hidden width of its soft-token projector.
         lora: Whether there are LoRA matrices.
+        sources: Dataset -> digests of the pairs and of the teacher's tables that it was tuned on.
         fingerprint: Of everything that the tuning was given.
         settings: Of the tuning.
         figures: What validation found.
@@ -54,6 +56,7 @@ class AdapterInfo:
     lengths: tuple[int, int]
     projectors: Mapping[str, tuple[int, int]]
     lora: bool
+    sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     fingerprint: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     figures: Mapping[str, Any] = field(default_factory=dict)
@@ -188,3 +191,41 @@ def adapter_digest(directory: str | Path) -> str:
     for name in (SOFT_FILE, *(LORA_FILES if info.lora else ())):
         found.update(hash_file(Path(directory) / name).encode())
     return found.hexdigest()
+
+
+def check_projector(pairs: PairTexts, info: AdapterInfo, directory: str | Path) -> None:
+    """Refuse to ask an adapter whose soft tokens do not fit.
+
+    Raises:
+        ValueError: If it has none for the dataset, or for embeddings of another width.
+    """
+    if pairs.name not in info.projectors:
+        raise ValueError(
+            f"{directory} has soft tokens for {sorted(info.projectors)}, not for {pairs.name}; transfer it to "
+            f"{pairs.name} first"
+        )
+    width = info.projectors[pairs.name][0]
+    if width != pairs.width:
+        raise ValueError(
+            f"{directory} was fitted to embeddings of width {width} of {pairs.name}, these are {pairs.width} wide; use "
+            "the same teacher or transfer the adapter anew"
+        )
+
+
+def check_tuned_on(pairs: PairTexts, info: AdapterInfo, directory: str | Path) -> None:
+    """Refuse an adapter that was tuned on another split or teacher of the same dataset.
+
+    Raises:
+        ValueError: Saying which.
+    """
+    tuned, mine = info.sources.get(pairs.name, {}), pairs.sources()
+    if tuned.get("pairs") != mine["pairs"]:
+        raise ValueError(
+            f"{directory} was tuned on other training pairs of {pairs.name}, of another split for instance; held-out "
+            "pairs of this one may be among them. Tune one on this split (drop llm_adapter)"
+        )
+    if tuned.get("tables") != mine["tables"]:
+        raise ValueError(
+            f"{directory} was tuned on another teacher of {pairs.name}, whose embeddings mean nothing to this one's; "
+            "use the llm_teacher_* and llm_seed that it was tuned with, or drop llm_adapter"
+        )

@@ -23,10 +23,10 @@ from recbole_hnlm.artefacts.writer import ArtefactContents, write_artefact
 from recbole_hnlm.hybrid_options import HybridRun
 from recbole_hnlm.llm.build import BuildTexts, profile_settings, read_texts
 from recbole_hnlm.llm.fields import select_text_fields
-from recbole_hnlm.llm.hybrid.adapter import read_info
+from recbole_hnlm.llm.hybrid.adapter import check_tuned_on, read_info
 from recbole_hnlm.llm.hybrid.generation import encode_items, generate
 from recbole_hnlm.llm.hybrid.grounded import write_grounded
-from recbole_hnlm.llm.hybrid.loading import check_base, on_this_machine
+from recbole_hnlm.llm.hybrid.loading import check_base, check_wording, locate, on_this_machine
 from recbole_hnlm.llm.hybrid.pairs import PairTexts
 from recbole_hnlm.llm.hybrid.prompts import read_template
 from recbole_hnlm.llm.hybrid.run import tuning_fingerprint
@@ -74,7 +74,20 @@ def check_sources(name: str, items: AtomicTable | None, options: LLMOptions, hyb
             f"llm_negatives=hybrid needs text to tell the model, {name!r} has none; add an .item file with a title, or "
             "use llm_negatives=teacher"
         )
-    check_base(hybrid.base)
+    if "." in name:
+        raise ValueError(f"dataset name {name!r} names parts of a model's weights; rename it without a dot")
+    if hybrid.options.adapter is None:
+        check_base(hybrid.base)
+        check_wording(hybrid.base, read_template())
+        return
+    info = read_info(hybrid.options.adapter)
+    check_base(replace(hybrid.base, prompt_tokens=info.lengths[0], label_tokens=info.lengths[1]))
+    revision = locate(hybrid.base.base)[1]
+    if revision and revision != info.revision:
+        raise ValueError(
+            f"llm_adapter={hybrid.options.adapter} was tuned on {info.base} ({info.revision}), llm_base is "
+            f"{hybrid.base.base} ({revision}); use the same base model"
+        )
 
 
 def build_by_hybrid(
@@ -182,6 +195,7 @@ def find_adapter(pairs: PairTexts, hybrid: HybridRun, folder: Path, request: Bui
         return output
     found = read_info(given)
     if pairs.name in found.projectors:
+        check_tuned_on(pairs, found, given)
         return Path(given)
     mark = tuning_fingerprint([pairs], base, tune, found.template, f"{hybrid.options.transfer} {found.fingerprint}")
     output = folder / f"transferred-{pairs.name}-{mark[:16]}"

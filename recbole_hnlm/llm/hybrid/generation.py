@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from recbole_hnlm.artefacts.storage import TEMPORARY_SUFFIX, sync_directory, write_npy, write_text
 from recbole_hnlm.hybrid_options import BaseSettings, GenerateSettings
-from recbole_hnlm.llm.hybrid.adapter import adapter_digest, load_adapter, read_info
+from recbole_hnlm.llm.hybrid.adapter import adapter_digest, check_projector, load_adapter, read_info
 from recbole_hnlm.llm.hybrid.contrast import length_batches
 from recbole_hnlm.llm.hybrid.encoder import HybridEncoder, encode
 from recbole_hnlm.llm.hybrid.loading import on_this_machine
@@ -56,7 +56,7 @@ def generate(
         ShardError: If another process stopped or works on something else.
     """
     started, base = time.perf_counter(), on_this_machine(base)
-    _check_projector(pairs, read_info(adapter).projectors, adapter)
+    check_projector(pairs, read_info(adapter), adapter)
     mark = fingerprint(pairs, adapter, base, settings)
     if first_says(mark) != mark:
         raise ShardError("the processes have different pairs, adapters or settings; give each the same files")
@@ -195,15 +195,3 @@ def _recorded(path: Path) -> dict[str, float] | None:
         _LOG.warning("%s is damaged and is made anew", path)
         return None
     return about if len(rows) == about["pairs"] else None
-
-
-def _check_projector(pairs: PairTexts, widths: Mapping[str, tuple[int, int]], adapter: str | Path) -> None:
-    if pairs.name not in widths:
-        raise ValueError(
-            f"{adapter} has soft tokens for {sorted(widths)}, not for {pairs.name}; transfer it to {pairs.name} first"
-        )
-    if widths[pairs.name][0] != pairs.width:
-        raise ValueError(
-            f"{adapter} was fitted to embeddings of width {widths[pairs.name][0]} of {pairs.name}, these are "
-            f"{pairs.width} wide; use the same teacher or transfer the adapter anew"
-        )

@@ -16,7 +16,7 @@ from torch import nn
 from recbole_hnlm.hybrid_options import BaseSettings, FineTuneSettings
 from recbole_hnlm.llm import weights
 from recbole_hnlm.llm.hybrid.encoder import HybridEncoder
-from recbole_hnlm.llm.hybrid.prompts import Tokens
+from recbole_hnlm.llm.hybrid.prompts import PromptTemplate, Tokens, room_for_profiles
 from recbole_hnlm.llm.sharding import local_device
 
 _LOG = logging.getLogger(__name__)
@@ -57,7 +57,9 @@ def load_base(settings: BaseSettings) -> Base:
     local = _is_local(revision)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
-        model = AutoModel.from_pretrained(source, local_files_only=local, **_loading(settings))
+        model = AutoModel.from_pretrained(
+            source, config=_without_dropout(config), local_files_only=local, **_loading(settings)
+        )
     except OSError as error:
         raise _not_loaded(settings, error) from error
     if settings.quantization == "none":
@@ -115,6 +117,19 @@ def _not_loaded(settings: BaseSettings, error: OSError) -> FileNotFoundError:
     )
 
 
+def check_wording(settings: BaseSettings, template: PromptTemplate) -> None:
+    """Refuse prompts that are too short for their own wording, and tokenizers without a closing token.
+
+    Raises:
+        ValueError: Naming the option.
+    """
+    from transformers import AutoTokenizer
+
+    source, revision = locate(settings.base)
+    tokens = Tokens(AutoTokenizer.from_pretrained(source, local_files_only=_is_local(revision)))
+    room_for_profiles(tokens, template, settings.prompt_tokens)
+
+
 def on_this_machine(settings: BaseSettings) -> BaseSettings:
     """The settings with this process's device of a group, and a precision that the device is good at."""
     device, precision = local_device(settings.device), settings.precision
@@ -152,18 +167,21 @@ def attention_layers(model: nn.Module) -> list[str]:
 
 
 def prepare_training(model: HybridEncoder, precision: str) -> None:
-    """Make a base fit to be tuned: LoRA's is the only dropout, and attention has a backward that is fast.
+    """Give attention a backward that is fast, before a base is tuned.
 
     torch's fused attention in bfloat16 was measured six times as slow backward on a CPU as plain products.
     """
-    for module in model.base.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
     inner = model.base.get_base_model() if hasattr(model.base, "get_base_model") else model.base
     if model.device.type == "cpu" and precision == "bfloat16" and hasattr(inner, "set_attn_implementation"):
         inner.set_attn_implementation("eager")
+
+
+def _without_dropout(config: Any) -> Any:
+    """The configuration with every dropout of the base's own at 0: LoRA's is the only one that tuning uses."""
+    for name, value in config.to_dict().items():
+        if isinstance(value, float) and ("dropout" in name or name.endswith("pdrop")):
+            config.update({name: 0.0})
+    return config
 
 
 def add_lora(model: HybridEncoder, settings: FineTuneSettings) -> None:

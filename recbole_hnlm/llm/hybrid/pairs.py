@@ -100,6 +100,15 @@ class PairTexts:
         bounds, items = self._by_user
         return items[bounds[user] : bounds[user + 1]]
 
+    def sources(self) -> dict[str, str]:
+        """What an adapter must have been tuned on to be asked these pairs: digests of pairs and of embeddings."""
+        ids, tables = hashlib.sha256(), hashlib.sha256()
+        keys = np.sort(self.user_of_pair * len(self.item_profiles) + self.item_of_pair)
+        ids.update(np.ascontiguousarray(keys, dtype="<i8").data)
+        for vectors in (self.user_vectors, self.item_vectors):
+            tables.update(np.ascontiguousarray(vectors, dtype="<f4").data)
+        return {"pairs": ids.hexdigest()[:16], "tables": tables.hexdigest()[:16]}
+
     def digest(self) -> str:
         """sha256 over all that decides the vectors of the pairs: ids, texts, embeddings."""
         found = hashlib.sha256()

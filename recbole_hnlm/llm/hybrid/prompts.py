@@ -149,12 +149,7 @@ class PromptBuilder:
         self._fields = [field for _, field in template.parts()]
         self._fixed = tokens.ids([text for text, _ in template.parts()], lengths[0])
         special = len(tokens.opening) + len(tokens.closing)
-        self.room = lengths[0] - special - len(_SOFT) - sum(map(len, self._fixed))
-        if self.room < len(_PROFILES):
-            raise ValueError(
-                f"llm_prompt_tokens={lengths[0]} leaves {self.room} tokens for both profiles beside the wording of "
-                f"{template.version}; raise it"
-            )
+        self.room = room_for_profiles(tokens, template, lengths[0])
         self._overhead = lengths[0] - self.room
         # One token more than fits, so that it shows whether a profile is cut.
         self._users = tokens.ids(pairs.user_profiles, self.room + 1)
@@ -217,6 +212,22 @@ class PromptBuilder:
         half = self.room // 2
         user_rooms = np.minimum(users, np.maximum(half, self.room - items))
         return user_rooms, np.minimum(items, self.room - user_rooms)
+
+
+def room_for_profiles(tokens: Tokens, template: PromptTemplate, longest: int) -> int:
+    """Tokens that the wording leaves for both profiles in a prompt of ``longest`` tokens.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    fixed = sum(map(len, tokens.ids([text for text, _ in template.parts()], longest)))
+    room = longest - len(tokens.opening) - len(tokens.closing) - len(_SOFT) - fixed
+    if room < len(_PROFILES):
+        raise ValueError(
+            f"llm_prompt_tokens={longest} leaves {room} tokens for both profiles beside the wording of "
+            f"{template.version}; raise it"
+        )
+    return room
 
 
 def _first_of(*ids: int | None) -> int | None:

@@ -28,6 +28,7 @@ from recbole_hnlm.llm.hybrid.report import AdapterReport
 from recbole_hnlm.llm.sharding import is_first, is_sharded, wait_for_all
 
 _LOG = logging.getLogger(__name__)
+_VERSION = 2  # of what tuning computes from the same settings; raised with the code
 Places = Sequence[NDArray[np.int64]]
 """Pairs of each dataset."""
 
@@ -118,7 +119,8 @@ def by_the_first(output: Path, tune: Callable[[], AdapterReport]) -> AdapterRepo
         ShardError: If another process of the group stopped.
     """
     if not is_sharded():
-        return tune()
+        with _alone():  # a group that trains may be around, of which this process alone builds
+            return tune()
     if is_first():
         with _alone():
             tune()
@@ -151,6 +153,7 @@ def tuning_fingerprint(
     """sha256 over everything that decides what comes out, ``more`` included; not where it runs and what it shows."""
     shown = {"show_progress", "tensorboard"}
     made_of: dict[str, Any] = {
+        "version": _VERSION,
         "settings": {key: value for key, value in asdict(settings).items() if key not in shown},
         "base": {key: value for key, value in asdict(base).items() if key not in ("device", "base")},
         "weights": locate(base.base),

@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 
-from recbole_hnlm.hybrid_options import BaseSettings, FineTuneSettings
+from recbole_hnlm.hybrid_options import BaseSettings, FineTuneSettings, refuse_float16
 from recbole_hnlm.llm.hybrid.adapter import INFO_FILE, AdapterInfo, load_adapter, read_info, write_adapter
 from recbole_hnlm.llm.hybrid.encoder import HybridEncoder, SoftTokenProjector
 from recbole_hnlm.llm.hybrid.loading import on_this_machine, prepare_training
@@ -62,6 +62,8 @@ def transfer(
     """
     if method not in ("refit", "mean"):
         raise ValueError(f"llm_transfer={method!r} is unknown; use 'refit' or 'mean'")
+    if method == "refit" and settings.epochs:
+        refuse_float16(base)
     base = on_this_machine(base)
     folders = Path(adapter), Path(output)
     return by_the_first(folders[1], lambda: _transfer(pairs, folders, base, settings, method))
@@ -85,12 +87,14 @@ def _transfer(
     with own_randomness(settings.seed):
         prepare_training(loaded.model, base.precision)
         _replace_projectors(loaded.model, pairs, settings.projector_width, method)
-        folder = checkpoints(output) / mark[:16] if method == "refit" else None
+        tunes = method == "refit" and settings.epochs > 0
+        folder = checkpoints(output) / mark[:16] if tunes else None
         report = run_tuning(loaded.model, [builder], split, settings, folder)
     report = replace(report, directory=output, seconds=time.perf_counter() - started)
     info: AdapterInfo = replace(
         old,
         projectors={pairs.name: (pairs.width, settings.projector_width)},
+        sources={pairs.name: pairs.sources()},
         fingerprint=mark,
         settings={**asdict(settings), "transferred_from": old.fingerprint, "method": method},
         figures={key: value for key, value in asdict(report).items() if key != "directory"},

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from recbole_hnlm.hybrid_options import BaseSettings, FineTuneSettings
+from recbole_hnlm.hybrid_options import BaseSettings, FineTuneSettings, refuse_float16
 from recbole_hnlm.llm.hybrid.adapter import INFO_FILE, AdapterInfo, read_info, write_adapter
 from recbole_hnlm.llm.hybrid.encoder import HybridEncoder, SoftTokenProjector
 from recbole_hnlm.llm.hybrid.loading import add_lora, load_base, on_this_machine, prepare_training
@@ -57,7 +57,7 @@ def fine_tune(
         ValueError: If the settings or pairs do not allow it.
     """
     every = [sources] if isinstance(sources, PairTexts) else list(sources)
-    _check(every, base)
+    _check(every, base, settings)
     base = on_this_machine(base)
     wording, folder = template or read_template(), Path(output)
     return by_the_first(folder, lambda: _fine_tune(every, base, settings, folder, wording))
@@ -89,6 +89,7 @@ def _fine_tune(
         lengths=loaded.lengths,
         projectors={pairs.name: (pairs.width, settings.projector_width) for pairs in every},
         lora=settings.lora_rank > 0,
+        sources={pairs.name: pairs.sources() for pairs in every},
         fingerprint=mark,
         settings=asdict(settings),
         figures={key: value for key, value in asdict(report).items() if key != "directory"},
@@ -99,12 +100,12 @@ def _fine_tune(
     return report
 
 
-def _check(sources: Sequence[PairTexts], base: BaseSettings) -> None:
+def _check(sources: Sequence[PairTexts], base: BaseSettings, settings: FineTuneSettings) -> None:
     names = [pairs.name for pairs in sources]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"fine-tuning got the datasets {names}; give at least one, each with a name of its own")
-    if base.precision == "float16":
-        raise ValueError("llm_precision=float16 cannot be fine-tuned; use bfloat16 or float32")
+    if settings.epochs:
+        refuse_float16(base)
 
 
 def equip(model: HybridEncoder, sources: Sequence[PairTexts], settings: FineTuneSettings) -> None:
