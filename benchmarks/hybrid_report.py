@@ -15,6 +15,8 @@ from hybrid_rows import rows_of
 
 METRICS = ("recall@20", "ndcg@20")
 BASE = "alpha 0"
+OF_ITEMS = {"untuned": "alpha 0, untuned items", "tuned": "alpha 0, tuned items"}
+"""Artefacts -> the row on them that mixes nothing; other artefacts have the items of :data:`BASE`."""
 
 
 def runs_of(folder: Path) -> list[Run]:
@@ -48,26 +50,35 @@ def told(values: dict[str, Any]) -> str:
     return ", ".join(f"{name} {values[key]}" for key, name in keys.items() if values.get(key))
 
 
+def reference(row: str) -> str:
+    """The row that reads the same items' vectors and mixes nothing."""
+    if row.startswith(BASE):
+        return BASE
+    return OF_ITEMS.get(rows_of(0.0)[row][0], BASE)
+
+
 def table(runs: list[Run]) -> list[str]:
-    """Lines of a Markdown table: mean and deviation over the seeds, and against the row without mixing."""
+    """Lines of a Markdown table: mean and deviation over the seeds, and each row against its :func:`reference`."""
     rows = chosen(runs)
-    lines = ["| row | point | R@20 | N@20 | against alpha 0 | p (N@20) |", "|---|---|---|---|---|---|"]
+    lines = ["| row | point | seeds | R@20 | N@20 | against | | p (N@20) |", "|---|---|---|---|---|---|---|---|"]
     for row, seeds in rows.items():
-        common = sorted(set(seeds) & set(rows[BASE]))
-        cells, gains = [], []
-        for metric in METRICS:
-            found = [seeds[seed]["test"][metric] for seed in sorted(seeds)]
-            cells.append(f"{np.mean(found):.4f} ± {np.std(found, ddof=1):.4f}" if len(found) > 1 else f"{found[0]:.4f}")
-            pairs = [(seeds[seed]["test"][metric], rows[BASE][seed]["test"][metric]) for seed in common]
-            ours, base = map(list, zip(*pairs, strict=True))
-            gains.append(f"{100 * (np.mean(ours) / np.mean(base) - 1):+.1f} %")
-        p = f"{paired_p(ours, base):.3f}" if row != BASE and len(common) > 1 else ""
-        count = f" ({len(seeds)} seeds)" if len(seeds) < len(SEEDS) else ""
-        point = told(next(iter(seeds.values()))["values"])
-        lines.append(
-            f"| {row}{count} | {point} | {' | '.join(cells)} | {'' if row == BASE else ' / '.join(gains)} | {p} |"
-        )
+        other = reference(row)
+        cells = [_mean([seeds[seed]["test"][metric] for seed in sorted(seeds)]) for metric in METRICS]
+        gain = p = ""
+        common = sorted(set(seeds) & set(rows.get(other, {})))
+        if other != row and common:
+            both = [
+                [[side[seed]["test"][metric] for seed in common] for side in (seeds, rows[other])] for metric in METRICS
+            ]
+            gain = " / ".join(f"{100 * (np.mean(ours) / np.mean(base) - 1):+.1f} %" for ours, base in both)
+            p = f"{paired_p(*both[1]):.3f}" if len(common) > 1 else ""
+        point, against = told(next(iter(seeds.values()))["values"]), other if gain else ""
+        lines.append(f"| {row} | {point} | {len(seeds)} | {' | '.join(cells)} | {against} | {gain} | {p} |")
     return lines
+
+
+def _mean(found: list[float]) -> str:
+    return f"{np.mean(found):.4f} ± {np.std(found, ddof=1):.4f}" if len(found) > 1 else f"{found[0]:.4f}"
 
 
 def epochs(runs: list[Run], row: str) -> list[str]:
