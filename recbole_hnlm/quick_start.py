@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from recbole.data import data_preparation
@@ -82,6 +83,8 @@ def split(config: HNLMConfig) -> tuple[Any, Any, Any]:
     check_dataset_files(config)
     init_seed(config["seed"], config["reproducibility"])
     if config["local_rank"] == 0:
+        # RecBole looks for the folder and then makes it, in which two processes that start together collide
+        Path("log", str(config["model"])).mkdir(parents=True, exist_ok=True)
         init_logger(config)
     else:
         logging.basicConfig(level=logging.ERROR)  # no log file of its own
