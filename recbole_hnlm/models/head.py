@@ -147,7 +147,7 @@ class HardNegativeHead(nn.Module):
         self.statistics.count_coverage(present)
         hard = self.text_head.like(rows, hard)
         share, use = self.alpha * present, self.text_head.options.use
-        if view.has_user_rows:
+        if view.has_user_rows and (use == "compete" or self.statistics.looks_next):
             above = self._scored_above(users, rows, hard, view)
             self.statistics.add("text_above_negative", (above & present).float().mean())
             share = share * above if use == "compete" else share

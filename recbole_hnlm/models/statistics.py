@@ -51,6 +51,11 @@ class StepStatistics:
         """Record the share of pairs with a vector."""
         self.add("coverage", present.float().mean())
 
+    @property
+    def looks_next(self) -> bool:
+        """Whether the next :meth:`observe` looks at the scores."""
+        return (self._steps + 1) % _EVERY == 1
+
     def observe(
         self, users: Tensor, positives: Tensor, ids: Tensor, rows: Tensor | None, view: EmbeddingView | None
     ) -> None:
