@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from recbole_hnlm.llm.chat import ChatBackend, ChatReply, ChatRequest
+from recbole_hnlm.llm.figures import figures
 from recbole_hnlm.llm.progress import progress_bar
 from recbole_hnlm.llm.replies import Answer, ReplyError
 
@@ -63,7 +64,7 @@ class StageCounts:
             ("tokens read / written", f"{self.prompt_tokens:,} / {self.completion_tokens:,}"),
             ("seconds", f"{self.seconds:.1f}"),
         ]
-        return "\n".join(f"  {left:<28}{right:>20}" for left, right in rows)
+        return figures(rows)
 
     def log(self) -> None:
         """The table as one INFO entry, and the first failures as one warning."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from recbole_hnlm.llm.figures import figures
 from recbole_hnlm.llm.nearest import ItemIndex, sort_best
 from recbole_hnlm.text_options import GroundingOptions
 
@@ -100,7 +101,7 @@ class Grounding:
             ("coverage of pairs", f"{self.coverage:.2%}"),
             ("similarity 5 25 50 75 95 %", spread),
         ]
-        return "\n".join(f"  {left:<28}{right:>24}" for left, right in rows)
+        return figures(rows)
 
 
 def ground(given: GroundingInput, options: GroundingOptions) -> Grounding:

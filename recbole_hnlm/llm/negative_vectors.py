@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from recbole_hnlm.llm.cache import VectorCache, encode_cached, encode_chunks, in_chunks, in_order
 from recbole_hnlm.llm.encoders import TextEncoder
+from recbole_hnlm.llm.figures import figures
 from recbole_hnlm.llm.negative_stage import NegativeTexts
 from recbole_hnlm.llm.text_space import TextSpace
 
@@ -86,8 +87,7 @@ def embed_texts(
     raw = np.zeros((len(item_texts), encoder.width), dtype=np.float32)
     raw[mask] = rows
     space = TextSpace.of(raw, mask, width)
-    items = space.project(raw)
-    items[~mask] = 0
+    items = space.project(raw, mask)
     chunks = in_chunks([name for name in in_order(texts.names) if name not in cache], batch_size)
     encode_chunks(chunks, encoder, cache, show_progress=show_progress)
     names = np.zeros((len(texts.names), space.width), dtype=np.float32)
@@ -124,12 +124,14 @@ def pool_negatives(texts: NegativeTexts, vectors: NDArray[np.float32]) -> Pooled
     neg_rows = row_of[index.reshape(-1)].reshape(-1, 1)
     _LOG.info(
         "hard-negative vectors\n%s",
-        _table(
-            ("training pairs", f"{len(neg_rows):,}"),
-            ("pairs with a vector", f"{int((neg_rows >= 0).sum()):,}"),
-            ("coverage", f"{(neg_rows >= 0).mean() if len(neg_rows) else 0.0:.2%}"),
-            ("distinct texts", f"{len(texts.names):,}"),
-            ("vectors", f"{len(kept):,} x {vectors.shape[1]}"),
+        figures(
+            [
+                ("training pairs", f"{len(neg_rows):,}"),
+                ("pairs with a vector", f"{int((neg_rows >= 0).sum()):,}"),
+                ("coverage", f"{(neg_rows >= 0).mean() if len(neg_rows) else 0.0:.2%}"),
+                ("distinct texts", f"{len(texts.names):,}"),
+                ("vectors", f"{len(kept):,} x {vectors.shape[1]}"),
+            ]
         ),
     )
     return PooledNegatives(neg_rows, [_neg_id(texts.names, distinct[row]) for row in kept.tolist()], pooled[kept])
@@ -139,7 +141,3 @@ def _neg_id(names: Sequence[str], rows: NDArray[np.int64]) -> str:
     """A name that follows from the texts alone, so that a build can be repeated."""
     told = "\n".join(names[row] for row in rows.tolist() if row >= 0)
     return f"text:{hashlib.sha256(told.encode()).hexdigest()[:24]}"
-
-
-def _table(*rows: tuple[str, str]) -> str:
-    return "\n".join(f"  {left:<28}{right:>20}" for left, right in rows)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from recbole_hnlm.artefacts.manifest import Manifest
+from recbole_hnlm.llm.figures import figures
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class BuildReport:
             ("encoder", manifest.provenance.encoder),
             ("seconds", f"{self.seconds:.1f}"),
         ]
-        return "\n".join(f"  {left:<28}{right:>20}" for left, right in rows)
+        return figures(rows)
 
 
 @dataclass
@@ -79,4 +80,4 @@ class Stages:
     def table(self) -> str:
         """The seconds, a stage a line."""
         rows = [*self.seconds.items(), ("all", sum(self.seconds.values()))]
-        return "\n".join(f"  {name:<28}{seconds:>18.1f} s" for name, seconds in rows)
+        return figures((name, f"{seconds:.1f} s") for name, seconds in rows)

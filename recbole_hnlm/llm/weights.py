@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import http.client
 import importlib.util
@@ -54,12 +55,22 @@ def check_weights(directory: Path) -> None:
 
 
 def fingerprint(directory: Path) -> str:
-    """``sha256:...`` over the weights, tokenizer and configuration files of a model directory."""
+    """``sha256:...`` over the weights, tokenizer and configuration files of a model directory.
+
+    Files that have not changed since this process hashed them are not read again: a large model takes a while.
+    """
     digest = hashlib.sha256()
     for path in sorted(directory.rglob("*")):
         if path.is_file() and path.suffix in _FINGERPRINTED:
-            digest.update(f"{path.relative_to(directory).as_posix()} {hash_file(path)}\n".encode())
+            about = path.stat()
+            hashed = _hash_unchanged(path.resolve(), about.st_size, about.st_mtime_ns)
+            digest.update(f"{path.relative_to(directory).as_posix()} {hashed}\n".encode())
     return f"sha256:{digest.hexdigest()[:24]}"
+
+
+@functools.lru_cache(maxsize=256)
+def _hash_unchanged(path: Path, size: int, changed: int) -> str:
+    return hash_file(path)
 
 
 def load(source: str, device: str, local: bool) -> Any:

@@ -9,6 +9,7 @@ import pytest
 
 from recbole_hnlm.llm.asking import REPAIR_MARK, StageCounts, ask
 from recbole_hnlm.llm.chat import ChatReply, ChatRequest
+from recbole_hnlm.llm.figures import figures
 from recbole_hnlm.llm.replies import PROFILE_SCHEMA, Answer, read_profile
 from tests.llm.talking import ScriptedBackend, good_reply
 
@@ -83,7 +84,7 @@ def test_failures_are_counted_and_none_is_lost(caplog: pytest.LogCaptureFixture)
     with caplog.at_level(logging.INFO):
         counts.log()
     assert "31 of 40 requests failed, e.g. i4: HTTP 500" in caplog.text
-    assert "failed                                        31" in caplog.text
+    assert figures([("failed", "31")]) in caplog.text
 
 
 def test_requests_are_made_as_they_are_taken() -> None:

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from recbole_hnlm.llm import grounding
+from recbole_hnlm.llm.figures import figures
 from recbole_hnlm.llm.grounding import Grounding, GroundingInput, ground
 from recbole_hnlm.llm.nearest import ItemIndex
 from recbole_hnlm.text_options import GroundingOptions
@@ -126,7 +127,7 @@ def test_near_duplicates_of_the_positive_are_passed_over() -> None:
 def test_the_report(given: GroundingInput, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         found = ground(given, GroundingOptions())
-    assert f"coverage of pairs                             {found.coverage:.2%}" in caplog.text
+    assert figures([("coverage of pairs", f"{found.coverage:.2%}")]) in caplog.text
     assert len(found.quantiles()) == 5
     assert list(found.quantiles().values()) == sorted(found.quantiles().values())
 

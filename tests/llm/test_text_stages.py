@@ -14,6 +14,7 @@ from recbole_hnlm.llm.asking import REPAIR_MARK
 from recbole_hnlm.llm.chat import ChatRequest
 from recbole_hnlm.llm.clustering import PairFeatures, cluster_pairs
 from recbole_hnlm.llm.corpus import Corpus
+from recbole_hnlm.llm.figures import figures
 from recbole_hnlm.llm.grouping import count_calls, group_pairs
 from recbole_hnlm.llm.negative_stage import NegativeTexts, Profiles, negative_requests, write_negatives
 from recbole_hnlm.llm.profile_stages import write_item_profiles, write_user_profiles
@@ -79,7 +80,7 @@ class TestItemProfiles:
         assert profiles[:2] == ["Stapler. brand: Bic", "Ink {words}"]
         assert profiles[2].startswith("summarization")
         assert (counts.requests, counts.answered, counts.failed) == (4, 2, 2)
-        assert "template profiles instead                      2" in caplog.text
+        assert figures([("template profiles instead", "2")]) in caplog.text
         assert "2 of 4 requests failed" in caplog.text
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from recbole_hnlm.llm.backends.outcome import Answer
 from recbole_hnlm.llm.chat import Estimate
+from recbole_hnlm.llm.figures import figures
 
 
 @dataclass
@@ -64,7 +65,7 @@ class RunSummary:
             ("cost", _dollars(self.cost)),
             ("seconds", f"{self.seconds:.1f}"),
         ]
-        return _lines(rows)
+        return figures(rows)
 
 
 def estimate_table(estimate: Estimate, source: str) -> str:
@@ -79,7 +80,7 @@ def estimate_table(estimate: Estimate, source: str) -> str:
         ("cost, at most", _dollars(estimate.cost)),
         ("seconds, about", seconds),
     ]
-    return _lines(rows)
+    return figures(rows)
 
 
 def _by_cause(counts: Counter[str]) -> str:
@@ -89,7 +90,3 @@ def _by_cause(counts: Counter[str]) -> str:
 
 def _dollars(cost: float | None) -> str:
     return "unknown" if cost is None else f"${cost:,.4f}"
-
-
-def _lines(rows: list[tuple[str, str]]) -> str:
-    return "\n".join(f"  {left:<28}{right:>20}" for left, right in rows)

@@ -140,8 +140,7 @@ def _write(
     of_pairs, of_items = vectors
     told = np.array([bool(text) for text in texts.items])
     space = TextSpace.of(of_items, told, request.options.text_width)
-    items = space.project(of_items)
-    items[~told] = 0
+    items = space.project(of_items, told)
     if grounded:
         projected = space.project(of_pairs)
         about = {"model": provenance.encoder, "model_revision": provenance.encoder_revision, **provenance.settings}

@@ -199,7 +199,7 @@ def add_lora(model: HybridEncoder, settings: FineTuneSettings) -> None:
     model.base = get_peft_model(model.base, config)
 
 
-def read_lora(model: HybridEncoder, directory: Path, trainable: bool = False) -> None:
+def read_lora(model: HybridEncoder, directory: Path) -> None:
     """Put the LoRA matrices in ``directory`` on the base.
 
     Raises:
@@ -209,7 +209,7 @@ def read_lora(model: HybridEncoder, directory: Path, trainable: bool = False) ->
     from peft import PeftModel
 
     try:
-        model.base = PeftModel.from_pretrained(model.base, str(directory), is_trainable=trainable)
+        model.base = PeftModel.from_pretrained(model.base, str(directory))
     except (RuntimeError, KeyError, ValueError, json.JSONDecodeError) as error:
         raise ValueError(f"the adapter in {directory} does not fit the base model ({error}); tune it anew") from error
 

@@ -21,6 +21,7 @@ import torch
 import yaml
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from recbole_hnlm.llm.hybrid.pairs import PairTexts
 
@@ -236,7 +237,5 @@ def _first_of(*ids: int | None) -> int | None:
 
 def _padded(sequences: list[list[int]]) -> tuple[Tensor, Tensor]:
     lengths = torch.tensor([len(sequence) for sequence in sequences], dtype=torch.long)
-    ids = torch.zeros(len(sequences), max(map(len, sequences), default=0), dtype=torch.long)
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = torch.tensor(sequence, dtype=torch.long)
-    return ids, lengths
+    rows = [torch.tensor(sequence, dtype=torch.long) for sequence in sequences]
+    return pad_sequence(rows, batch_first=True) if rows else torch.zeros(0, 0, dtype=torch.long), lengths

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from recbole_hnlm.llm.figures import figures
 from recbole_hnlm.llm.hybrid.evaluation import Retrieval
 
 
@@ -53,7 +54,7 @@ class AdapterReport:
             ("validation loss: untuned / tuned", f"{self.untuned.loss:.3f} / {self.tuned.loss:.3f}"),
             ("seconds", f"{self.seconds:.1f}"),
         ]
-        return "\n".join(f"  {left:<34}{right:>16}" for left, right in rows)
+        return figures(rows)
 
 
 @dataclass(frozen=True)
@@ -84,4 +85,4 @@ class GenerateReport:
             ("tokens", f"{self.tokens:,}"),
             ("seconds", f"{self.seconds:.1f}"),
         ]
-        return "\n".join(f"  {left:<28}{right:>20}" for left, right in rows)
+        return figures(rows)
