@@ -17,15 +17,8 @@ from recbole_hnlm.models.support import refuse_unsupported
 from recbole_hnlm.option_parsing import parse_options
 from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions, LLMOptions
 from recbole_hnlm.processes import join_group
-from recbole_hnlm.run_options import (
-    NO_SAMPLER,
-    RECBOLE_SAMPLER,
-    TEXT_SAMPLER,
-    GeneralOptions,
-    RunOptions,
-    base_sampler_of,
-    parse_run,
-)
+from recbole_hnlm.run_checks import NO_SAMPLER, RECBOLE_SAMPLER, TEXT_SAMPLER, GeneralOptions
+from recbole_hnlm.run_options import RunOptions, base_sampler_of, parse_run
 
 _RECBOLE_DISTRIBUTIONS = ("uniform", "popularity", None, "None", "none")
 

@@ -157,6 +157,24 @@ class HardNegativeHead(nn.Module):
             return Negatives(negatives.ids.repeat(1, 2), rows=both, importance=importance)
         return Negatives(negatives.ids, rows=self.text_head.mix(rows, hard, share))
 
+    def extra_losses(
+        self, users: Tensor, positives: Tensor, view: EmbeddingView | None, vector_rows: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Weighted terms that join the base's loss, by the names they are logged under.
+
+        Args:
+            users: User ids, shape ``(M,)``.
+            positives: Positive items, likewise.
+            view: The model's embeddings; None where neither sampler nor text needs them.
+            vector_rows: Where the pairs' vectors are, or None to look them up.
+        """
+        terms = {}
+        if self.text_head is not None and view is not None:
+            terms["alignment_loss"] = self.text_head.alignment(view, users, positives, vector_rows)
+        if self.sampler is not None and view is not None:
+            terms["sampler_loss"] = self.sampler.extra_loss(users, positives, view)
+        return {name: term for name, term in terms.items() if term is not None}
+
     @staticmethod
     @torch.no_grad()
     def _scored_above(users: Tensor, rows: Tensor, hard: Tensor, view: EmbeddingView) -> Tensor:

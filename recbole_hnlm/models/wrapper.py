@@ -161,8 +161,7 @@ class HardNegativeMixin:
             count = users.numel()  # an extra negative comes after the catalogue's
             rows_of_ids = None if step.rows is None else step.rows[:count]
             head.statistics.observe(users, positives, step.ids[:count], rows_of_ids, view)
-        extra = head.text_head.alignment(view, users, positives, rows) if head.text_head is not None else None
-        return _joined(head, loss, extra)
+        return _joined(head, loss, head.extra_losses(users, positives, view, rows))
 
     def hnlm_view(self) -> Any:
         """The model's embeddings of this moment as samplers see them; graph models propagate here.
@@ -192,16 +191,14 @@ class HardNegativeMixin:
             )
 
 
-def _joined(head: HardNegativeHead, loss: Any, alignment: Tensor | None) -> Any:
-    """The base's loss, in the form it has, with the alignment in it; both are logged."""
+def _joined(head: HardNegativeHead, loss: Any, extra: dict[str, Tensor]) -> Any:
+    """The base's loss, in the form it has, with the extra terms in it; all are logged."""
     terms = loss if isinstance(loss, tuple) else (loss,)
     head.statistics.add("rank_loss", torch.stack([term.detach().reshape(()) for term in terms]).sum())
-    if alignment is None:
-        return loss
-    head.statistics.add("alignment_loss", alignment)
-    if isinstance(loss, tuple):  # NCL drops its last term while it warms up, so ours joins the first
-        return (loss[0] + alignment, *loss[1:])
-    return loss + alignment
+    for name, term in extra.items():
+        head.statistics.add(name, term)
+        loss = (loss[0] + term, *loss[1:]) if isinstance(loss, tuple) else loss + term
+    return loss  # NCL drops its last term while it warms up, so ours join the first
 
 
 def hnlm(model_class: type) -> type:

@@ -124,6 +124,19 @@ class NegativeSampler(ABC):
     def choose(self, users: Tensor, positives: Tensor, candidates: Tensor, view: EmbeddingView) -> Negatives:
         """Negatives among ``candidates`` of shape ``(B, C)``."""
 
+    def extra_loss(self, users: Tensor, positives: Tensor, view: EmbeddingView) -> Tensor | None:
+        """A weighted term of the rule's own that joins the model's loss, after :meth:`choose` of the same step.
+
+        Args:
+            users: User ids, shape ``(B,)``.
+            positives: Item ids of the pairs, shape ``(B,)``.
+            view: The model's current embeddings.
+
+        Returns:
+            Scalar, or None for rules without one.
+        """
+        return None
+
 
 @dataclass(frozen=True)
 class CandidateOptions:
