@@ -42,7 +42,7 @@ class RLMRecConOptions:
     """Temperature of InfoNCE, above 0. Default as published."""
     negatives: int = 16_384
     """Most users whose text a user is contrasted with. Up to so many users all of them take part, as published; of more
-    so many are drawn in every step, which bounds memory at ``negatives`` floats a row of the batch."""
+    so many are drawn in every step, which bounds a step's time and memory."""
 
     def __post_init__(self) -> None:
         _check_contrast(self.weight, self.temperature, self.negatives)

@@ -73,31 +73,39 @@ def naive_contrast(row: Tensor, own: Tensor, pool: list[Tensor], temperature: fl
 
 
 class TestContrast:
+    @pytest.mark.parametrize("block", [1, 1 << 19])
     @pytest.mark.parametrize("temperature", [0.01, 0.2, 1.0])
-    def test_equals_the_loop_and_its_gradient_is_finite(self, temperature: float) -> None:
+    def test_equals_the_loop_and_its_gradients(
+        self, monkeypatch: pytest.MonkeyPatch, temperature: float, block: int
+    ) -> None:
+        monkeypatch.setitem(contrast.__globals__, "_BLOCK_ENTRIES", block)
         generator = torch.Generator().manual_seed(1)
-        anchors = torch.randn(4, 5, generator=generator, dtype=torch.float64, requires_grad=True)
-        pool = torch.randn(7, 5, generator=generator, dtype=torch.float64)
-        found = contrast(anchors, pool[:4], pool, temperature)
-        expected = [naive_contrast(anchors[b], pool[b], list(pool), temperature) for b in range(4)]
-        np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-9)
-        found.sum().backward()
-        assert anchors.grad is not None and torch.isfinite(anchors.grad).all() and anchors.grad.abs().sum() > 0
+        anchors, pool = (torch.randn(n, 5, generator=generator, dtype=torch.float64) for n in (37, 41))
+        expected = [naive_contrast(anchors[b], pool[b], list(pool), temperature) for b in range(37)]
+        assert float(contrast(anchors, pool[:37], pool, temperature)) == pytest.approx(sum(expected), rel=1e-9)
+        inputs = (anchors.requires_grad_(), pool.requires_grad_())
+        assert torch.autograd.gradcheck(lambda a, p: contrast(a[:17], p[:17], p[:20], temperature), inputs)
 
-    def test_a_drawn_pool_leaves_own_texts_to_join_once(self) -> None:
-        rows = torch.randn(3, 4, generator=torch.Generator().manual_seed(2))
+    @pytest.mark.parametrize("temperature", [0.01, 0.3])
+    def test_a_drawn_pool_leaves_own_texts_to_join_once(self, temperature: float) -> None:
+        rows, pool = (torch.randn(n, 4, generator=torch.Generator().manual_seed(n)).double() for n in (3, 4))
         ids, pool_ids = torch.tensor([4, 5, 6]), torch.tensor([5, 9, 5, 4])
-        pool = torch.randn(4, 4, generator=torch.Generator().manual_seed(3))
-        found = contrast(rows, rows.flip(1), pool, 0.3, others=ids.unsqueeze(1) != pool_ids)
+        expected = 0.0
         for b in range(3):
             others = [pool[p] for p in range(4) if pool_ids[p] != ids[b]]
-            expected = naive_contrast(rows[b], rows[b].flip(0), [rows[b].flip(0), *others], 0.3)
-            assert float(found[b]) == pytest.approx(expected, rel=1e-5)
+            expected += naive_contrast(rows[b], rows[b].flip(0), [rows[b].flip(0), *others], temperature)
+        found = contrast(rows, rows.flip(1), pool, temperature, ids=(ids, pool_ids))
+        assert float(found) == pytest.approx(expected, rel=1e-9)
+        inputs = (rows.requires_grad_(), pool.requires_grad_())
+        assert torch.autograd.gradcheck(lambda a, p: contrast(a, a.flip(1), p, temperature, (ids, pool_ids)), inputs)
 
     @pytest.mark.parametrize("temperature", [0.01, 0.035, 0.2])
     def test_opposite_rows_in_single_precision_stay_finite(self, temperature: float) -> None:
         row = torch.tensor([[1.0, 0.0]])
         assert float(contrast(row, -row, -row, temperature)) == pytest.approx(0.0, abs=1e-4)
+
+    def test_without_anchors_it_is_zero(self) -> None:
+        assert float(contrast(torch.zeros(0, 3), torch.zeros(0, 3), torch.ones(2, 3), 0.2)) == 0.0
 
 
 class TestRLMRecCon:
@@ -441,5 +449,7 @@ def test_negatives_are_uniform_as_published_and_ours_stays_out(folder: Path) -> 
 
 def test_a_chat_model_names_no_likes_yet(folder: Path) -> None:
     values = {"neg_sampler": "hnlm", "hnlm_comparator": "llmrec", "llm_backend": "openai", "llm_chat_model": "m"}
-    with pytest.raises(ValueError, match="hnlm_comparator=llmrec are made by text similarity; set llm_backend=template"):
+    with pytest.raises(
+        ValueError, match="hnlm_comparator=llmrec are made by text similarity; set llm_backend=template"
+    ):
         HNLMConfig("BPR", "tiny", config_dict=settings(folder, "BPR", **values))

@@ -50,7 +50,7 @@ class RLMRecCon(Comparator):
     def _items(self, step: Step, items: Tensor) -> Tensor:
         kept = items[self.text.item_mask[items]]
         targets = self.projector(self.text.items[kept])
-        return contrast(step.view.item_rows(kept), targets, targets, self.options.temperature).sum()
+        return contrast(step.view.item_rows(kept), targets, targets, self.options.temperature)
 
     def _users(self, step: Step) -> Tensor:
         kept = step.users[self.text.user_mask[step.users]]
@@ -59,8 +59,8 @@ class RLMRecCon(Comparator):
         if known.numel() <= self.options.negatives:
             pool = self.projector(self.text.users[known])
             own = pool.index_select(0, torch.searchsorted(known, kept))
-            return contrast(rows, own, pool, temperature).sum()
+            return contrast(rows, own, pool, temperature)
         drawn = torch.randint(known.numel(), (self.options.negatives,), generator=step.generator, device=known.device)
         ids = known[drawn]
         own, pool = (self.projector(self.text.users[which]) for which in (kept, ids))
-        return contrast(rows, own, pool, temperature, others=kept.unsqueeze(1) != ids).sum()
+        return contrast(rows, own, pool, temperature, ids=(kept, ids))

@@ -61,4 +61,5 @@ class RLMRecGen(Comparator):
             order = torch.randperm(rows.shape[0], generator=step.generator, device=step.generator.device)
             kept = order[: self.options.negatives]
             rows, targets = rows[kept], targets[kept]
-        return self.options.weight * contrast(self.decoder(rows), targets, targets, self.options.temperature).mean()
+        total = contrast(self.decoder(rows), targets, targets, self.options.temperature)
+        return self.options.weight / rows.shape[0] * total
