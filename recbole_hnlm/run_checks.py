@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from recbole_hnlm.chat_run import chat_keys, useless_keys
+from recbole_hnlm.comparator_options import COMPARATOR_PREFIX, COMPARATORS
 from recbole_hnlm.hybrid_run import hybrid_keys, useless_hybrid_keys
 from recbole_hnlm.option_parsing import option_keys, reject_misspelled, reject_unknown
 from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions, LLMOptions
@@ -64,8 +65,17 @@ def check_keys(
     recbole_keys: Iterable[str],
     names: tuple[Any, Any, str, str],
     rule_type: type[NegativeSampler] | None,
+    comparator: str | None = None,
 ) -> None:
-    """Refuse keys without effect; ``names`` are the sampler, its rule, ``llm_backend`` and ``llm_negatives``."""
+    """Refuse keys without effect; ``names`` are the sampler, its rule, ``llm_backend`` and ``llm_negatives``.
+
+    Args:
+        given: Keys that the user wrote.
+        recbole_keys: Keys that RecBole itself knows.
+        names: See above.
+        rule_type: Class of the rule, or None where RecBole draws.
+        comparator: Method that runs in place of ours, or None.
+    """
     given, (sampler, rule, backend, names_by) = tuple(given), names
     common = option_keys(CommonSamplerOptions, SAMPLER_PREFIX)
     own = option_keys(rule_type.Options, SAMPLER_PREFIX) if rule_type else ()
@@ -76,7 +86,13 @@ def check_keys(
     for name in SAMPLERS:
         for key in option_keys(sampler_class(name).Options, SAMPLER_PREFIX):
             elsewhere.setdefault(key, f"it belongs to neg_sampler={name}, this run uses {rule}")
+    for name, options in COMPARATORS.items():
+        for key in option_keys(options, COMPARATOR_PREFIX):
+            reason = f"it belongs to hnlm_comparator={name}"
+            elsewhere.setdefault(key, f"{reason}, this run has {comparator}" if comparator else reason)
     known = {SAMPLER_KEY, "torch_threads"}
+    if comparator is not None and comparator in COMPARATORS:
+        known |= {*option_keys(COMPARATORS[comparator], COMPARATOR_PREFIX)}
     if sampler is not None and sampler != NO_SAMPLER:
         known |= {"fast_propagation", "adam"}
     else:

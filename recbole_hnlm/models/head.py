@@ -5,6 +5,7 @@ Shapes: ``B`` pairs, ``M`` rows handed to the model (``K`` blocks of the pairs),
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recbole_hnlm.models.comparators.base import Comparator, Step, read_instead
 from recbole_hnlm.models.grounded import share_grounded
 from recbole_hnlm.models.statistics import StepStatistics
 from recbole_hnlm.models.text_head import TextHead
@@ -24,7 +26,7 @@ _RANK_SEEDS = 1_000_003
 
 
 class HardNegativeHead(nn.Module):
-    """Sampler, text part and statistics of one wrapped model. Only the projector has parameters.
+    """Sampler, text part or comparator, and statistics of one wrapped model; text parts alone have parameters.
 
     Args:
         run: The run's options.
@@ -45,6 +47,7 @@ class HardNegativeHead(nn.Module):
         if run.sampler_type is not None:
             self.sampler = run.sampler_type(run.sampler_options, interactions, self.generator)
         self.text_head: TextHead | None = None
+        self.comparator: Comparator | None = None
         self._warned = False
         self.epoch: int | None = None
         """Number of the epoch under training, or None where no trainer tells it."""
@@ -64,7 +67,7 @@ class HardNegativeHead(nn.Module):
     @property
     def needs_view(self) -> bool:
         """Whether a step reads the model's embeddings before the base's loss does."""
-        return self.sampler is not None or self.text_head is not None
+        return self.sampler is not None or self.text_head is not None or self.comparator is not None
 
     @property
     def needs_hops(self) -> bool:
@@ -157,14 +160,32 @@ class HardNegativeHead(nn.Module):
             return Negatives(negatives.ids.repeat(1, 2), rows=both, importance=importance)
         return Negatives(negatives.ids, rows=self.text_head.mix(rows, hard, share))
 
+    def rows_of_step(self, space: Any) -> contextlib.AbstractContextManager[None]:
+        """While it is entered, the model reads the rows that a comparator puts in place of its own.
+
+        Args:
+            space: The model's item space.
+        """
+        if self.comparator is None or not self.comparator.exchanges:
+            return contextlib.nullcontext()
+        modules = [space.users[0], space.items[0]]
+        rows = self.comparator.step_rows(modules[0].weight, modules[1].weight, self.generator)
+        return read_instead(modules, rows)
+
     def extra_losses(
-        self, users: Tensor, positives: Tensor, view: EmbeddingView | None, vector_rows: Tensor | None = None
+        self,
+        users: Tensor,
+        positives: Tensor,
+        negatives: Tensor,
+        view: EmbeddingView | None,
+        vector_rows: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Weighted terms that join the base's loss, by the names they are logged under.
 
         Args:
             users: User ids, shape ``(M,)``.
             positives: Positive items, likewise.
+            negatives: Negative items, shape ``(M, K)``.
             view: The model's embeddings; None where neither sampler nor text needs them.
             vector_rows: Where the pairs' vectors are, or None to look them up.
         """
@@ -173,6 +194,9 @@ class HardNegativeHead(nn.Module):
             terms["alignment_loss"] = self.text_head.alignment(view, users, positives, vector_rows)
         if self.sampler is not None and view is not None:
             terms["sampler_loss"] = self.sampler.extra_loss(users, positives, view)
+        if self.comparator is not None and view is not None:
+            step = Step(users, positives, negatives[:, 0], view, self.generator)
+            terms["comparator_loss"] = self.comparator.loss(step)
         return {name: term for name, term in terms.items() if term is not None}
 
     @staticmethod
@@ -205,4 +229,5 @@ class HardNegativeHead(nn.Module):
         copied.generator.set_state(self.generator.get_state())
         share_grounded(self.sampler, copied.sampler)
         copied.text_head = copy.deepcopy(self.text_head, memo)
+        copied.comparator = copy.deepcopy(self.comparator, memo)
         return copied
