@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recbole_hnlm.chat_run import ChatRun, parse_chat
+from recbole_hnlm.guard_options import GuardOptions
 from recbole_hnlm.hybrid_options import HybridRun
 from recbole_hnlm.hybrid_run import parse_hybrid
 from recbole_hnlm.option_parsing import parse_options, reject_unknown, useless_hnlm_keys
@@ -22,6 +23,7 @@ from recbole_hnlm.run_checks import (
     GeneralOptions,
     check_adam,
     check_combination,
+    check_guard,
     check_keys,
     checked_rule,
 )
@@ -43,6 +45,7 @@ class RunOptions:
         general: Options that have nothing to do with negatives.
         chat: Options of the chat model of the offline part, or None where it asks none.
         hybrid: Options of the model that the offline part tunes, or None where it tunes none.
+        guard: Which candidates are not used.
     """
 
     sampler: str
@@ -55,6 +58,12 @@ class RunOptions:
     general: GeneralOptions
     chat: ChatRun | None = None
     hybrid: HybridRun | None = None
+    guard: GuardOptions = GuardOptions()
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether training needs any artefact at all."""
+        return self.hnlm is not None and (self.hnlm.reads_text or self.guard.guard == "text")
 
     @property
     def fast_propagation(self) -> bool:
@@ -112,10 +121,12 @@ def parse_run(values: Mapping[str, Any], given: Iterable[str], recbole_keys: Ite
     rule_options = parse_options(rule_type.Options, SAMPLER_PREFIX, values) if rule_type else None
     hnlm = parse_options(HNLMOptions, HNLMOptions.PREFIX, values) if with_text else None
     check_combination(common, rule_type, hnlm)
+    guard = parse_options(GuardOptions, SAMPLER_PREFIX, values) if rule_type else GuardOptions()
+    check_guard(guard, given, rule_type, with_text)
     if general.adam in ("fused", "rows"):
         check_adam(general.adam, values)
     if hnlm is not None:
-        reject_unknown(given, (), useless_hnlm_keys(hnlm))
+        reject_unknown(given, (), useless_hnlm_keys(hnlm, guarded=guard.guard == "text"))
     label = rule if isinstance(rule, str) else rule.__name__
     seed = common.seed if common.seed is not None else int(values.get("seed") or 0)
     name = f"hnlm({label})" if with_text else label
@@ -123,13 +134,15 @@ def parse_run(values: Mapping[str, Any], given: Iterable[str], recbole_keys: Ite
     hybrid = parse_hybrid(values, llm) if with_text else None
     if hybrid is not None and rule == "semantic" and not hybrid.options.grounded_items:
         raise ValueError("semantic draws what vectors were grounded to; set llm_grounded_items=1 or more")
-    return RunOptions(name, rule_type, rule_options, common.num, seed, hnlm, llm, general, chat, hybrid)
+    return RunOptions(name, rule_type, rule_options, common.num, seed, hnlm, llm, general, chat, hybrid, guard)
 
 
 def describe_options(run: RunOptions) -> dict[str, Any]:
     """Flat ``key: value`` of what a run uses, for result dictionaries and tables."""
     described: dict[str, Any] = {SAMPLER_KEY: run.sampler, "neg_sampler_num": run.negatives}
-    for prefix, options in ((SAMPLER_PREFIX, run.sampler_options), (HNLMOptions.PREFIX, run.hnlm)):
+    guard = run.guard if run.guard.active else None
+    parts = ((SAMPLER_PREFIX, run.sampler_options), (SAMPLER_PREFIX, guard), (HNLMOptions.PREFIX, run.hnlm))
+    for prefix, options in parts:
         if options is not None:
             described.update({prefix + key: value for key, value in dataclasses.asdict(options).items()})
     return described

@@ -17,16 +17,26 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 OURS: dict[str, set[str]] = {
     "options": set(),
+    "guard_options": set(),
     "chat_options": set(),
     "text_options": set(),
     "artefacts": {"artefacts"},
-    "samplers": {"options", "samplers"},
+    "samplers": {"options", "guard_options", "samplers"},
     "option_parsing": {"options"},
     "hybrid_options": set(),
     "hybrid_run": {"options", "hybrid_options", "option_parsing"},
     "chat_run": {"options", "chat_options", "text_options", "option_parsing"},
-    "run_checks": {"options", "option_parsing", "chat_run", "hybrid_run", "samplers"},
-    "run_options": {"options", "option_parsing", "chat_run", "hybrid_options", "hybrid_run", "run_checks", "samplers"},
+    "run_checks": {"options", "guard_options", "option_parsing", "chat_run", "hybrid_run", "samplers"},
+    "run_options": {
+        "options",
+        "guard_options",
+        "option_parsing",
+        "chat_run",
+        "hybrid_options",
+        "hybrid_run",
+        "run_checks",
+        "samplers",
+    },
     "llm": {"options", "chat_options", "text_options", "hybrid_options", "artefacts", "llm"},
     "models": {"options", "run_options", "samplers", "artefacts", "models"},
     "compat": {"compat"},
@@ -36,6 +46,7 @@ OURS: dict[str, set[str]] = {
 """Part of the package -> the parts that it may import; parts without an entry may import anything."""
 FOREIGN: dict[str, set[str]] = {
     "options": set(),
+    "guard_options": set(),
     "chat_options": set(),
     "text_options": set(),
     "hybrid_options": set(),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_hnlm.models.grounded import share_grounded
+from recbole_hnlm.models.guarding import attach_guard, share_score
 from recbole_hnlm.models.statistics import StepStatistics
 from recbole_hnlm.models.text_head import TextHead
 from recbole_hnlm.run_options import RunOptions
@@ -24,7 +25,7 @@ _RANK_SEEDS = 1_000_003
 
 
 class HardNegativeHead(nn.Module):
-    """Sampler, text part and statistics of one wrapped model. Only the projector has parameters.
+    """Sampler, text part and statistics of one wrapped model. Parameters are the projector's and a rule's gates.
 
     Args:
         run: The run's options.
@@ -42,8 +43,10 @@ class HardNegativeHead(nn.Module):
         self._rank = rank
         self.generator = torch.Generator(device=device).manual_seed(run.seed + rank * _RANK_SEEDS)
         self.sampler: NegativeSampler | None = None
+        self.gates: nn.Module | None = None
         if run.sampler_type is not None:
             self.sampler = run.sampler_type(run.sampler_options, interactions, self.generator)
+            attach_guard(self.sampler, run, run.seed + rank * _RANK_SEEDS)
         self.text_head: TextHead | None = None
         self._warned = False
         self.epoch: int | None = None
@@ -60,6 +63,16 @@ class HardNegativeHead(nn.Module):
         if options.alpha_epochs and self.epoch is not None:
             grown = min(1.0, self.epoch / options.alpha_epochs)
         return options.alpha * grown
+
+    @property
+    def has_gates(self) -> bool:
+        """Whether the rule trains something beside the model."""
+        return self.sampler is not None and type(self.sampler).build_gates is not NegativeSampler.build_gates
+
+    def build_gates(self, width: int) -> None:
+        """Make what the rule trains, for item rows of a width; optimizer and checkpoints know it from here."""
+        assert self.sampler is not None
+        self.gates = self.sampler.build_gates(width, self.run.seed)
 
     @property
     def needs_view(self) -> bool:
@@ -96,11 +109,15 @@ class HardNegativeHead(nn.Module):
             candidates: What :meth:`draw_candidates` gave for the pairs, shape ``(B, K C)``, or None to draw now.
         """
         assert self.sampler is not None
+        self.sampler.epoch = self.epoch
         if candidates is None:
             negatives = self.sampler.sample(users, positives, view)
         else:
             blocks = candidates.view(candidates.shape[0], self.run.negatives, -1).transpose(0, 1)  # (K, B, C)
             negatives = self.sampler.sample(users, positives, view, blocks.reshape(users.numel(), -1))
+        if self.sampler.guard is not None:
+            for name, value in self.sampler.guard.last.items():
+                self.statistics.add(name, value)
         if negatives.weights is None and negatives.ids.shape != (users.numel(), 1):
             raise ValueError(
                 f"{type(self.sampler).__name__} should return ids of shape ({users.numel()}, 1), or weights for more; "
@@ -182,27 +199,40 @@ class HardNegativeHead(nn.Module):
         above: Tensor = (view.user_rows(users) * (hard - rows)).sum(dim=1) > 0
         return above
 
+    @property
+    def _generators(self) -> dict[str, torch.Generator]:
+        guard = self.sampler.guard if self.sampler is not None else None
+        return {"generator": self.generator, **({"guard": guard.drawer.generator} if guard is not None else {})}
+
     def get_extra_state(self) -> dict[str, Any]:
-        """State of the sampler's generator, so that a resumed run goes on with the same draws."""
-        return {"generator": self.generator.get_state(), "device": self.generator.device.type}
+        """State of the sampler's and the guard's generator, so that a resumed run goes on with the same draws."""
+        states = {name: generator.get_state() for name, generator in self._generators.items()}
+        return {**states, "device": self.generator.device.type}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restore the sampler's generator, unless the state is one of another kind of device.
+        """Restore the generators, unless the state is one of another kind of device.
 
         A checkpoint holds the first rank's state; the others go on from it on draws of their own.
         """
-        if state["device"] == self.generator.device.type:
-            self.generator.set_state(state["generator"].cpu())
-            if self._rank:
-                drawn = torch.randint(1 << 62, (), generator=self.generator, device=self.generator.device)
-                self.generator.manual_seed(int(drawn) + self._rank * _RANK_SEEDS)
-        else:
+        if state["device"] != self.generator.device.type:
             logger.warning("a checkpoint of %s restores no draws on %s", state["device"], self.generator.device.type)
+            return
+        for name, generator in self._generators.items():
+            if name not in state:  # the run that wrote it had no guard
+                continue
+            generator.set_state(state[name].cpu())
+            if self._rank:
+                drawn = torch.randint(1 << 62, (), generator=generator, device=generator.device)
+                generator.manual_seed(int(drawn) + self._rank * _RANK_SEEDS)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> HardNegativeHead:
         """A head of its own over the same interactions and text; RecBole copies models to count their operations."""
         copied = HardNegativeHead(self.run, self.interactions, self.generator.device)
-        copied.generator.set_state(self.generator.get_state())
+        for name, generator in copied._generators.items():
+            generator.set_state(self._generators[name].get_state())
         share_grounded(self.sampler, copied.sampler)
+        share_score(self.sampler, copied.sampler)
+        if copied.sampler is not None:
+            copied.gates = copied.sampler.gates = copy.deepcopy(self.gates, memo)
         copied.text_head = copy.deepcopy(self.text_head, memo)
         return copied

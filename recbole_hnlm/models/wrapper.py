@@ -19,6 +19,7 @@ from recbole_hnlm.models.abilities import refuse_unfit
 from recbole_hnlm.models.adjacency import vectorised_methods
 from recbole_hnlm.models.batches import CANDIDATES, VECTOR_ROWS, JointLossHook, exchanged_batch, pairs_of, take_column
 from recbole_hnlm.models.grounded import attach_grounded
+from recbole_hnlm.models.guarding import judge_by_text
 from recbole_hnlm.models.head import HardNegativeHead
 from recbole_hnlm.models.item_space import LookupSpace, StepRows, build_item_space
 from recbole_hnlm.models.propagation import Propagator
@@ -83,8 +84,11 @@ class HardNegativeMixin:
             )
         self.hnlm = HardNegativeHead(run, interactions, device, rank=config["group_rank"] or 0)
         attach_grounded(self.hnlm.sampler, config, dataset, run)
-        if run.hnlm is not None and run.hnlm.reads_text:
+        if self.hnlm.has_gates:
+            self.hnlm.build_gates(self._row_width())
+        if run.reads_text:
             self._attach_text(config, dataset, run)
+        self.hnlm.to(device)
         if run.joint_loss:
             for module in list(model.modules()):
                 if isinstance(module, BPRLoss):
@@ -98,9 +102,12 @@ class HardNegativeMixin:
         head, options = self.hnlm, run.hnlm
         assert head is not None and options is not None
         text = read_text(config, dataset, options, head.interactions, run.seed)
+        judge_by_text(head.sampler, run, text)
+        if not options.reads_text:  # only the guard does
+            return
         if options.init != "random" and self._space.items:
             start_from_text(self._space.items, self._space.users, text, head.interactions, options.init_scale)
-        head.text_head = TextHead(options, text, self._row_width(), run.seed).to(config["device"])
+        head.text_head = TextHead(options, text, self._row_width(), run.seed)
 
     def _row_width(self) -> int:
         if isinstance(self._space, LookupSpace):
