@@ -115,8 +115,13 @@ def reject_misspelled(given: Iterable[str], recbole_keys: Iterable[str], ours: I
             raise ValueError(f"unknown option {key!r}; did you mean {close[0]!r}?")
 
 
-def useless_hnlm_keys(options: HNLMOptions) -> dict[str, str]:
-    """Keys of the text part that change nothing beside the values of the others, mapped to the reason."""
+def useless_hnlm_keys(options: HNLMOptions, guarded: bool = False) -> dict[str, str]:
+    """Keys of the text part that change nothing beside the values of the others, mapped to the reason.
+
+    Args:
+        options: The text part's options.
+        guarded: Whether items' text vectors judge candidates, whatever else they do.
+    """
     useless: dict[str, str] = {}
     if options.comparator != "none":
         reason = f"hnlm_comparator={options.comparator} runs in place of our method"
@@ -139,6 +144,8 @@ def useless_hnlm_keys(options: HNLMOptions) -> dict[str, str]:
         useless.update(dict.fromkeys(keys, "hnlm_alpha=0 brings no text into negatives"))
     if not options.reads_pair_vectors:
         useless["hnlm_min_coverage"] = "this run reads no hard-negative vectors"
-    if not options.reads_text or (options.item_control != options.control and not options.reads_pair_vectors):
+    if not (options.reads_text or guarded) or (
+        options.item_control != options.control and not options.reads_pair_vectors
+    ):
         useless["hnlm_control"] = "this run does not read the vectors that it changes"
     return useless

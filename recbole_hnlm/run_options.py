@@ -18,6 +18,7 @@ from recbole_hnlm.comparator_options import (
     LLMRecOptions,
     comparator_of,
 )
+from recbole_hnlm.guard_options import GuardOptions
 from recbole_hnlm.hybrid_options import HybridRun
 from recbole_hnlm.hybrid_run import parse_hybrid
 from recbole_hnlm.option_parsing import parse_options, reject_unknown, useless_hnlm_keys
@@ -31,6 +32,7 @@ from recbole_hnlm.run_checks import (
     GeneralOptions,
     check_adam,
     check_combination,
+    check_guard,
     check_keys,
     checked_rule,
 )
@@ -53,6 +55,7 @@ class RunOptions:
         chat: Options of the chat model of the offline part, or None where it asks none.
         hybrid: Options of the model that the offline part tunes, or None where it tunes none.
         comparator: Options of the published method that runs in place of ours, or None.
+        guard: Which candidates are not used.
     """
 
     sampler: str
@@ -66,11 +69,17 @@ class RunOptions:
     chat: ChatRun | None = None
     hybrid: HybridRun | None = None
     comparator: ComparatorOptions | None = None
+    guard: GuardOptions = GuardOptions()
 
     @property
     def merges(self) -> bool:
         """Whether the rows that the model reads are made of its own and of text."""
         return self.comparator is not None and self.comparator.merges
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether training needs any artefact at all."""
+        return self.hnlm is not None and (self.hnlm.reads_text or self.guard.guard == "text")
 
     @property
     def fast_propagation(self) -> bool:
@@ -131,10 +140,12 @@ def parse_run(values: Mapping[str, Any], given: Iterable[str], recbole_keys: Ite
     own = values if compared is None else {**values, **WITHOUT_OURS, "hnlm_base_sampler": rule}
     hnlm = parse_options(HNLMOptions, HNLMOptions.PREFIX, own) if with_text else None
     check_combination(common, rule_type, hnlm)
+    guard = parse_options(GuardOptions, SAMPLER_PREFIX, values) if rule_type else GuardOptions()
+    check_guard(guard, given, rule_type, with_text)
     if general.adam in ("fused", "rows"):
         check_adam(general.adam, values)
     if hnlm is not None:
-        reject_unknown(given, (), useless_hnlm_keys(hnlm))
+        reject_unknown(given, (), useless_hnlm_keys(hnlm, guarded=guard.guard == "text"))
     label = rule if isinstance(rule, str) else rule.__name__
     seed = common.seed if common.seed is not None else int(values.get("seed") or 0)
     name = f"{compared or TEXT_SAMPLER}({label})" if with_text else label
@@ -148,17 +159,21 @@ def parse_run(values: Mapping[str, Any], given: Iterable[str], recbole_keys: Ite
     hybrid = parse_hybrid(values, llm) if with_text else None
     if hybrid is not None and rule == "semantic" and not hybrid.options.grounded_items:
         raise ValueError("semantic draws what vectors were grounded to; set llm_grounded_items=1 or more")
-    return RunOptions(name, rule_type, rule_options, common.num, seed, hnlm, llm, general, chat, hybrid, comparator)
+    return RunOptions(
+        name, rule_type, rule_options, common.num, seed, hnlm, llm, general, chat, hybrid, comparator, guard
+    )
 
 
 def describe_options(run: RunOptions) -> dict[str, Any]:
     """Flat ``key: value`` of what a run uses, for result dictionaries and tables."""
     described: dict[str, Any] = {SAMPLER_KEY: run.sampler, "neg_sampler_num": run.negatives}
-    for prefix, options in (
+    parts = (
         (SAMPLER_PREFIX, run.sampler_options),
+        (SAMPLER_PREFIX, run.guard if run.guard.active else None),
         (HNLMOptions.PREFIX, run.hnlm),
         (COMPARATOR_PREFIX, run.comparator),
-    ):
+    )
+    for prefix, options in parts:
         if options is not None:
             described.update({prefix + key: value for key, value in dataclasses.asdict(options).items()})
     return described

@@ -21,6 +21,7 @@ from recbole_hnlm.models.batches import CANDIDATES, VECTOR_ROWS, JointLossHook, 
 from recbole_hnlm.models.comparators import comparator_of_run
 from recbole_hnlm.models.comparators.base import CommittingMixin
 from recbole_hnlm.models.grounded import attach_grounded
+from recbole_hnlm.models.guarding import judge_by_text
 from recbole_hnlm.models.head import HardNegativeHead
 from recbole_hnlm.models.item_space import LookupSpace, StepRows, build_item_space
 from recbole_hnlm.models.propagation import Propagator
@@ -28,6 +29,7 @@ from recbole_hnlm.models.start import start_from_text
 from recbole_hnlm.models.support import refuse_unsupported
 from recbole_hnlm.models.text import read_text
 from recbole_hnlm.models.text_head import TextHead
+from recbole_hnlm.models.text_negatives import negatives_with_text
 from recbole_hnlm.models.view import LookupView, TableView, hop_tables, scores_by_inner_product
 from recbole_hnlm.run_options import RunOptions, parse_run
 from recbole_hnlm.samplers import Negatives, TrainingInteractions
@@ -86,8 +88,11 @@ class HardNegativeMixin(CommittingMixin):
             )
         self.hnlm = HardNegativeHead(run, interactions, device, rank=config["group_rank"] or 0)
         attach_grounded(self.hnlm.sampler, config, dataset, run)
-        if run.hnlm is not None and run.hnlm.reads_text:
+        if self.hnlm.has_gates:
+            self.hnlm.build_gates(self._row_width())
+        if run.reads_text:
             self._attach_text(config, dataset, run)
+        self.hnlm.to(device)
         if run.joint_loss:
             for module in list(model.modules()):
                 if isinstance(module, BPRLoss):
@@ -101,13 +106,15 @@ class HardNegativeMixin(CommittingMixin):
         head, options = self.hnlm, run.hnlm
         assert head is not None and options is not None
         text = read_text(config, dataset, options, head.interactions, run.seed)
+        judge_by_text(head.sampler, run, text)
         if run.comparator is not None:
             head.comparator = comparator_of_run(run, text, self._row_width(), self._space, head.interactions)
             self.commit_rows()
+        if run.comparator is not None or not options.reads_text:  # not ours, or the guard's alone
             return
         if options.init != "random" and self._space.items:
             start_from_text(self._space.items, self._space.users, text, head.interactions, options.init_scale)
-        head.text_head = TextHead(options, text, self._row_width(), run.seed).to(config["device"])
+        head.text_head = TextHead(options, text, self._row_width(), run.seed)
 
     def _row_width(self) -> int:
         if isinstance(self._space, LookupSpace):
@@ -160,7 +167,7 @@ class HardNegativeMixin(CommittingMixin):
             negatives = Negatives(given.unsqueeze(1)) if given is not None else None
             if negatives is None:
                 negatives = head.draw(users, positives, view, candidates)
-            negatives = head.with_text(negatives, users, positives, view, rows)
+            negatives = negatives_with_text(head, negatives, users, positives, view, rows)
             batch, step = exchanged_batch(self, interaction, negatives)
             self.__dict__["_step_rows"], self.__dict__["_step_negatives"] = step, negatives
             loss = super().calculate_loss(batch)  # type: ignore[misc]
