@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from recbole_hnlm.chat_run import chat_keys, useless_keys
 from recbole_hnlm.hybrid_run import hybrid_keys, useless_hybrid_keys
+from recbole_hnlm.loss_options import OWN_LOSS, RANKING_KEY, RankingRun, ranking_keys
 from recbole_hnlm.option_parsing import option_keys, reject_misspelled, reject_unknown
 from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions, LLMOptions
 from recbole_hnlm.samplers import SAMPLERS, NegativeSampler, sampler_class
@@ -62,11 +63,11 @@ def checked_rule(rule: Any) -> Any:
 def check_keys(
     given: Iterable[str],
     recbole_keys: Iterable[str],
-    names: tuple[Any, Any, str, str],
+    names: tuple[Any, Any, str, str, Any],
     rule_type: type[NegativeSampler] | None,
 ) -> None:
-    """Refuse keys without effect; ``names`` are the sampler, its rule, ``llm_backend`` and ``llm_negatives``."""
-    given, (sampler, rule, backend, names_by) = tuple(given), names
+    """Refuse keys without effect; ``names``: the sampler, its rule, ``llm_backend``, ``llm_negatives``, the loss."""
+    given, (sampler, rule, backend, names_by, loss) = tuple(given), names
     common = option_keys(CommonSamplerOptions, SAMPLER_PREFIX)
     own = option_keys(rule_type.Options, SAMPLER_PREFIX) if rule_type else ()
     hnlm, llm = option_keys(HNLMOptions, HNLMOptions.PREFIX), option_keys(LLMOptions, LLMOptions.PREFIX)
@@ -77,10 +78,14 @@ def check_keys(
         for key in option_keys(sampler_class(name).Options, SAMPLER_PREFIX):
             elsewhere.setdefault(key, f"it belongs to neg_sampler={name}, this run uses {rule}")
     known = {SAMPLER_KEY, "torch_threads"}
+    ranking, useless_ranking = ranking_keys(loss)
+    elsewhere.update(useless_ranking)
     if sampler is not None and sampler != NO_SAMPLER:
-        known |= {"fast_propagation", "adam"}
+        known |= {"fast_propagation", "adam", *ranking}
     else:
-        elsewhere.update(dict.fromkeys(("fast_propagation", "adam"), "RecBole trains this model by itself"))
+        alone = ("fast_propagation", "adam", *(() if loss == OWN_LOSS else ranking))
+        elsewhere.update(dict.fromkeys(alone, "RecBole trains this model by itself"))
+        known |= {RANKING_KEY} if loss == OWN_LOSS else set()
     if rule_type is not None:
         known |= {*common, *own}
     else:
@@ -122,3 +127,17 @@ def check_adam(adam: str, values: Mapping[str, Any]) -> None:
         useless = [key for key in ("weight_decay", "clip_grad_norm") if values.get(key)]
         if useless:
             raise ValueError(f"adam=rows cannot do {' and '.join(useless)}, which read all rows; set adam=fused")
+
+
+def check_ranking(ranking: RankingRun, common: CommonSamplerOptions, rule: Any, hnlm: HNLMOptions | None) -> None:
+    """Refuse negatives that a ranking loss of ours would never rank."""
+    name = f"{RANKING_KEY}={ranking.name}"
+    draws = "draws its own negatives" if hasattr(ranking.options, "negatives") else "draws no negatives"
+    if rule not in ("uniform", RECBOLE_SAMPLER):
+        label = rule if isinstance(rule, str) else rule.__name__
+        key = "neg_sampler" if hnlm is None else "hnlm_base_sampler"
+        raise ValueError(f"{name} {draws}, so those of {label} would have no effect; set {key}: uniform")
+    if common.num > 1:
+        raise ValueError(f"{name} {draws}, so neg_sampler_num={common.num} has no effect; remove it")
+    if hnlm is not None and hnlm.alpha > 0:
+        raise ValueError(f"{name} {draws}, so text mixed into one has no effect; set hnlm_alpha: 0")

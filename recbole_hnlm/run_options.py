@@ -11,6 +11,7 @@ from typing import Any
 from recbole_hnlm.chat_run import ChatRun, parse_chat
 from recbole_hnlm.hybrid_options import HybridRun
 from recbole_hnlm.hybrid_run import parse_hybrid
+from recbole_hnlm.loss_options import OWN_LOSS, RANKING_KEY, RANKING_PREFIX, RankingRun, parse_ranking
 from recbole_hnlm.option_parsing import parse_options, reject_unknown, useless_hnlm_keys
 from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions, LLMOptions
 from recbole_hnlm.run_checks import (
@@ -23,6 +24,7 @@ from recbole_hnlm.run_checks import (
     check_adam,
     check_combination,
     check_keys,
+    check_ranking,
     checked_rule,
 )
 from recbole_hnlm.samplers import NegativeSampler, sampler_class
@@ -43,6 +45,7 @@ class RunOptions:
         general: Options that have nothing to do with negatives.
         chat: Options of the chat model of the offline part, or None where it asks none.
         hybrid: Options of the model that the offline part tunes, or None where it tunes none.
+        ranking: The loss in place of the model's own ranking loss, or None where that stays.
     """
 
     sampler: str
@@ -55,6 +58,7 @@ class RunOptions:
     general: GeneralOptions
     chat: ChatRun | None = None
     hybrid: HybridRun | None = None
+    ranking: RankingRun | None = None
 
     @property
     def fast_propagation(self) -> bool:
@@ -105,13 +109,17 @@ def parse_run(values: Mapping[str, Any], given: Iterable[str], recbole_keys: Ite
     with_text = sampler == TEXT_SAMPLER
     rule_type = None if not active or rule == RECBOLE_SAMPLER else sampler_class(checked_rule(rule))
     llm = parse_options(LLMOptions, LLMOptions.PREFIX, values)
-    check_keys(given, recbole_keys, (sampler, rule, llm.backend, llm.negatives), rule_type)
+    ranking = parse_ranking(values)
+    loss = OWN_LOSS if ranking is None else ranking.name
+    check_keys(given, recbole_keys, (sampler, rule, llm.backend, llm.negatives, loss), rule_type)
     if not active:
         return None
     common = parse_options(CommonSamplerOptions, SAMPLER_PREFIX, values)
     rule_options = parse_options(rule_type.Options, SAMPLER_PREFIX, values) if rule_type else None
     hnlm = parse_options(HNLMOptions, HNLMOptions.PREFIX, values) if with_text else None
     check_combination(common, rule_type, hnlm)
+    if ranking is not None:
+        check_ranking(ranking, common, rule, hnlm)
     if general.adam in ("fused", "rows"):
         check_adam(general.adam, values)
     if hnlm is not None:
@@ -123,7 +131,7 @@ def parse_run(values: Mapping[str, Any], given: Iterable[str], recbole_keys: Ite
     hybrid = parse_hybrid(values, llm) if with_text else None
     if hybrid is not None and rule == "semantic" and not hybrid.options.grounded_items:
         raise ValueError("semantic draws what vectors were grounded to; set llm_grounded_items=1 or more")
-    return RunOptions(name, rule_type, rule_options, common.num, seed, hnlm, llm, general, chat, hybrid)
+    return RunOptions(name, rule_type, rule_options, common.num, seed, hnlm, llm, general, chat, hybrid, ranking)
 
 
 def describe_options(run: RunOptions) -> dict[str, Any]:
@@ -132,4 +140,7 @@ def describe_options(run: RunOptions) -> dict[str, Any]:
     for prefix, options in ((SAMPLER_PREFIX, run.sampler_options), (HNLMOptions.PREFIX, run.hnlm)):
         if options is not None:
             described.update({prefix + key: value for key, value in dataclasses.asdict(options).items()})
+    if run.ranking is not None:
+        own = dataclasses.asdict(run.ranking.options)
+        described.update({RANKING_KEY: run.ranking.name, **{RANKING_PREFIX + key: own[key] for key in own}})
     return described

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_hnlm.models.grounded import share_grounded
+from recbole_hnlm.models.ranking_term import RankingTerm
 from recbole_hnlm.models.statistics import StepStatistics
 from recbole_hnlm.models.text_head import TextHead
 from recbole_hnlm.run_options import RunOptions
@@ -44,6 +45,7 @@ class HardNegativeHead(nn.Module):
         self.sampler: NegativeSampler | None = None
         if run.sampler_type is not None:
             self.sampler = run.sampler_type(run.sampler_options, interactions, self.generator)
+        self.ranking = RankingTerm(run.ranking, interactions, self.generator) if run.ranking is not None else None
         self.text_head: TextHead | None = None
         self._warned = False
         self.epoch: int | None = None
@@ -64,7 +66,7 @@ class HardNegativeHead(nn.Module):
     @property
     def needs_view(self) -> bool:
         """Whether a step reads the model's embeddings before the base's loss does."""
-        return self.sampler is not None or self.text_head is not None
+        return self.sampler is not None or self.text_head is not None or self.ranking is not None
 
     @property
     def needs_hops(self) -> bool:

@@ -22,6 +22,7 @@ from recbole_hnlm.models.grounded import attach_grounded
 from recbole_hnlm.models.head import HardNegativeHead
 from recbole_hnlm.models.item_space import LookupSpace, StepRows, build_item_space
 from recbole_hnlm.models.propagation import Propagator
+from recbole_hnlm.models.ranking_term import hook_ranking_loss, ranking_methods
 from recbole_hnlm.models.start import start_from_text
 from recbole_hnlm.models.support import refuse_unsupported
 from recbole_hnlm.models.text import read_text
@@ -89,6 +90,8 @@ class HardNegativeMixin:
             for module in list(model.modules()):
                 if isinstance(module, BPRLoss):
                     module.register_forward_hook(JointLossHook(self))
+        if run.ranking is not None:
+            hook_ranking_loss(model)
 
     @property
     def _space(self) -> Any:
@@ -153,10 +156,16 @@ class HardNegativeMixin:
             negatives = head.with_text(negatives, users, positives, view, rows)
             batch, step = exchanged_batch(self, interaction, negatives)
             self.__dict__["_step_rows"], self.__dict__["_step_negatives"] = step, negatives
+            if head.ranking is not None:
+                head.ranking.prepare(users, positives, view)
             loss = super().calculate_loss(batch)  # type: ignore[misc]
         finally:
             self.__dict__["_step_rows"] = self.__dict__["_step_tables"] = self.__dict__["_step_negatives"] = None
+            if head.ranking is not None:
+                head.ranking.end()
         self._check_consumed(step)
+        if head.ranking is not None:
+            head.ranking.check_taken(self.hnlm_base.__name__)
         if negatives.weights is None:
             count = users.numel()  # an extra negative comes after the catalogue's
             rows_of_ids = None if step.rows is None else step.rows[:count]
@@ -226,9 +235,11 @@ def hnlm(model_class: type) -> type:
         raise TypeError(f"{model_class.__name__} is wrapped already; pass the plain model class")
     refuse_unsupported(model_class, "hnlm")
     if model_class not in _WRAPPED:
-        namespace = {"hnlm_base": model_class, "__module__": model_class.__module__, "__doc__": model_class.__doc__}
-        wrapped = type(
-            model_class.__name__, (HardNegativeMixin, model_class), {**namespace, **vectorised_methods(model_class)}
-        )
-        _WRAPPED[model_class] = wrapped
+        namespace: dict[str, Any] = {
+            "hnlm_base": model_class,
+            "__module__": model_class.__module__,
+            "__doc__": model_class.__doc__,
+        }
+        namespace |= {**vectorised_methods(model_class), **ranking_methods(model_class)}
+        _WRAPPED[model_class] = type(model_class.__name__, (HardNegativeMixin, model_class), namespace)
     return _WRAPPED[model_class]
