@@ -35,7 +35,7 @@ class RankingBatch:
         items: Rows of the distinct positives, shape ``(P, D)``.
         item_of: Which of them each pair has, shape ``(B,)``.
         negatives: Rows of the shared negatives, shape ``(N, D)``, or None for losses without.
-        seen: Which negatives are training positives of each user, bool, shape ``(U, N)``; these do not count.
+        seen: Negatives that are training positives of a user and do not count: places ``user N + negative``, int64.
     """
 
     users: Tensor
@@ -52,7 +52,8 @@ class RankingBatch:
     def negative_cosines(self, divisor: float = 1.0) -> Tensor:
         """Of each user with every negative, divided by ``divisor``; -inf where one does not count, shape ``(U, N)``."""
         assert self.negatives is not None and self.seen is not None
-        return (self.users / divisor @ self.negatives.T).masked_fill(self.seen, float("-inf"))
+        cosines = self.users / divisor @ self.negatives.T
+        return cosines.view(-1).index_fill_(0, self.seen, float("-inf")).view_as(cosines)
 
 
 class _LogSumExp(torch.autograd.Function):
@@ -115,7 +116,7 @@ class SampledSoftmaxLoss(RankingLoss):
 
     Example:
         >>> rows, one = torch.eye(2), torch.tensor([0])
-        >>> batch = RankingBatch(rows[:1], one, rows[:1], one, rows[1:], torch.tensor([[False]]))
+        >>> batch = RankingBatch(rows[:1], one, rows[:1], one, rows[1:], one[:0])
         >>> round(SampledSoftmaxLoss(SoftmaxLossOptions(temperature=1.0))(batch).item(), 4)  # ln(1 + exp(-1))
         0.3133
     """
@@ -145,7 +146,7 @@ class BilateralLoss(RankingLoss):
 
     Example:
         >>> rows, one = torch.eye(2), torch.tensor([0])
-        >>> batch = RankingBatch(rows[:1], one, rows[:1], one, rows[1:], torch.tensor([[False]]))
+        >>> batch = RankingBatch(rows[:1], one, rows[:1], one, rows[1:], one[:0])
         >>> BilateralLoss(BilateralLossOptions(temperature=0.5))(batch).item()  # ln exp(0) - 1 / .5
         -2.0
     """
@@ -245,15 +246,15 @@ class PairwiseSoftmaxLoss(RankingLoss):
     .. math:: L = \frac{1}{B} \sum_b \ln \sum_j \sigma(d_{bj})^{1/\tau}, \qquad d_{bj} = (c_{bj} - c^+_b) / 2
 
     with :math:`\sigma(d)` = ``tanh(d) + 1``, ``atan(d) + 1`` or ``max(d + 1, 0)``. The halves keep d in [-1, 1],
-    where the activations are positive and tighter than the exponential. Reads all ``(B, N)`` differences, in blocks that
-    are not kept. Pairs without a negative that counts are left out.
+    where the activations are positive and tighter than the exponential. Reads all ``(B, N)`` differences, in blocks
+    that are not kept. Pairs without a negative that counts are left out.
 
     Shape:
         - input: a :class:`RankingBatch`; output: scalar
 
     Example:
         >>> rows, one = torch.eye(2), torch.tensor([0])
-        >>> batch = RankingBatch(rows[:1], one, rows[:1], one, rows[1:], torch.tensor([[False]]))
+        >>> batch = RankingBatch(rows[:1], one, rows[:1], one, rows[1:], one[:0])
         >>> loss = PairwiseSoftmaxLoss(PairwiseSoftmaxLossOptions(temperature=1.0, activation="relu"))
         >>> round(loss(batch).item(), 4)  # ln(1 - .5)
         -0.6931

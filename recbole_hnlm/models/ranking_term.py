@@ -20,6 +20,8 @@ from recbole_hnlm.loss_options import RankingRun
 from recbole_hnlm.models.ranking_losses import RANKING_LOSSES, RankingBatch
 from recbole_hnlm.samplers import EmbeddingView, TrainingInteractions
 
+_CROWDED = 64  # items for each negative, below which a permutation costs less than what it avoids
+
 
 class RankingTerm:
     """The ranking loss of one model, step by step.
@@ -46,17 +48,22 @@ class RankingTerm:
         negatives = seen = None
         if self._negatives is not None:
             ids = self._drawn(self._negatives)
-            negatives, seen = _unit(view.item_rows(ids)), seen_by(distinct_users, ids, self._interactions)
+            negatives, seen = _unit(view.item_rows(ids)), seen_among(distinct_users, ids, self._interactions)
         users_rows, item_rows = _unit(view.user_rows(distinct_users)), _unit(view.item_rows(distinct_items))
         self._value = self.loss(RankingBatch(users_rows, user_of, item_rows, item_of, negatives, seen))
         self._taken = 0
 
     def _drawn(self, count: int) -> Tensor:
-        """Uniform items, shape ``(N,)``: with replacement, or every item once where as many are asked for as there are."""
+        """Distinct uniform items, shape ``(N,)``; all of them where no more exist than are asked for.
+
+        Of large catalogues they are drawn with replacement and the few repeated ones dropped.
+        """
         n_items, device = self._interactions.n_items, self._interactions.device
         if count >= n_items - 1:
             return torch.arange(1, n_items, device=device)
-        return torch.randint(1, n_items, (count,), generator=self._generator, device=device)
+        if n_items <= count * _CROWDED:
+            return torch.randperm(n_items - 1, generator=self._generator, device=device)[:count] + 1
+        return torch.unique(torch.randint(1, n_items, (count,), generator=self._generator, device=device))
 
     @property
     def active(self) -> bool:
@@ -90,19 +97,23 @@ def _unit(rows: Tensor) -> Tensor:
     return functional.normalize(rows, dim=-1, eps=1e-8)
 
 
-def seen_by(users: Tensor, items: Tensor, interactions: TrainingInteractions) -> Tensor:
-    """Which of some items are training positives of each user, ``(U,), (N,) -> (U, N)``, bool; costs the users' positives."""
-    distinct, column_of = torch.unique(items, return_inverse=True)
+def seen_among(users: Tensor, items: Tensor, interactions: TrainingInteractions) -> Tensor:
+    """Training positives of some users among distinct items, as places ``row of the user * N + place of the item``.
+
+    Args:
+        users: User ids, shape ``(U,)``.
+        items: Item ids, none twice, shape ``(N,)``.
+        interactions: The training pairs; the cost is that of the users' own.
+    """
     counts = interactions.user_counts[users]
-    rows = torch.repeat_interleave(torch.arange(users.numel(), device=users.device), counts)
-    first = torch.cumsum(counts, 0) - counts  # of each user's positives below
-    places = torch.arange(rows.numel(), device=users.device) + (interactions.user_starts[users] - first)[rows]
-    positives = interactions.keys[places] - (users * interactions.n_items)[rows]
-    columns = torch.searchsorted(distinct, positives).clamp_(max=distinct.numel() - 1)
-    hit = distinct[columns] == positives
-    seen = torch.zeros(users.numel(), distinct.numel(), dtype=torch.bool, device=users.device)
-    seen[rows[hit], columns[hit]] = True
-    return seen.index_select(1, column_of)
+    rows = torch.repeat_interleave(counts)  # (sum of counts,)
+    first = torch.cumsum(counts, 0) - counts  # of each user's positives among those rows
+    places = torch.arange(rows.numel(), device=rows.device).add_((interactions.user_starts[users] - first)[rows])
+    positives = interactions.keys[places].sub_((users * interactions.n_items)[rows])
+    place_of = torch.full((interactions.n_items,), -1, device=items.device)
+    place_of[items] = torch.arange(items.numel(), device=items.device)
+    columns = place_of[positives]
+    return rows.mul_(items.numel()).add_(columns)[columns >= 0]
 
 
 class RankingLossHook:
