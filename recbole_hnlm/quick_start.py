@@ -14,6 +14,7 @@ from recbole.utils import get_trainer, init_logger, init_seed
 
 from recbole_hnlm.config import HNLMConfig, MainConfig, set_threads
 from recbole_hnlm.data_source import check_dataset_files, load_dataset
+from recbole_hnlm.dual_tree_build import ensure_dual_trees
 from recbole_hnlm.grounded_build import ensure_grounded
 from recbole_hnlm.loader import training_loader
 from recbole_hnlm.models import HardNegativeMixin, hnlm
@@ -74,6 +75,7 @@ def prepare(config: HNLMConfig) -> tuple[Any, Any, Any]:
     if run is not None:
         ensure_artefacts(config, run, train_data)
         ensure_grounded(config, run, train_data)
+        ensure_dual_trees(config, run, train_data)
     return training_loader(config, (train_data, valid_data, test_data), run), valid_data, test_data
 
 

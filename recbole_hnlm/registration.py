@@ -71,6 +71,7 @@ def _with_artefacts(preparation: Callable[..., Any]) -> Callable[..., Any]:
 
     def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
         from recbole_hnlm.config import set_threads
+        from recbole_hnlm.dual_tree_build import ensure_dual_trees
         from recbole_hnlm.grounded_build import ensure_grounded
         from recbole_hnlm.loader import training_loader
         from recbole_hnlm.offline import ensure_artefacts
@@ -81,6 +82,7 @@ def _with_artefacts(preparation: Callable[..., Any]) -> Callable[..., Any]:
         if run is not None:
             ensure_artefacts(config, run, train_data)
             ensure_grounded(config, run, train_data)
+            ensure_dual_trees(config, run, train_data)
         return training_loader(config, (train_data, valid_data, test_data), run), valid_data, test_data
 
     return data_preparation

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from recbole_hnlm.chat_run import ChatRun, parse_chat
@@ -72,6 +73,11 @@ class RunOptions:
     def adam(self) -> str:
         """How Adam updates in this run."""
         return self.general.adam or ("plain" if self.sampler_type is None else "fused")
+
+
+def cache_directory(run: RunOptions) -> Path:
+    """Where encoded texts, trained teachers, trees and scores are kept between builds."""
+    return Path(run.llm.cache_dir) if run.llm.cache_dir is not None else Path("hnlm_cache")
 
 
 def base_sampler_of(values: Mapping[str, Any]) -> Any:

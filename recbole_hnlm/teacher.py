@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from recbole_hnlm.config import HNLMConfig
-from recbole_hnlm.loader import training_loader
+from recbole_hnlm.loader import PairLoader
 from recbole_hnlm.models import hnlm, refusal
 from recbole_hnlm.options import LLMOptions
 from recbole_hnlm.samplers import TrainingInteractions
@@ -114,8 +114,12 @@ def _most_picked(winners: Tensor, scores: Tensor, count: int) -> Tensor:
     return torch.where(first.gather(1, place), chosen, chosen[:, :1])
 
 
-def teacher_class(options: LLMOptions) -> type:
+def teacher_class(options: LLMOptions, key: str = "llm_teacher_model") -> type:
     """The teacher's model class.
+
+    Args:
+        options: Options that name it.
+        key: What messages call the option.
 
     Raises:
         ValueError: If there is no such model, or it cannot serve as a teacher.
@@ -124,10 +128,10 @@ def teacher_class(options: LLMOptions) -> type:
     try:
         found = get_model(name)
     except (ValueError, ImportError, AttributeError) as error:
-        raise ValueError(f"llm_teacher_model={name!r} is no model of RecBole's; use LightGCN or BPR") from error
+        raise ValueError(f"{key}={name!r} is no model of RecBole's; use LightGCN or BPR") from error
     reason = refusal(found) or (f"{name} needs a trainer of its own" if hasattr(found, "e_step") else None)
     if reason is not None:
-        raise ValueError(f"llm_teacher_model={name!r} cannot teach: {reason}; use LightGCN or BPR")
+        raise ValueError(f"{key}={name!r} cannot teach: {reason}; use LightGCN or BPR")
     return found
 
 
@@ -145,15 +149,8 @@ def train_teacher(config: Any, train_data: Any, options: LLMOptions, cache: Path
     """
     dataset = train_data._dataset
     users, items = dataset.inter_feat[dataset.uid_field], dataset.inter_feat[dataset.iid_field]
-    description = {
-        "model": options.teacher_model, "epochs": options.teacher_epochs, "candidates": options.teacher_candidates,
-        "draws": options.teacher_draws, "seed": options.seed, "sampler": "mixgcf",
-    }  # fmt: skip
-    path = cache / f"teacher-{_fingerprint(description, dataset)[:16]}.npz"
-    tables = _cached_tables(path)
-    if tables is None:
-        tables = _fit(config, train_data, options)
-        _store_tables(path, tables)
+    description = _description(options)
+    tables = teacher_tables(config, dataset, options, cache)
     device = torch.device(config["device"])
     user_rows, item_rows = (torch.from_numpy(table).to(device) for table in tables)
     pairs = TrainingInteractions(users.to(device), items.to(device), dataset.user_num, dataset.item_num)
@@ -162,22 +159,49 @@ def train_teacher(config: Any, train_data: Any, options: LLMOptions, cache: Path
     return TeacherResult(negatives.numpy(), *tables, description)
 
 
-def _fit(config: Any, train_data: Any, options: LLMOptions) -> tuple[np.ndarray, np.ndarray]:
+def teacher_tables(
+    config: Any, dataset: Any, options: LLMOptions, cache: Path, key: str = "llm_teacher_model"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Final user and item tables of a teacher of these pairs, trained or read back.
+
+    Args:
+        config: The run's configuration.
+        dataset: The pairs, as a dataset of RecBole's.
+        options: Model, epochs, candidates and seed.
+        cache: Folder for the tables.
+        key: What messages call the option that names the model.
+
+    Raises:
+        ValueError: If the model does not score by inner product.
+    """
+    path = cache / f"teacher-{_fingerprint(_description(options), dataset)[:16]}.npz"
+    tables = _cached_tables(path)
+    if tables is None:
+        tables = _fit(config, dataset, options, key)
+        _store_tables(path, tables)
+    return tables
+
+
+def _description(options: LLMOptions) -> dict[str, Any]:
+    return {
+        "model": options.teacher_model, "epochs": options.teacher_epochs, "candidates": options.teacher_candidates,
+        "draws": options.teacher_draws, "seed": options.seed, "sampler": "mixgcf",
+    }  # fmt: skip
+
+
+def _fit(config: Any, dataset: Any, options: LLMOptions, key: str) -> tuple[np.ndarray, np.ndarray]:
     """Train, and return the final user and item tables."""
     values = {key: config[key] for key in _SHARED if config[key] is not None}
     values.update(_FIXED, epochs=options.teacher_epochs, neg_sampler_candidates=options.teacher_candidates)
     values.update(seed=options.seed, data_path=str(Path(config["data_path"]).parent))
     teacher_config = _WithoutCommandLine(options.teacher_model, str(config["dataset"]), config_dict=values)
     init_seed(options.seed, True)
-    dataset = train_data._dataset
-    model_class = hnlm(teacher_class(options))
+    model_class = hnlm(teacher_class(options, key))
     model: Any = model_class(teacher_config, dataset).to(teacher_config["device"])
-    loader = training_loader(teacher_config, (train_data,), teacher_config.run)
+    loader = PairLoader(teacher_config, dataset, teacher_config.run, shuffle=teacher_config["shuffle"])
     trainer = watching(get_trainer(teacher_config["MODEL_TYPE"], teacher_config["model"]))(teacher_config, model)
     if not model.hnlm_view().has_user_rows:
-        raise ValueError(
-            f"llm_teacher_model={options.teacher_model} does not score by inner product; use LightGCN or BPR"
-        )
+        raise ValueError(f"{key}={options.teacher_model} does not score by inner product; use LightGCN or BPR")
     epochs = range(options.teacher_epochs)
     for epoch in tqdm(epochs, desc=f"Teacher {options.teacher_model}", disable=not config["show_progress"]):
         loss = trainer._train_epoch(loader, epoch)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recbole_hnlm.models.dual_tree import share_dual_trees
 from recbole_hnlm.models.grounded import share_grounded
 from recbole_hnlm.models.statistics import StepStatistics
 from recbole_hnlm.models.text_head import TextHead
@@ -204,5 +205,6 @@ class HardNegativeHead(nn.Module):
         copied = HardNegativeHead(self.run, self.interactions, self.generator.device)
         copied.generator.set_state(self.generator.get_state())
         share_grounded(self.sampler, copied.sampler)
+        share_dual_trees(self.sampler, copied.sampler)
         copied.text_head = copy.deepcopy(self.text_head, memo)
         return copied

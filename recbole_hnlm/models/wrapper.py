@@ -18,6 +18,7 @@ from torch import Tensor
 from recbole_hnlm.models.abilities import refuse_unfit
 from recbole_hnlm.models.adjacency import vectorised_methods
 from recbole_hnlm.models.batches import CANDIDATES, VECTOR_ROWS, JointLossHook, exchanged_batch, pairs_of, take_column
+from recbole_hnlm.models.dual_tree import attach_dual_trees
 from recbole_hnlm.models.grounded import attach_grounded
 from recbole_hnlm.models.head import HardNegativeHead
 from recbole_hnlm.models.item_space import LookupSpace, StepRows, build_item_space
@@ -83,6 +84,7 @@ class HardNegativeMixin:
             )
         self.hnlm = HardNegativeHead(run, interactions, device, rank=config["group_rank"] or 0)
         attach_grounded(self.hnlm.sampler, config, dataset, run)
+        attach_dual_trees(self.hnlm.sampler, config, dataset, run)
         if run.hnlm is not None and run.hnlm.reads_text:
             self._attach_text(config, dataset, run)
         if run.joint_loss:
