@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from recbole.utils import get_model, get_trainer, init_seed
 from torch import Tensor
 from tqdm import tqdm
 
+from recbole_hnlm.artefacts.storage import AtomicFile
 from recbole_hnlm.config import HNLMConfig
 from recbole_hnlm.loader import PairLoader
 from recbole_hnlm.models import hnlm, refusal
@@ -162,17 +163,10 @@ def train_teacher(config: Any, train_data: Any, options: LLMOptions, cache: Path
 def teacher_tables(
     config: Any, dataset: Any, options: LLMOptions, cache: Path, key: str = "llm_teacher_model"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Final user and item tables of a teacher of these pairs, trained or read back.
-
-    Args:
-        config: The run's configuration.
-        dataset: The pairs, as a dataset of RecBole's.
-        options: Model, epochs, candidates and seed.
-        cache: Folder for the tables.
-        key: What messages call the option that names the model.
+    """Final user and item tables of a teacher of ``dataset``'s pairs, trained or read back from ``cache``.
 
     Raises:
-        ValueError: If the model does not score by inner product.
+        ValueError: If the model, which messages call by ``key``, does not score by inner product.
     """
     path = cache / f"teacher-{_fingerprint(_description(options), dataset)[:16]}.npz"
     tables = _cached_tables(path)
@@ -245,9 +239,7 @@ def _cached_tables(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
 
 def _store_tables(path: Path, tables: tuple[np.ndarray, np.ndarray]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        np.savez(file, users=tables[0], items=tables[1])
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    buffer = io.BytesIO()
+    np.savez(buffer, users=tables[0], items=tables[1])
+    with AtomicFile(path) as file:
+        file.write(buffer.getbuffer())
