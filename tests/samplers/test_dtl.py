@@ -123,7 +123,9 @@ class TestFalseNegativeScores:
         counts = torch.bincount(items, minlength=N_ITEMS)
         assert set(torch.nonzero(counts).flatten().tolist()) == {4, 5, 6}
         assert stats.chisquare(counts[[4, 5, 6]].numpy()).pvalue > 1e-3
-        assert all(score == pytest.approx(SCORED[4, item]) for item, score in zip(items.tolist(), scores.tolist()))
+        assert all(
+            score == pytest.approx(SCORED[4, item]) for item, score in zip(items.tolist(), scores.tolist(), strict=True)
+        )
 
     @pytest.mark.parametrize("scored", [SCORED, {}], ids=["others", "nobody"])
     def test_users_without_scores_draw_padding(self, scored: dict[tuple[int, int], float]) -> None:
@@ -136,7 +138,9 @@ class TestFalseNegativeScores:
         kept = table_of(SCORED).highest(share, most)
         best = sorted(SCORED, key=lambda pair: -SCORED[pair])[: int(share * len(SCORED))]
         expected = {user: max((p for p in best if p[0] == user), key=lambda p: SCORED[p]) for user, _ in best}
-        assert dict(zip(kept.users.tolist(), kept.items.tolist())) == {u: pair[1] for u, pair in expected.items()}
+        assert dict(zip(kept.users.tolist(), kept.items.tolist(), strict=True)) == {
+            u: pair[1] for u, pair in expected.items()
+        }
 
     @pytest.mark.parametrize(
         ("make", "message"),

@@ -66,7 +66,7 @@ def test_far_clusters_come_apart_at_the_root() -> None:
     centres = np.eye(4, dtype=np.float32) * 10
     owner = np.arange(160) % 4
     codes = balanced_tree(centres[owner] + 0.1 * vectors(160), seed=1)
-    assert len({(child, cluster) for child, cluster in zip(codes[:, 0].tolist(), owner.tolist())}) == 4
+    assert len({(child, cluster) for child, cluster in zip(codes[:, 0].tolist(), owner.tolist(), strict=True)}) == 4
 
 
 def test_rows_of_zeros_have_no_path() -> None:
