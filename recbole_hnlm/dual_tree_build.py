@@ -15,7 +15,7 @@ from recbole_hnlm.run_options import RunOptions, cache_directory
 from recbole_hnlm.samplers import TrainingInteractions
 from recbole_hnlm.samplers.dtl import DualTreeOptions
 from recbole_hnlm.teacher import teacher_class, teacher_tables
-from recbole_hnlm.trees.build import TreeSource, build_dual_trees
+from recbole_hnlm.trees.build import DualTrees, TrainReference, TreeSource, build_dual_trees
 from recbole_hnlm.trees.features import Reference
 from recbole_hnlm.trees.store import read_dual_trees, write_dual_trees
 
@@ -39,28 +39,45 @@ def ensure_dual_trees(config: Any, run: RunOptions, train_data: Any) -> None:
     def build() -> None:
         seen = training_interactions(dataset)
         vectors = semantic_vectors(config, dataset, run)
-        path, key = trees_of(config, seen, run, vectors)
+        path, key = trees_of(config, seen, run, vectors, options.judge)
         if read_dual_trees(path, key) is not None:
             return
         check_model(config, dataset, run)
-        cache = cache_directory(run)
-        teacher = LLMOptions(
-            teacher_model=options.reference_model, teacher_epochs=options.reference_epochs, seed=options.tree_seed
-        )
-        teacher_class(teacher, _MODEL_KEY)
+        source = TreeSource(seen, _trainer(config, run, dataset), vectors, options.tree_seed)
+        trees = _by_rule(config, run, source)
+        if options.judge == "llm":
+            from recbole_hnlm.dual_tree_judge import judged_by_model
 
-        def train(users: np.ndarray, items: np.ndarray) -> Reference:
-            part = only_pairs(dataset, users, items)
-            return Reference(*teacher_tables(config, part, teacher, cache, _MODEL_KEY))
-
-        logger.info("building dual trees of %s, semantic tree of %s", config["dataset"], _told_by(vectors))
-        write_dual_trees(path, build_dual_trees(TreeSource(seen, train, vectors, options.tree_seed)), key)
+            write_dual_trees(path, judged_by_model(config, run, seen, trees), key)
 
     on_first_rank(config, build)
 
 
-def _told_by(vectors: np.ndarray | None) -> str:
-    return "text vectors" if vectors is not None else "the reference model's item rows"
+def _by_rule(config: Any, run: RunOptions, source: TreeSource) -> DualTrees:
+    """Trees and scores by the rule, read back or made."""
+    path, key = trees_of(config, source.seen, run, source.vectors, "rule")
+    trees = read_dual_trees(path, key)
+    if trees is None:
+        told = "text vectors" if source.vectors is not None else "the reference model's item rows"
+        logger.info("building dual trees of %s, semantic tree of %s", config["dataset"], told)
+        trees = build_dual_trees(source)
+        write_dual_trees(path, trees, key)
+    return trees
+
+
+def _trainer(config: Any, run: RunOptions, dataset: Any) -> TrainReference:
+    """Trains the reference model on some of the split's pairs, or reads it from the cache."""
+    options: DualTreeOptions = run.sampler_options
+    teacher = LLMOptions(
+        teacher_model=options.reference_model, teacher_epochs=options.reference_epochs, seed=options.tree_seed
+    )
+    teacher_class(teacher, _MODEL_KEY)
+
+    def train(users: np.ndarray, items: np.ndarray) -> Reference:
+        part = only_pairs(dataset, users, items)
+        return Reference(*teacher_tables(config, part, teacher, cache_directory(run), _MODEL_KEY))
+
+    return train
 
 
 def training_interactions(dataset: Any) -> TrainingInteractions:

@@ -129,6 +129,10 @@ def parse_run(values: Mapping[str, Any], given: Iterable[str], recbole_keys: Ite
     hybrid = parse_hybrid(values, llm) if with_text else None
     if hybrid is not None and rule == "semantic" and not hybrid.options.grounded_items:
         raise ValueError("semantic draws what vectors were grounded to; set llm_grounded_items=1 or more")
+    if getattr(rule_options, "judge", "rule") == "llm" and chat is None:
+        raise ValueError(
+            "neg_sampler_judge=llm needs a chat model: neg_sampler=hnlm, hnlm_base_sampler=dtl, llm_backend"
+        )
     return RunOptions(name, rule_type, rule_options, common.num, seed, hnlm, llm, general, chat, hybrid)
 
 

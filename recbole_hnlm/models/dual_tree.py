@@ -12,7 +12,7 @@ from recbole_hnlm.models.text import item_text_of
 from recbole_hnlm.run_options import RunOptions, cache_directory
 from recbole_hnlm.samplers import NegativeSampler, TrainingInteractions
 from recbole_hnlm.samplers.dtl import DualTreeSynthesizer
-from recbole_hnlm.trees.store import fingerprint, read_dual_trees, store_path, tables_of
+from recbole_hnlm.trees.store import JUDGE_TEMPLATE, fingerprint, read_dual_trees, store_path, tables_of
 
 logger = logging.getLogger(__name__)
 
@@ -25,9 +25,16 @@ def semantic_vectors(config: Any, dataset: Any, run: RunOptions) -> np.ndarray |
     return np.where(mask.numpy()[:, None], vectors.numpy(), 0).astype(np.float32)
 
 
-def trees_of(config: Any, seen: TrainingInteractions, run: RunOptions, vectors: np.ndarray | None) -> tuple[Path, str]:
-    """File and fingerprint of a run's trees and scores."""
-    key = fingerprint(seen, run.sampler_options, vectors, {})
+def trees_of(
+    config: Any, seen: TrainingInteractions, run: RunOptions, vectors: np.ndarray | None, judge: str
+) -> tuple[Path, str]:
+    """File and fingerprint of a run's trees and scores, as ``judge`` leaves them."""
+    extra: dict[str, Any] = {}
+    if judge == "llm":
+        assert run.chat is not None
+        asked = run.chat.model
+        extra["judge"] = [JUDGE_TEMPLATE, asked.chat_model, asked.chat_revision, asked.temperature]
+    key = fingerprint(seen, run.sampler_options, vectors, extra)
     return store_path(cache_directory(run), str(config["dataset"]), key), key
 
 
@@ -45,7 +52,8 @@ def attach_dual_trees(sampler: NegativeSampler | None, config: Any, dataset: Any
     """
     if not isinstance(sampler, DualTreeSynthesizer):
         return
-    path, key = trees_of(config, sampler.interactions, run, semantic_vectors(config, dataset, run))
+    vectors = semantic_vectors(config, dataset, run)
+    path, key = trees_of(config, sampler.interactions, run, vectors, run.sampler_options.judge)
     found = read_dual_trees(path, key)
     if found is None:
         raise FileNotFoundError(

@@ -47,6 +47,9 @@ class DualTreeOptions(MixOptions):
     ``llm_teacher_model`` is trained."""
     reference_epochs: int = 20
     """Epochs of that model; it is trained twice, once with a tenth of each user's pairs hidden for calibration."""
+    judge: Literal["rule", "llm"] = "rule"
+    """Who has the last word on each user's 20 highest scores: the calibrated rule, or the chat model of ``llm_backend``
+    under ``neg_sampler: hnlm``, which re-ranks them by their places in the trees."""
     tree_seed: int = 2020
     """Seed of the trees, of the reference model and of what is hidden."""
 
@@ -57,6 +60,8 @@ class DualTreeOptions(MixOptions):
                 raise ValueError(f"neg_sampler_{name}={getattr(self, name)} must be at least 0; 0 leaves it out")
         if self.policy not in _POLICIES:
             raise ValueError(f"neg_sampler_policy={self.policy!r} is not one of {list(_POLICIES)}")
+        if self.judge not in ("rule", "llm"):
+            raise ValueError(f"neg_sampler_judge={self.judge!r} is not one of ['rule', 'llm']")
         if self.soft_weight is not None and self.policy != "soft_positive":
             raise ValueError(f"neg_sampler_soft_weight has no effect with policy {self.policy!r}; remove it")
         if self.soft_weight is not None and not 0 < self.soft_weight < math.inf:

@@ -28,6 +28,8 @@ from recbole_hnlm.trees.build import DualTrees
 logger = logging.getLogger(__name__)
 
 _VERSION = 1  # of what the same inputs are made into
+JUDGE_TEMPLATE = "judge-1/false_negatives"
+"""Prompt of ``properties/prompts/judge.yaml`` that judged scores were made with."""
 _ARRAYS = ("collaborative", "semantic", "users", "items", "scores")
 
 
