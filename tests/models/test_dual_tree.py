@@ -45,6 +45,20 @@ def test_it_trains(folder: Path, model: str, policy: str) -> None:
     assert copy.deepcopy(wrapped).hnlm.sampler.tables is sampler.tables
 
 
+@pytest.mark.parametrize("model", ["BPR", "LightGCN"])
+def test_soft_positives_reach_the_models_tables(folder: Path, model: str) -> None:
+    """The same draws under two weights: only the term's gradient differs."""
+    gradients = []
+    for weight in (0.1, 10.0):
+        wrapped, loaders, _ = made(
+            folder, model, **DTL, neg_sampler_policy="soft_positive", neg_sampler_soft_weight=weight
+        )
+        first_loss(wrapped, loaders)
+        gradients.append([table.weight.grad.to_dense() for table in (wrapped.user_embedding, wrapped.item_embedding)])
+    for small, large in zip(*gradients, strict=True):
+        assert torch.isfinite(large).all() and (large - small).abs().sum() > 0.1 * small.abs().sum()
+
+
 def test_made_once_and_anew_for_another_split_or_after_damage(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     made(folder, "BPR", **DTL)
     (file,) = kept()
