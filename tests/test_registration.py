@@ -51,6 +51,16 @@ def test_text_negatives_are_built_on_the_way(registered: Path) -> None:
     assert plain["best_valid_score"] != result["best_valid_score"]
 
 
+def test_dual_trees_are_built_on_the_way(registered: Path) -> None:
+    from recbole.quick_start import run_recbole
+
+    values = {"neg_sampler": "dtl", "neg_sampler_reference_model": "BPR", "neg_sampler_reference_epochs": 2}
+    result = run_recbole("BPR", "tiny", config_dict=settings(registered, "BPR", **values))
+    assert list(Path("hnlm_cache").glob("dual-trees-tiny-*.npz"))
+    ours = recbole_hnlm.run_recbole_hnlm("BPR", "tiny", config_dict=settings(registered, "BPR", **values))
+    assert result["test_result"] == ours["test_result"]
+
+
 def test_hyper_tuning_searches_our_options(registered: Path) -> None:
     pytest.importorskip("hyperopt")
     import yaml
