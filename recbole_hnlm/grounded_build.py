@@ -13,10 +13,10 @@ from recbole_hnlm.llm.neighbours import NO_MODEL, neighbours_provenance, write_t
 from recbole_hnlm.llm.sharding import is_first, is_sharded, wait_for_all
 from recbole_hnlm.llm.text_pipeline import TextRun
 from recbole_hnlm.models.text import artefact_directory, hash_of_training_pairs
-from recbole_hnlm.offline import cache_directory, text_sources
+from recbole_hnlm.offline import text_sources
 from recbole_hnlm.options import HNLMOptions
 from recbole_hnlm.processes import on_first_rank
-from recbole_hnlm.run_options import RunOptions
+from recbole_hnlm.run_options import RunOptions, cache_directory
 from recbole_hnlm.samplers.semantic import SemanticOptions
 from recbole_hnlm.text_options import GroundingOptions, TextOptions
 

@@ -30,15 +30,10 @@ from recbole_hnlm.models.text import artefact_directory, hash_of_training_pairs,
 from recbole_hnlm.options import HNLMOptions, LLMOptions
 from recbole_hnlm.processes import on_first_rank
 from recbole_hnlm.provenance import check_provenance, settings_of_hybrid
-from recbole_hnlm.run_options import RunOptions
+from recbole_hnlm.run_options import RunOptions, cache_directory
 from recbole_hnlm.teacher import TeacherResult, teacher_class, train_teacher
 
 logger = logging.getLogger(__name__)
-
-
-def cache_directory(run: RunOptions) -> Path:
-    """Where encoded texts and trained teachers are kept between builds."""
-    return Path(run.llm.cache_dir) if run.llm.cache_dir is not None else Path("hnlm_cache")
 
 
 def ensure_artefacts(config: Any, run: RunOptions, train_data: Any) -> Path | None:

@@ -14,12 +14,10 @@ from recbole.utils import get_trainer, init_logger, init_seed
 
 from recbole_hnlm.config import HNLMConfig, MainConfig, set_threads
 from recbole_hnlm.data_source import check_dataset_files, load_dataset
-from recbole_hnlm.grounded_build import ensure_grounded
 from recbole_hnlm.loader import training_loader
 from recbole_hnlm.models import HardNegativeMixin, hnlm
-from recbole_hnlm.offline import ensure_artefacts
+from recbole_hnlm.preparing import make_what_is_absent
 from recbole_hnlm.processes import leave_group
-from recbole_hnlm.reference_build import ensure_reference
 from recbole_hnlm.run_options import RunOptions, describe_options
 from recbole_hnlm.watching import peak_memory_mib, watching
 
@@ -73,9 +71,7 @@ def prepare(config: HNLMConfig) -> tuple[Any, Any, Any]:
     train_data, valid_data, test_data = split(config)
     run: RunOptions | None = config.run
     if run is not None:
-        ensure_artefacts(config, run, train_data)
-        ensure_grounded(config, run, train_data)
-        ensure_reference(config, run, train_data)
+        make_what_is_absent(config, run, train_data)
     return training_loader(config, (train_data, valid_data, test_data), run), valid_data, test_data
 
 

@@ -11,9 +11,8 @@ import torch
 
 from recbole_hnlm.comparator_options import LLMRecOptions
 from recbole_hnlm.models.comparators.reference import best_unseen, reference_file
-from recbole_hnlm.offline import cache_directory
 from recbole_hnlm.processes import on_first_rank
-from recbole_hnlm.run_options import RunOptions
+from recbole_hnlm.run_options import RunOptions, cache_directory
 from recbole_hnlm.samplers import TrainingInteractions
 from recbole_hnlm.teacher import teacher_class, teacher_tables
 
@@ -43,7 +42,7 @@ def ensure_reference(config: Any, run: RunOptions, train_data: Any) -> None:
         if path.is_file():
             return
         teacher_class(run.llm)
-        tables = teacher_tables(config, train_data, run.llm, cache_directory(run))
+        tables = teacher_tables(config, dataset, run.llm, cache_directory(run))
         users, items = (torch.from_numpy(table) for table in tables)
         best = best_unseen(users, items, interactions, options.top_items)
         path.parent.mkdir(parents=True, exist_ok=True)

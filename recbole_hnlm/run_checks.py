@@ -137,19 +137,17 @@ def check_keys(
     reject_misspelled(given, recbole_keys, (*known, *elsewhere))
 
 
-def check_combination(
-    common: CommonSamplerOptions, rule_type: type[NegativeSampler] | None, hnlm: HNLMOptions | None
-) -> None:
+def check_combination(negatives: int, rule_type: type[NegativeSampler] | None, hnlm: HNLMOptions | None) -> None:
     """Refuse options of a rule and of the text part that exclude each other."""
     if rule_type is None:
         return
-    if rule_type.weighs and common.num > 1:
+    if rule_type.weighs and negatives > 1:
         raise ValueError(
-            f"neg_sampler_num={common.num} with {rule_type.__name__}, which weighs all its candidates; "
+            f"neg_sampler_num={negatives} with {rule_type.__name__}, which weighs all its candidates; "
             "set neg_sampler_candidates instead"
         )
-    if common.num > 1 and hnlm is not None and hnlm.brings_extra:
-        raise ValueError(f"hnlm_use=extra adds to one negative a pair, neg_sampler_num is {common.num}; remove one")
+    if negatives > 1 and hnlm is not None and hnlm.brings_extra:
+        raise ValueError(f"hnlm_use=extra adds to one negative a pair, neg_sampler_num is {negatives}; remove one")
     if rule_type.weighs and hnlm is not None and hnlm.alpha > 0:
         raise ValueError(f"{rule_type.__name__} weighs many negatives, text mixes with one; use dns or hnlm_alpha: 0")
 
@@ -190,7 +188,7 @@ def check_adam(adam: str, values: Mapping[str, Any]) -> None:
             raise ValueError(f"adam=rows cannot do {' and '.join(useless)}, which read all rows; set adam=fused")
 
 
-def check_ranking(ranking: RankingRun, common: CommonSamplerOptions, rule: Any, hnlm: HNLMOptions | None) -> None:
+def check_ranking(ranking: RankingRun, negatives: int, rule: Any, hnlm: HNLMOptions | None) -> None:
     """Refuse negatives that a ranking loss of ours would never rank."""
     name = f"{RANKING_KEY}={ranking.name}"
     draws = "draws its own negatives" if hasattr(ranking.options, "negatives") else "draws no negatives"
@@ -198,7 +196,7 @@ def check_ranking(ranking: RankingRun, common: CommonSamplerOptions, rule: Any, 
         label = rule if isinstance(rule, str) else rule.__name__
         key = "neg_sampler" if hnlm is None else "hnlm_base_sampler"
         raise ValueError(f"{name} {draws}, so those of {label} would have no effect; set {key}: uniform")
-    if common.num > 1:
-        raise ValueError(f"{name} {draws}, so neg_sampler_num={common.num} has no effect; remove it")
+    if negatives > 1:
+        raise ValueError(f"{name} {draws}, so neg_sampler_num={negatives} has no effect; remove it")
     if hnlm is not None and hnlm.alpha > 0:
         raise ValueError(f"{name} {draws}, so text mixed into one has no effect; set hnlm_alpha: 0")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from recbole_hnlm.chat_run import ChatRun, parse_chat
@@ -104,6 +105,11 @@ class RunOptions:
         return self.general.adam or ("plain" if self.sampler_type is None else "fused")
 
 
+def cache_directory(run: RunOptions) -> Path:
+    """Where encoded texts, trained teachers, trees and scores are kept between builds."""
+    return Path(run.llm.cache_dir) if run.llm.cache_dir is not None else Path("hnlm_cache")
+
+
 def base_sampler_of(values: Mapping[str, Any]) -> Any:
     """The sampler that draws catalogue items: ``neg_sampler`` itself, or ``hnlm_base_sampler`` under ``hnlm``."""
     sampler = values.get(SAMPLER_KEY)
@@ -143,33 +149,48 @@ def parse_run(values: Mapping[str, Any], given: Iterable[str], recbole_keys: Ite
     if not active:
         return None
     common = parse_options(CommonSamplerOptions, SAMPLER_PREFIX, values)
-    rule_options = parse_options(rule_type.Options, SAMPLER_PREFIX, values) if rule_type else None
     own = values if compared is None else {**values, **WITHOUT_OURS, "hnlm_base_sampler": rule}
-    hnlm = parse_options(HNLMOptions, HNLMOptions.PREFIX, own) if with_text else None
-    check_combination(common, rule_type, hnlm)
-    guard = parse_options(GuardOptions, SAMPLER_PREFIX, values) if rule_type else GuardOptions()
-    check_guard(guard, given, rule_type, with_text)
-    if ranking is not None:
-        check_ranking(ranking, common, rule, hnlm)
-    if general.adam in ("fused", "rows"):
-        check_adam(general.adam, values)
-    if hnlm is not None:
-        reject_unknown(given, (), useless_hnlm_keys(hnlm, guarded=guard.guard == "text"))
     label = rule if isinstance(rule, str) else rule.__name__
-    seed = common.seed if common.seed is not None else int(values.get("seed") or 0)
-    name = f"{compared or TEXT_SAMPLER}({label})" if with_text else label
-    comparator = parse_options(COMPARATORS[compared], COMPARATOR_PREFIX, values) if compared is not None else None
-    if isinstance(comparator, LLMRecOptions) and llm.backend != "template":
+    run = RunOptions(
+        sampler=f"{compared or TEXT_SAMPLER}({label})" if with_text else label,
+        sampler_type=rule_type,
+        sampler_options=parse_options(rule_type.Options, SAMPLER_PREFIX, values) if rule_type else None,
+        negatives=common.num,
+        seed=common.seed if common.seed is not None else int(values.get("seed") or 0),
+        hnlm=parse_options(HNLMOptions, HNLMOptions.PREFIX, own) if with_text else None,
+        llm=llm,
+        general=general,
+        chat=parse_chat(values, llm.backend) if with_text else None,
+        hybrid=parse_hybrid(values, llm) if with_text else None,
+        comparator=parse_options(COMPARATORS[compared], COMPARATOR_PREFIX, values) if compared is not None else None,
+        guard=parse_options(GuardOptions, SAMPLER_PREFIX, values) if rule_type else GuardOptions(),
+        ranking=ranking,
+    )
+    _check(run, values, given, rule)
+    return run
+
+
+def _check(run: RunOptions, values: Mapping[str, Any], given: tuple[str, ...], rule: Any) -> None:
+    """Refuse what does not go together in a run."""
+    check_combination(run.negatives, run.sampler_type, run.hnlm)
+    check_guard(run.guard, given, run.sampler_type, run.hnlm is not None)
+    if run.ranking is not None:
+        check_ranking(run.ranking, run.negatives, rule, run.hnlm)
+    if run.general.adam in ("fused", "rows"):
+        check_adam(run.general.adam, values)
+    if run.hnlm is not None:
+        reject_unknown(given, (), useless_hnlm_keys(run.hnlm, guarded=run.guard.guard == "text"))
+    if isinstance(run.comparator, LLMRecOptions) and run.llm.backend != "template":
         raise ValueError(
-            f"llm_backend={llm.backend} names no like and dislike yet: the picks of hnlm_comparator=llmrec are made by "
-            "text similarity; set llm_backend=template"
+            f"llm_backend={run.llm.backend} names no like and dislike yet: the picks of hnlm_comparator=llmrec are made "
+            "by text similarity; set llm_backend=template"
         )
-    chat = parse_chat(values, llm.backend) if with_text else None
-    hybrid = parse_hybrid(values, llm) if with_text else None
-    if hybrid is not None and rule == "semantic" and not hybrid.options.grounded_items:
+    if run.hybrid is not None and rule == "semantic" and not run.hybrid.options.grounded_items:
         raise ValueError("semantic draws what vectors were grounded to; set llm_grounded_items=1 or more")
-    parts = (chat, hybrid, comparator, guard, ranking)
-    return RunOptions(name, rule_type, rule_options, common.num, seed, hnlm, llm, general, *parts)
+    if getattr(run.sampler_options, "judge", "rule") == "llm" and run.chat is None:
+        raise ValueError(
+            "neg_sampler_judge=llm needs a chat model: neg_sampler=hnlm, hnlm_base_sampler=dtl, llm_backend"
+        )
 
 
 def describe_options(run: RunOptions) -> dict[str, Any]:

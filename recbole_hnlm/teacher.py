@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,9 @@ from recbole.utils import get_model, get_trainer, init_seed
 from torch import Tensor
 from tqdm import tqdm
 
+from recbole_hnlm.artefacts.storage import AtomicFile
 from recbole_hnlm.config import HNLMConfig
-from recbole_hnlm.loader import training_loader
+from recbole_hnlm.loader import PairLoader
 from recbole_hnlm.models import hnlm, refusal
 from recbole_hnlm.options import LLMOptions
 from recbole_hnlm.samplers import TrainingInteractions
@@ -114,8 +115,12 @@ def _most_picked(winners: Tensor, scores: Tensor, count: int) -> Tensor:
     return torch.where(first.gather(1, place), chosen, chosen[:, :1])
 
 
-def teacher_class(options: LLMOptions) -> type:
+def teacher_class(options: LLMOptions, key: str = "llm_teacher_model") -> type:
     """The teacher's model class.
+
+    Args:
+        options: Options that name it.
+        key: What messages call the option.
 
     Raises:
         ValueError: If there is no such model, or it cannot serve as a teacher.
@@ -124,10 +129,10 @@ def teacher_class(options: LLMOptions) -> type:
     try:
         found = get_model(name)
     except (ValueError, ImportError, AttributeError) as error:
-        raise ValueError(f"llm_teacher_model={name!r} is no model of RecBole's; use LightGCN or BPR") from error
+        raise ValueError(f"{key}={name!r} is no model of RecBole's; use LightGCN or BPR") from error
     reason = refusal(found) or (f"{name} needs a trainer of its own" if hasattr(found, "e_step") else None)
     if reason is not None:
-        raise ValueError(f"llm_teacher_model={name!r} cannot teach: {reason}; use LightGCN or BPR")
+        raise ValueError(f"{key}={name!r} cannot teach: {reason}; use LightGCN or BPR")
     return found
 
 
@@ -145,7 +150,7 @@ def train_teacher(config: Any, train_data: Any, options: LLMOptions, cache: Path
     """
     dataset = train_data._dataset
     users, items = dataset.inter_feat[dataset.uid_field], dataset.inter_feat[dataset.iid_field]
-    tables = teacher_tables(config, train_data, options, cache)
+    tables = teacher_tables(config, dataset, options, cache)
     device = torch.device(config["device"])
     user_rows, item_rows = (torch.from_numpy(table).to(device) for table in tables)
     pairs = TrainingInteractions(users.to(device), items.to(device), dataset.user_num, dataset.item_num)
@@ -154,12 +159,18 @@ def train_teacher(config: Any, train_data: Any, options: LLMOptions, cache: Path
     return TeacherResult(negatives.numpy(), *tables, description)
 
 
-def teacher_tables(config: Any, train_data: Any, options: LLMOptions, cache: Path) -> tuple[np.ndarray, np.ndarray]:
-    """User and item rows of the teacher alone, trained or read back; see :func:`train_teacher`."""
-    path = cache / f"teacher-{_fingerprint(_description(options), train_data._dataset)[:16]}.npz"
+def teacher_tables(
+    config: Any, dataset: Any, options: LLMOptions, cache: Path, key: str = "llm_teacher_model"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Final user and item tables of a teacher of ``dataset``'s pairs, trained or read back from ``cache``.
+
+    Raises:
+        ValueError: If the model, which messages call by ``key``, does not score by inner product.
+    """
+    path = cache / f"teacher-{_fingerprint(_description(options), dataset)[:16]}.npz"
     tables = _cached_tables(path)
     if tables is None:
-        tables = _fit(config, train_data, options)
+        tables = _fit(config, dataset, options, key)
         _store_tables(path, tables)
     return tables
 
@@ -171,22 +182,19 @@ def _description(options: LLMOptions) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _fit(config: Any, train_data: Any, options: LLMOptions) -> tuple[np.ndarray, np.ndarray]:
+def _fit(config: Any, dataset: Any, options: LLMOptions, key: str) -> tuple[np.ndarray, np.ndarray]:
     """Train, and return the final user and item tables."""
     values = {key: config[key] for key in _SHARED if config[key] is not None}
     values.update(_FIXED, epochs=options.teacher_epochs, neg_sampler_candidates=options.teacher_candidates)
     values.update(seed=options.seed, data_path=str(Path(config["data_path"]).parent))
     teacher_config = _WithoutCommandLine(options.teacher_model, str(config["dataset"]), config_dict=values)
     init_seed(options.seed, True)
-    dataset = train_data._dataset
-    model_class = hnlm(teacher_class(options))
+    model_class = hnlm(teacher_class(options, key))
     model: Any = model_class(teacher_config, dataset).to(teacher_config["device"])
-    loader = training_loader(teacher_config, (train_data,), teacher_config.run)
+    loader = PairLoader(teacher_config, dataset, teacher_config.run, shuffle=teacher_config["shuffle"])
     trainer = watching(get_trainer(teacher_config["MODEL_TYPE"], teacher_config["model"]))(teacher_config, model)
     if not model.hnlm_view().has_user_rows:
-        raise ValueError(
-            f"llm_teacher_model={options.teacher_model} does not score by inner product; use LightGCN or BPR"
-        )
+        raise ValueError(f"{key}={options.teacher_model} does not score by inner product; use LightGCN or BPR")
     epochs = range(options.teacher_epochs)
     for epoch in tqdm(epochs, desc=f"Teacher {options.teacher_model}", disable=not config["show_progress"]):
         loss = trainer._train_epoch(loader, epoch)
@@ -230,9 +238,7 @@ def _cached_tables(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
 
 def _store_tables(path: Path, tables: tuple[np.ndarray, np.ndarray]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        np.savez(file, users=tables[0], items=tables[1])
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    buffer = io.BytesIO()
+    np.savez(buffer, users=tables[0], items=tables[1])
+    with AtomicFile(path) as file:
+        file.write(buffer.getbuffer())

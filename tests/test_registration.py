@@ -64,6 +64,16 @@ def test_grounded_negatives_are_made_on_the_way(registered: Path) -> None:
     assert run_recbole("BPR", "tiny", config_dict=dns)["test_result"] != result["test_result"]
 
 
+def test_dual_trees_are_built_on_the_way(registered: Path) -> None:
+    from recbole.quick_start import run_recbole
+
+    values = {"neg_sampler": "dtl", "neg_sampler_reference_model": "BPR", "neg_sampler_reference_epochs": 2}
+    result = run_recbole("BPR", "tiny", config_dict=settings(registered, "BPR", **values))
+    assert list(Path("hnlm_cache").glob("dual-trees-tiny-*.npz"))
+    ours = recbole_hnlm.run_recbole_hnlm("BPR", "tiny", config_dict=settings(registered, "BPR", **values))
+    assert result["test_result"] == ours["test_result"]
+
+
 def test_hyper_tuning_searches_our_options(registered: Path) -> None:
     pytest.importorskip("hyperopt")
     import yaml

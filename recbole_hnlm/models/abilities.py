@@ -52,7 +52,7 @@ def refuse_unfit(model: nn.Module, base: type, space: ItemSpace, inner: bool, ru
         return
     if rule.synthesizes and not space.exchangeable:
         raise ValueError(f"{name} reads items by id, not from an embedding; {run.sampler} makes rows: use dns")
-    if rule.needs_user_rows and not has_user_rows:
+    if rule.reads_user_rows(run.sampler_options) and not has_user_rows:
         raise ValueError(f"{run.sampler} needs scores that are inner products, those of {name} are not; use mixgcf")
     if rule.weighs and not has_bpr_loss:
         raise ValueError(f"{run.sampler} weighs negatives, which the loss of {name} cannot take; use dns_mn")

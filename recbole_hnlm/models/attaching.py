@@ -9,6 +9,7 @@ from recbole.model.loss import BPRLoss
 
 from recbole_hnlm.models.batches import JointLossHook
 from recbole_hnlm.models.comparators import comparator_of_run
+from recbole_hnlm.models.dual_tree import attach_dual_trees
 from recbole_hnlm.models.grounded import attach_grounded
 from recbole_hnlm.models.guarding import judge_by_text
 from recbole_hnlm.models.ranking_term import hook_ranking_loss
@@ -54,6 +55,7 @@ def attach_parts(model: Any, config: Any, dataset: Any, run: RunOptions) -> None
     """Complete the head of a wrapped model with what the run's rule and text ask for."""
     head, options = model.hnlm, run.hnlm
     attach_grounded(head.sampler, config, dataset, run)
+    attach_dual_trees(head.sampler, config, dataset, run)
     if head.has_gates:
         head.build_gates(model.row_width())
     if options is None or not run.reads_text:

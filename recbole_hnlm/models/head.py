@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_hnlm.models.comparators.base import Comparator, Step, read_instead
+from recbole_hnlm.models.dual_tree import share_dual_trees
 from recbole_hnlm.models.grounded import share_grounded
 from recbole_hnlm.models.guarding import attach_guard, share_score
 from recbole_hnlm.models.ranking_term import RankingTerm
@@ -212,6 +213,7 @@ class HardNegativeHead(nn.Module):
         for name, generator in copied._generators.items():
             generator.set_state(self._generators[name].get_state())
         share_grounded(self.sampler, copied.sampler)
+        share_dual_trees(self.sampler, copied.sampler)
         share_score(self.sampler, copied.sampler)
         if copied.sampler is not None:
             copied.gates = copied.sampler.gates = copy.deepcopy(self.gates, memo)

@@ -191,15 +191,8 @@ def read_text(
         FileNotFoundError: If there are none; the message says how to build them.
         ValueError: If they are damaged, belong to another split, or cover too few pairs.
     """
-    directory = artefact_directory(config, options)
-    reader = ArtefactReader.open(directory, str(config["dataset"]), pairs_hash=hash_of_training_pairs(dataset))
-    bound = reader.bind(dataset.field2id_token[dataset.uid_field], dataset.field2id_token[dataset.iid_field])
-    vectors, mask = bound.item_text()
-    if not mask.any():
-        raise ValueError(f"no item of {config['dataset']!r} has a text vector in {directory}; check llm_text_fields")
-    items, item_mask = torch.from_numpy(vectors).float(), torch.from_numpy(mask)
-    generator = torch.Generator().manual_seed(seed)
-    items = controlled(items, item_mask, options.item_control, generator)
+    reader, bound = _open(config, dataset, options)
+    items, item_mask = _item_vectors(config, bound, options, seed)
     pairs: Any = None
     if options.reads_pair_vectors:
         _check_coverage(bound, dataset, options)
@@ -207,8 +200,36 @@ def read_text(
         if options.control != "none":
             control = options.control.removeprefix("pairs_")
             pairs = ControlledPairs(bound, reader.manifest.rows, items.shape[1], control, seed)
-    logger.info("text vectors: %d items of %d, width %d, from %s", mask.sum(), len(mask) - 1, items.shape[1], directory)
+    counts = int(item_mask.sum()), len(item_mask) - 1, items.shape[1]
+    logger.info("text vectors: %d items of %d, width %d, from %s", *counts, artefact_directory(config, options))
     return TextVectors(items, item_mask, interactions, pairs, config["device"])
+
+
+def item_text_of(config: Any, dataset: Any, options: HNLMOptions, seed: int) -> tuple[Tensor, Tensor]:
+    """The items' text vectors of a run as training reads them, and which items have one, ``(N, S), (N,)``.
+
+    Raises:
+        FileNotFoundError: If there are no artefacts.
+        ValueError: If they are damaged or belong to another split, or no item has text.
+    """
+    return _item_vectors(config, _open(config, dataset, options)[1], options, seed)
+
+
+def _open(config: Any, dataset: Any, options: HNLMOptions) -> tuple[ArtefactReader, Any]:
+    """The artefacts of a run, and the same bound to the dataset's ids."""
+    directory = artefact_directory(config, options)
+    reader = ArtefactReader.open(directory, str(config["dataset"]), pairs_hash=hash_of_training_pairs(dataset))
+    return reader, reader.bind(dataset.field2id_token[dataset.uid_field], dataset.field2id_token[dataset.iid_field])
+
+
+def _item_vectors(config: Any, bound: Any, options: HNLMOptions, seed: int) -> tuple[Tensor, Tensor]:
+    """The items' vectors, under the run's control, and which there are."""
+    vectors, mask = bound.item_text()
+    if not mask.any():
+        directory = artefact_directory(config, options)
+        raise ValueError(f"no item of {config['dataset']!r} has a text vector in {directory}; check llm_text_fields")
+    items, item_mask = torch.from_numpy(vectors).float(), torch.from_numpy(mask)
+    return controlled(items, item_mask, options.item_control, torch.Generator().manual_seed(seed)), item_mask
 
 
 def _check_coverage(bound: Any, dataset: Any, options: HNLMOptions) -> None:

@@ -108,6 +108,11 @@ class NegativeSampler(ABC):
         """
         return None
 
+    @classmethod
+    def reads_user_rows(cls, options: Any) -> bool:
+        """Whether a sampler of these options reads user rows of the items' width."""
+        return cls.needs_user_rows
+
     @property
     def candidates_per_negative(self) -> int:
         """``C``; 1 for rules that take what is drawn."""

@@ -35,12 +35,21 @@ class MixGCFSynthesizer(CandidateSampler):
 
     def choose(self, users: Tensor, positives: Tensor, candidates: Tensor, view: EmbeddingView) -> Negatives:
         """Synthetic rows with gradient to the positive and to the chosen candidate of every hop."""
-        chosen = hardest_per_hop(users, candidates, view)
+        chosen = self.hardest(users, positives, candidates, view)
         size = (users.numel(), 1)
         pooled: Tensor | None = None
         for hop, ids in enumerate(chosen):
             share = self.options.mix * torch.rand(size, generator=self.generator, device=users.device)
+            share = self.positive_share(users, ids, share)
             mixed = share * view.item_hop_rows(hop, positives) + (1 - share) * view.item_hop_rows(hop, ids)
             pooled = mixed if pooled is None else pooled + mixed
         assert pooled is not None
         return Negatives(chosen[0].unsqueeze(1), rows=pooled / view.n_hops)
+
+    def hardest(self, users: Tensor, positives: Tensor, candidates: Tensor, view: EmbeddingView) -> list[Tensor]:
+        """The candidate of each hop, ``H`` tensors ``(B,)``."""
+        return hardest_per_hop(users, candidates, view)
+
+    def positive_share(self, users: Tensor, ids: Tensor, share: Tensor) -> Tensor:
+        """The share of the positive in one hop's row, ``(B, 1)``, when ``ids`` are mixed with it by ``share``."""
+        return share

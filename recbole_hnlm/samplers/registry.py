@@ -21,6 +21,7 @@ SAMPLERS: dict[str, str] = {
     "ahns": "recbole_hnlm.samplers.ahns:AdaptiveHardnessSelector",
     "dins": "recbole_hnlm.samplers.dins:DimensionMixSynthesizer",
     "dens": "recbole_hnlm.samplers.dens:DisentangledSynthesizer",
+    "dtl": "recbole_hnlm.samplers.dtl:DualTreeSynthesizer",
     "semantic": "recbole_hnlm.samplers.semantic:SemanticSampler",
 }
 

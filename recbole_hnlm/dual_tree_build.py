@@ -1,0 +1,94 @@
+"""Trees and scores for ``neg_sampler: dtl``, made before training where they are not kept yet."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from recbole_hnlm.models.abilities import check_model
+from recbole_hnlm.models.dual_tree import semantic_vectors, trees_of
+from recbole_hnlm.options import LLMOptions
+from recbole_hnlm.processes import on_first_rank
+from recbole_hnlm.run_options import RunOptions, cache_directory
+from recbole_hnlm.samplers import TrainingInteractions
+from recbole_hnlm.samplers.dtl import DualTreeOptions
+from recbole_hnlm.teacher import teacher_class, teacher_tables
+from recbole_hnlm.trees.build import DualTrees, TrainReference, TreeSource, build_dual_trees
+from recbole_hnlm.trees.features import Reference
+from recbole_hnlm.trees.store import read_dual_trees, write_dual_trees
+
+logger = logging.getLogger(__name__)
+_MODEL_KEY = "neg_sampler_reference_model"
+
+
+def ensure_dual_trees(config: Any, run: RunOptions, train_data: Any) -> None:
+    """Make trees and scores of the training split where ``dtl`` runs and none of these pairs and options are kept.
+
+    Of several processes the first one makes them. Validation and test are never looked at.
+
+    Raises:
+        ValueError: If the reference model is unfit, or no hidden pair can be told.
+    """
+    options = run.sampler_options
+    if not isinstance(options, DualTreeOptions):
+        return
+    dataset = train_data._dataset
+
+    def build() -> None:
+        seen = training_interactions(dataset)
+        vectors = semantic_vectors(config, dataset, run)
+        path, key = trees_of(config, seen, run, vectors, options.judge)
+        if read_dual_trees(path, key) is not None:
+            return
+        check_model(config, dataset, run)
+        source = TreeSource(seen, _trainer(config, run, dataset), vectors, options.tree_seed)
+        trees = _by_rule(config, run, source)
+        if options.judge == "llm":
+            from recbole_hnlm.dual_tree_judge import judged_by_model
+
+            write_dual_trees(path, judged_by_model(config, run, seen, trees), key)
+
+    on_first_rank(config, build)
+
+
+def _by_rule(config: Any, run: RunOptions, source: TreeSource) -> DualTrees:
+    """Trees and scores by the rule, read back or made."""
+    path, key = trees_of(config, source.seen, run, source.vectors, "rule")
+    trees = read_dual_trees(path, key)
+    if trees is None:
+        told = "text vectors" if source.vectors is not None else "the reference model's item rows"
+        logger.info("building dual trees of %s, semantic tree of %s", config["dataset"], told)
+        trees = build_dual_trees(source)
+        write_dual_trees(path, trees, key)
+    return trees
+
+
+def _trainer(config: Any, run: RunOptions, dataset: Any) -> TrainReference:
+    """Trains the reference model on some of the split's pairs, or reads it from the cache."""
+    options: DualTreeOptions = run.sampler_options
+    teacher = LLMOptions(
+        teacher_model=options.reference_model, teacher_epochs=options.reference_epochs, seed=options.tree_seed
+    )
+    teacher_class(teacher, _MODEL_KEY)
+
+    def train(users: np.ndarray, items: np.ndarray) -> Reference:
+        part = only_pairs(dataset, users, items)
+        return Reference(*teacher_tables(config, part, teacher, cache_directory(run), _MODEL_KEY))
+
+    return train
+
+
+def training_interactions(dataset: Any) -> TrainingInteractions:
+    """The training pairs of a split, on the CPU."""
+    feat = dataset.inter_feat
+    return TrainingInteractions(feat[dataset.uid_field], feat[dataset.iid_field], dataset.user_num, dataset.item_num)
+
+
+def only_pairs(dataset: Any, users: np.ndarray, items: np.ndarray) -> Any:
+    """The split with the rows of some of its pairs; itself where those are all."""
+    feat, n_items = dataset.inter_feat, dataset.item_num
+    keys = feat[dataset.uid_field].numpy() * n_items + feat[dataset.iid_field].numpy()
+    kept = np.isin(keys, users * n_items + items)
+    return dataset if kept.all() else dataset.copy(feat[np.flatnonzero(kept)])

@@ -1,0 +1,148 @@
+"""A language model as judge of false negatives: which of a user's leading candidates it takes for liked (METHODS 6).
+
+Legend: U users, T candidates of a user.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from recbole_hnlm.llm.asking import StageCounts, ask
+from recbole_hnlm.llm.chat import ChatBackend, ChatRequest
+from recbole_hnlm.llm.prompts import PromptTemplate
+from recbole_hnlm.llm.replies import Answer, ReplyError, check_schema, form_of, read_json
+
+_LOG = logging.getLogger(__name__)
+MOST_JUDGED = 20
+"""Candidates of one prompt."""
+_MOST_TOLD = 30  # distinct places of a user's history
+_TOO_MANY = 0.6  # share of positive verdicts from which they say little
+_TOKENS_PER_LABEL = 6
+_FRAME_TOKENS = 30
+
+
+@dataclass(frozen=True)
+class JudgedUser:
+    """What the model is told of one user: places in the trees, no ids, no titles.
+
+    Attributes:
+        history: Places of the user's training items.
+        candidates: Places of the candidates, at most :data:`MOST_JUDGED`, the most probable first.
+    """
+
+    history: Sequence[str]
+    candidates: Sequence[str]
+
+
+def place_of(collaborative: NDArray[np.int8], semantic: NDArray[np.int8]) -> str:
+    """An item's place: its two paths, e.g. ``0.3.1/2.2.0``.
+
+    >>> place_of(np.array([0, 3, -1]), np.array([-1]))
+    '0.3/-'
+    """
+    paths = (".".join(str(child) for child in path if child >= 0) for path in (collaborative, semantic))
+    return "/".join(path or "-" for path in paths)
+
+
+def judge_template() -> PromptTemplate:
+    """The prompt of ``properties/prompts/judge.yaml``; its name is part of the key of every kept answer."""
+    source = importlib.resources.files("recbole_hnlm.properties") / "prompts" / "judge.yaml"
+    found = yaml.safe_load(source.read_text(encoding="utf-8"))
+    return PromptTemplate(f"{found['version']}/false_negatives", found["system"].strip(), found["user"].strip())
+
+
+def verdict_schema(candidates: int) -> dict[str, Any]:
+    """Schema of a verdict on that many candidates."""
+    labels = {"type": "array", "items": {"type": "string"}, "minItems": 0, "maxItems": candidates}
+    return {"type": "object", "properties": {"liked": labels}, "required": ["liked"], "additionalProperties": False}
+
+
+def labels_of(count: int) -> list[str]:
+    """Local labels: ``A1``, ``A2`` ..."""
+    return [f"A{place}" for place in range(1, count + 1)]
+
+
+def judge_requests(users: Sequence[JudgedUser]) -> Iterator[ChatRequest]:
+    """One request for each user who has candidates, made one at a time."""
+    template = judge_template()
+    for number, user in enumerate(users):
+        count = len(user.candidates)
+        if not count:
+            continue
+        told = [f"{place} x{times}" for place, times in Counter(sorted(user.history)).most_common(_MOST_TOLD)]
+        schema = verdict_schema(count)
+        values = {
+            "history": ", ".join(told),
+            "candidates": "\n".join(
+                f"{label}: {place}" for label, place in zip(labels_of(count), user.candidates, strict=True)
+            ),
+            "reply": form_of(schema),
+        }
+        tokens = count * _TOKENS_PER_LABEL + _FRAME_TOKENS
+        yield ChatRequest(f"judge-{number}", template.messages(values), template.name, schema, tokens)
+
+
+def read_verdict(text: str, candidates: int) -> Answer:
+    """The labels in a reply, in its order; a bare list is taken as meant.
+
+    Raises:
+        ReplyError: If the reply has another form, names a label twice, or one that was not given.
+    """
+    value = read_json(text) if text.strip() != "[]" else []
+    value = {"liked": value} if isinstance(value, list) else value
+    check_schema(value, verdict_schema(candidates))
+    liked = [label.strip() for label in value["liked"]]
+    known = labels_of(candidates)
+    for label in liked:
+        if label not in known:
+            raise ReplyError(f"{label!r} is no label; they are {known[0]} to {known[-1]}")
+    if len(set(liked)) < len(liked):
+        raise ReplyError("a label comes twice; name each once")
+    return Answer(tuple(liked), 0)
+
+
+def judge(
+    backend: ChatBackend, users: Sequence[JudgedUser], *, show_progress: bool = False
+) -> tuple[list[list[int] | None], Mapping[str, Any]]:
+    """Places of the candidates that the model takes for liked, best first, and the figures of the stage.
+
+    A user without a usable answer has None, and is counted as failed. More than 60 % of positive verdicts say that the
+    model cannot tell, which is warned of.
+
+    Args:
+        backend: The model.
+        users: What is told of each.
+        show_progress: Whether to show a bar.
+    """
+    counts = StageCounts("judge of false negatives")
+    found: list[list[int] | None] = [None] * len(users)
+    asked = sum(bool(user.candidates) for user in users)
+
+    def candidates_of(key: str) -> int:
+        return len(users[int(key.partition("#")[0].rpartition("-")[2])].candidates)
+
+    def read(request: ChatRequest, text: str) -> Answer:
+        return read_verdict(text, candidates_of(request.key))
+
+    judged = positive = 0
+    for key, answer in ask(backend, judge_requests(users), read, counts, total=asked if show_progress else 0):
+        if answer is not None:
+            found[int(key.rpartition("-")[2])] = [int(label[1:]) - 1 for label in answer.texts]
+            judged += candidates_of(key)
+            positive += len(answer.texts)
+    rate = positive / judged if judged else 0.0
+    counts.rows += [("candidates judged", f"{judged:,}"), ("positive verdicts", f"{rate:.1%}")]
+    counts.log()
+    if rate > _TOO_MANY:
+        _LOG.warning("the judge takes %.0f %% of the candidates for liked, so it hardly tells them apart", 100 * rate)
+    figures = {"requests": counts.requests, "failed": counts.failed, "judged": judged, "positive rate": round(rate, 4)}
+    return found, figures

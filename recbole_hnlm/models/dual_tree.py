@@ -1,0 +1,75 @@
+"""Hands the sampler ``dtl`` the trees and scores that were made of a run's training pairs."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recbole_hnlm.models.text import item_text_of
+from recbole_hnlm.run_options import RunOptions, cache_directory
+from recbole_hnlm.samplers import NegativeSampler, TrainingInteractions
+from recbole_hnlm.samplers.dtl import DualTreeSynthesizer
+from recbole_hnlm.trees.store import JUDGE_TEMPLATE, fingerprint, read_dual_trees, store_path, tables_of
+
+logger = logging.getLogger(__name__)
+
+
+def semantic_vectors(config: Any, dataset: Any, run: RunOptions) -> np.ndarray | None:
+    """Text vectors of the items, zero where there is none, or None where the run reads no text."""
+    if run.hnlm is None or not run.hnlm.reads_text:
+        return None
+    vectors, mask = item_text_of(config, dataset, run.hnlm, run.seed)
+    return np.where(mask.numpy()[:, None], vectors.numpy(), 0).astype(np.float32)
+
+
+def trees_of(
+    config: Any, seen: TrainingInteractions, run: RunOptions, vectors: np.ndarray | None, judge: str
+) -> tuple[Path, str]:
+    """File and fingerprint of a run's trees and scores, as ``judge`` leaves them."""
+    extra: dict[str, Any] = {}
+    if judge == "llm":
+        assert run.chat is not None
+        asked = run.chat.model
+        extra["judge"] = [JUDGE_TEMPLATE, asked.chat_model, asked.chat_revision, asked.temperature]
+    key = fingerprint(seen, run.sampler_options, vectors, extra)
+    return store_path(cache_directory(run), str(config["dataset"]), key), key
+
+
+def attach_dual_trees(sampler: NegativeSampler | None, config: Any, dataset: Any, run: RunOptions) -> None:
+    """Give a :class:`DualTreeSynthesizer` its tables; does nothing to any other sampler.
+
+    Args:
+        sampler: The sampler of a model under training.
+        config: RecBole's configuration.
+        dataset: The training split.
+        run: The run's options.
+
+    Raises:
+        FileNotFoundError: If they have not been made for this split and these options.
+    """
+    if not isinstance(sampler, DualTreeSynthesizer):
+        return
+    vectors = semantic_vectors(config, dataset, run)
+    path, key = trees_of(config, sampler.interactions, run, vectors, run.sampler_options.judge)
+    found = read_dual_trees(path, key)
+    if found is None:
+        raise FileNotFoundError(
+            f"{path} with trees and scores of these training pairs and options is not there or damaged; train through "
+            "run_recbole_hnlm or recbole_hnlm.register(), which make it"
+        )
+    sampler.use(tables_of(found, sampler.interactions.n_items))
+    assert sampler.suspects is not None
+    logger.info("dual trees from %s: %d scored pairs, %d suspected", path, len(found.scores), len(sampler.suspects))
+
+
+def share_dual_trees(source: NegativeSampler | None, target: NegativeSampler | None) -> None:
+    """Give ``target`` the tables of ``source`` where both are :class:`DualTreeSynthesizer` and there are any."""
+    if (
+        isinstance(source, DualTreeSynthesizer)
+        and isinstance(target, DualTreeSynthesizer)
+        and source.tables is not None
+    ):
+        target.use(source.tables)

@@ -1,0 +1,26 @@
+"""What a run needs beside its split, made before training where it is absent: artefacts, grounded items, trees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recbole_hnlm.dual_tree_build import ensure_dual_trees
+from recbole_hnlm.grounded_build import ensure_grounded
+from recbole_hnlm.offline import ensure_artefacts
+from recbole_hnlm.reference_build import ensure_reference
+from recbole_hnlm.run_options import RunOptions
+
+
+def make_what_is_absent(config: Any, run: RunOptions, train_data: Any) -> None:
+    """Build, from training pairs alone, whatever the run's sampler, text part, guard or comparator reads.
+
+    Args:
+        config: RecBole's configuration of the run.
+        run: The run's options.
+        train_data: A loader over the training split.
+
+    Raises:
+        ValueError: On options, data or artefacts that cannot work.
+    """
+    for ensure in (ensure_artefacts, ensure_grounded, ensure_reference, ensure_dual_trees):
+        ensure(config, run, train_data)
