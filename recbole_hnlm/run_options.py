@@ -182,8 +182,8 @@ def _check(run: RunOptions, values: Mapping[str, Any], given: tuple[str, ...], r
         reject_unknown(given, (), useless_hnlm_keys(run.hnlm, guarded=run.guard.guard == "text"))
     if isinstance(run.comparator, LLMRecOptions) and run.llm.backend != "template":
         raise ValueError(
-            f"llm_backend={run.llm.backend} names no like and dislike yet: the picks of hnlm_comparator=llmrec are made "
-            "by text similarity; set llm_backend=template"
+            f"llm_backend={run.llm.backend} names no like and dislike yet: hnlm_comparator=llmrec picks by "
+            "text similarity; set llm_backend=template"
         )
     if run.hybrid is not None and rule == "semantic" and not run.hybrid.options.grounded_items:
         raise ValueError("semantic draws what vectors were grounded to; set llm_grounded_items=1 or more")
