@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -347,3 +347,61 @@ class TestDerived:
         assert described["neg_sampler"] == "hnlm(ahns)"
         assert (described["neg_sampler_slope"], described["hnlm_alpha"]) == (0.3, 0.4)
         assert "hnlm_alpha" not in describe_options(_active(neg_sampler="dns"))
+
+
+class _DrawsItself(OutsideSelector):
+    def sample(self, *args: Any, **kwargs: Any) -> Negatives:
+        raise AssertionError
+
+
+class _Scored(OutsideSelector):
+    false_negative_scores = None
+
+
+class TestGuard:
+    MARGIN: ClassVar = {"neg_sampler_guard_relative_margin": 0.1}
+
+    def test_values_arrive(self) -> None:
+        run = _active(neg_sampler="uniform", neg_sampler_guard="score", neg_sampler_guard_spares=7, **self.MARGIN)
+        assert (run.guard.active, run.guard.guard_spares, run.guard.guard_relative_margin) == (True, 7, 0.1)
+        assert describe_options(run)["neg_sampler_guard"] == "score"
+        assert "neg_sampler_guard" not in describe_options(_active(neg_sampler="uniform"))
+        assert not _active(neg_sampler="hnlm", hnlm_base_sampler="recbole").guard.active
+
+    @pytest.mark.parametrize(("guard", "reads"), [("text", True), ("score", False), ("none", False)])
+    def test_text_that_only_the_guard_reads(self, guard: str, reads: bool) -> None:
+        off = {"hnlm_alpha": 0, "hnlm_alignment_weight": 0, "hnlm_init": "random"}
+        knobs = {} if guard == "none" else self.MARGIN
+        values = {"neg_sampler": "hnlm", "neg_sampler_guard": guard, **off, **knobs}
+        assert _active(**values).reads_text is reads
+        if reads:
+            assert _active(**values, hnlm_control="permuted").reads_text
+            return
+        with pytest.raises(ValueError, match="hnlm_control has no effect here"):
+            _run(**values, hnlm_control="permuted")
+
+    def test_a_sampler_with_scores_may_be_judged_by_them(self) -> None:
+        run = _active(neg_sampler=_Scored, neg_sampler_guard="tree", neg_sampler_guard_max_score=0.5)
+        assert run.guard.guard_max_score == 0.5
+
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            ({}, "neg_sampler_guard_relative_margin has no effect here: neg_sampler_guard=none refuses no candidate"),
+            ({"neg_sampler_guard": "scores"}, "neg_sampler_guard='scores' is not one of .*did you mean 'score'"),
+            ({"neg_sampler_gaurd": "score"}, "unknown option 'neg_sampler_gaurd'; did you mean 'neg_sampler_guard'"),
+            (
+                {"neg_sampler_guard": "text"},
+                "neg_sampler_guard=text reads text vectors, which come with neg_sampler: hnlm",
+            ),
+            ({"neg_sampler": "recbole"}, "neg_sampler_guard_relative_margin has no effect here: neg_sampler=recbole"),
+            ({"neg_sampler": _DrawsItself, "neg_sampler_guard": "score"}, "_DrawsItself draws and chooses in one"),
+        ],
+    )
+    def test_refused(self, values: dict[str, Any], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            _run(**{"neg_sampler": "dns", **self.MARGIN, **values})
+
+    def test_trees_without_scores(self) -> None:
+        with pytest.raises(ValueError, match="guard=tree needs a sampler with false-negative scores, DynamicSelector"):
+            _run(neg_sampler="dns", neg_sampler_guard="tree", neg_sampler_guard_max_score=0.5)

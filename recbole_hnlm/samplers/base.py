@@ -147,7 +147,7 @@ class NegativeSampler(ABC):
         candidates = self.draw_candidates(users) if candidates is None else candidates
         candidates = self.offered(users, positives, candidates)
         if self.guard is not None:
-            candidates = self.guard.clean(users, positives, candidates, view)
+            candidates, view = self.guard.clean(users, positives, candidates, view)
         return self.choose(users, positives, candidates, view)
 
     def offered(self, users: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:

@@ -135,7 +135,7 @@ class DisentangledSynthesizer(CandidateSampler):
             rows = view.item_hop_rows(hop, ids) if table is None else table.index_select(0, ids)
             gate = gates.negative(rows) if gated is None else gated.index_select(0, ids)
             gate = gate.view(-1, count, user.shape[1]).add_(by_positive[block]).sigmoid_()
-            left = rows.view_as(gate).mul_(gate.neg_().add_(kept))  # (1-l) e_j - r_j
+            left = rows.view_as(gate).mul_(kept - gate)  # (1-l) e_j - r_j
             scores.append(torch.bmm(left, user[block].unsqueeze(2)).squeeze(2))
         best = torch.cat(scores).argmax(dim=1, keepdim=True) if scores else candidates.new_zeros(0, 1)
         return candidates.gather(1, best).squeeze(1)

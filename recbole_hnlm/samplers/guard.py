@@ -54,6 +54,25 @@ class TreeScore:
         return scores(users, items)
 
 
+class _ScoredView:
+    """A view that has the scores of one batch's candidates already."""
+
+    def __init__(self, view: EmbeddingView, items: Tensor, scores: Tensor) -> None:
+        self._view = view
+        self._items = items
+        self._scores = scores
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._view, name)
+
+    def score(self, users: Tensor, items: Tensor) -> Tensor:
+        return self._scores if items is self._items else self._view.score(users, items)
+
+    def score_hop(self, hop: int, users: Tensor, items: Tensor) -> Tensor:
+        one = self._view.n_hops == 1  # its scores are then the hop's
+        return self.score(users, items) if one else self._view.score_hop(hop, users, items)
+
+
 class CandidateGuard:
     """Exchanges refused candidates for spare ones, from a generator of its own.
 
@@ -76,8 +95,10 @@ class CandidateGuard:
         self._totals = torch.zeros(4, dtype=torch.int64, device=drawer.generator.device)
 
     @torch.no_grad()
-    def clean(self, users: Tensor, positives: Tensor, candidates: Tensor, view: EmbeddingView) -> Tensor:
-        """The candidates with refused ones exchanged.
+    def clean(
+        self, users: Tensor, positives: Tensor, candidates: Tensor, view: EmbeddingView
+    ) -> tuple[Tensor, EmbeddingView]:
+        """The candidates with refused ones exchanged, and a view that has their scores at hand where it can.
 
         A pair with a refused candidate keeps those that pass, in their order, followed by spare ones that pass. Where
         these are fewer than ``C`` they are repeated; repeating, unlike taking refused ones in, leaves nothing
@@ -90,7 +111,7 @@ class CandidateGuard:
             view: The model's embeddings.
 
         Returns:
-            Candidates, shape ``(B, C)``; the same tensor where all of them pass.
+            Candidates, shape ``(B, C)``, the same tensor where all of them pass; and the view for the rule.
         """
         scores = self.score(users, candidates, view)
         by_limit = self._above(scores, self.options.guard_max_score)
@@ -110,11 +131,12 @@ class CandidateGuard:
                 passes = torch.cat([passes, ~refused_spares], dim=1)
             kept = _columns(passes, pool_scores, candidates.shape[1])
             candidates = candidates.index_copy(0, rows, pool.gather(1, kept))
+            scores = scores.index_copy(0, rows, pool_scores.gather(1, kept))
             passing = passes.sum(dim=1)
             uncleaned = (passing == 0).sum()
             short = (passing < candidates.shape[1]).sum() - uncleaned
         self._count(refused, torch.stack([by_limit.sum(), by_margin.sum(), short, uncleaned]))
-        return candidates
+        return candidates, _ScoredView(view, candidates, scores) if self.score is model_score else view
 
     def _margin(self, users: Tensor, positives: Tensor, view: EmbeddingView) -> Tensor | None:
         """The limit below each positive's score, ``(B, 1)``; inf where the positive cannot be judged."""
@@ -183,7 +205,10 @@ def _columns(passes: Tensor, scores: Tensor, count: int) -> Tensor:
     Returns:
         Column numbers, shape ``(R, C)``.
     """
-    order = torch.sort(passes, dim=1, descending=True, stable=True).indices
+    width = passes.shape[1]
+    columns = torch.arange(width, device=passes.device).expand_as(passes)
+    place = torch.where(passes, passes.cumsum(dim=1) - 1, width)  # refused columns meet in one place after the others
+    order = columns.new_zeros(len(passes), width + 1).scatter_(1, place, columns)
     passing = passes.sum(dim=1, keepdim=True)
-    turn = torch.arange(count, device=passes.device).unsqueeze(0) % passing.clamp_min(1)
+    turn = columns[:1, :count] % passing.clamp_min(1)
     return torch.where(passing > 0, order.gather(1, turn), scores.argmin(dim=1, keepdim=True))
