@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from recbole_hnlm.loss_options import RANKING_LOSS_OPTIONS
-from recbole_hnlm.models import ranking_losses
-from recbole_hnlm.models.ranking_losses import RANKING_LOSSES, RankingBatch
+from recbole_hnlm.models import log_sums
+from recbole_hnlm.models.ranking_losses import RANKING_LOSSES, RankingBatch, RankingLoss
 
 USER_OF, ITEM_OF = [0, 2, 1, 0, 2, 0, 3], [1, 1, 0, 2, 3, 4, 2]
 SEEN = [(0, 1), (0, 4), (2, 0), (3, 5)]
@@ -43,7 +43,7 @@ def _batch(dtype: torch.dtype = torch.float64, seen: list[tuple[int, int]] | Non
     return RankingBatch(users, torch.tensor(USER_OF), items, torch.tensor(ITEM_OF), negatives, places)
 
 
-def _made(name: str, **values: Any) -> ranking_losses.RankingLoss:
+def _made(name: str, **values: Any) -> RankingLoss:
     return RANKING_LOSSES[name](RANKING_LOSS_OPTIONS[name](**values))
 
 
@@ -94,7 +94,7 @@ def test_naive(name: str, values: dict[str, Any], dtype: torch.dtype, tolerance:
 
 @pytest.mark.parametrize(("name", "values"), CASES)
 def test_gradient(name: str, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking_losses, "_BLOCK_ENTRIES", 2 * 6)  # psl: several blocks, the last one short
+    monkeypatch.setattr(log_sums, "_BLOCK_ENTRIES", 2 * 6)  # psl: several blocks, the last one short
     batch, loss = _batch(), _made(name, **values)
     rows = [batch.users, batch.items] + ([batch.negatives] if name != "directau" else [])  # type: ignore[list-item]
     fields = ("users", "items", "negatives")
