@@ -31,6 +31,7 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "softmax": {"neg_sampler": "softmax", "neg_sampler_candidates": 4},
     "text": {"hnlm_alpha": 0.3, "neg_sampler": "hnlm", "neg_sampler_candidates": 4, "llm_teacher_epochs": 1,
              "hnlm_min_coverage": 0.1},
+    "`ranking_loss`": {"neg_sampler": "uniform", "ranking_loss": "sampled_softmax"},
 }  # fmt: skip
 
 

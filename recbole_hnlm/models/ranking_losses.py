@@ -21,8 +21,7 @@ from recbole_hnlm.loss_options import (
     PairwiseSoftmaxLossOptions,
     SoftmaxLossOptions,
 )
-
-_LEAST = 1e-8  # under a logarithm: relu(d + 1) reaches 0
+from recbole_hnlm.models.log_sums import log_sum_exp, pairwise_log_sums
 
 
 @dataclass(frozen=True)
@@ -54,29 +53,6 @@ class RankingBatch:
         assert self.negatives is not None and self.seen is not None
         cosines = self.users / divisor @ self.negatives.T
         return cosines.view(-1).index_fill_(0, self.seen, float("-inf")).view_as(cosines)
-
-
-class _LogSumExp(torch.autograd.Function):
-    """Over the last axis, in fewer passes than torch's; -inf, with a gradient of zero, where every logit is."""
-
-    @staticmethod
-    def forward(ctx, logits: Tensor) -> Tensor:  # type: ignore[no-untyped-def]  # noqa: ANN001
-        most = logits.amax(dim=-1, keepdim=True).clamp_min(torch.finfo(logits.dtype).min)
-        weights = (logits - most).exp_()
-        total = weights.sum(dim=-1)
-        ctx.save_for_backward(weights, total)
-        return most.squeeze(-1) + total.log()
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[no-untyped-def]  # noqa: ANN001
-        weights, total = ctx.saved_tensors
-        share: Tensor = weights * torch.where(total > 0, grad / total, 0.0).unsqueeze(-1)
-        return share
-
-
-def _log_sum_exp(logits: Tensor) -> Tensor:
-    result: Tensor = _LogSumExp.apply(logits)
-    return result
 
 
 class RankingLoss(nn.Module, ABC):
@@ -125,7 +101,7 @@ class SampledSoftmaxLoss(RankingLoss):
 
     def loss(self, batch: RankingBatch) -> Tensor:
         """The mean over the pairs."""
-        negatives = _log_sum_exp(batch.negative_cosines(self.options.temperature))  # (U,)
+        negatives = log_sum_exp(batch.negative_cosines(self.options.temperature))  # (U,)
         return functional.softplus(
             negatives[batch.user_of] - batch.positive_cosines() / self.options.temperature
         ).mean()
@@ -155,7 +131,7 @@ class BilateralLoss(RankingLoss):
 
     def loss(self, batch: RankingBatch) -> Tensor:
         """The mean over the pairs."""
-        negatives = _log_sum_exp(batch.negative_cosines(self.options.temperature))  # (U,)
+        negatives = log_sum_exp(batch.negative_cosines(self.options.temperature))  # (U,)
         ratio = self.options.positive_temperature / self.options.temperature
         pairs = torch.bincount(batch.user_of, minlength=len(batch.users))
         positives = _log_mean_exp_of_groups(
@@ -171,73 +147,6 @@ def _log_mean_exp_of_groups(logits: Tensor, group: Tensor, sizes: Tensor) -> Ten
     most = logits.detach().new_full(sizes.shape, float("-inf")).scatter_reduce(0, group, logits.detach(), "amax")
     total = torch.zeros_like(most).index_add(0, group, (logits - most[group]).exp())
     return most + (total / sizes).log()
-
-
-def _tanh(gaps: Tensor) -> tuple[Tensor, Tensor]:
-    value = gaps.tanh().add_(1)
-    return value.log(), 2 - value  # tanh' = 1 - tanh^2 = value (2 - value)
-
-
-def _atan(gaps: Tensor) -> tuple[Tensor, Tensor]:
-    value = gaps.atan().add_(1)
-    return value.log(), (gaps.square() + 1).mul_(value).reciprocal_()
-
-
-def _relu(gaps: Tensor) -> tuple[Tensor, Tensor]:
-    value = (gaps + 1).clamp_min_(_LEAST)
-    return value.log(), (value > _LEAST) / value
-
-
-_LOG_ACTIVATIONS = {"tanh": _tanh, "atan": _atan, "relu": _relu}
-"""Logarithm of each activation, and its derivative."""
-_BLOCK_ENTRIES = 1 << 17  # of differences worked on at once: half a megabyte in float32 stays in a core's cache
-
-
-class _PairwiseLogSums(torch.autograd.Function):
-    """Sum over the pairs of ``ln sum_j sigma(d_bj)^(1/T)``, block by block with its gradient.
-
-    Args:
-        cosines: Of users and negatives, -inf where one does not count, shape ``(U, N)``.
-        positives: Of the pairs, shape ``(B,)``.
-        user_of: User of each pair, shape ``(B,)``.
-        activation: Name of sigma.
-        temperature: ``T``.
-    """
-
-    @staticmethod
-    def forward(  # type: ignore[no-untyped-def]
-        ctx,  # noqa: ANN001
-        cosines: Tensor,
-        positives: Tensor,
-        user_of: Tensor,
-        activation: str,
-        temperature: float,
-    ) -> tuple[Tensor, Tensor]:
-        of_cosines, of_positives = torch.zeros_like(cosines), torch.zeros_like(positives)
-        total, some = positives.new_zeros(()), positives.new_zeros(())
-        step = max(1, _BLOCK_ENTRIES // max(1, cosines.shape[1]))
-        for start in range(0, positives.numel(), step):
-            pairs = slice(start, start + step)
-            theirs = cosines.index_select(0, user_of[pairs])
-            counted = theirs > float("-inf")
-            gaps = (theirs - positives[pairs].unsqueeze(1)).clamp_min_(-2).div_(2)
-            logarithm, slope = _LOG_ACTIVATIONS[activation](gaps)
-            powers = logarithm.div_(temperature).exp_().mul_(counted)
-            sums = powers.sum(dim=1)
-            present = sums > 0
-            total, some = total + torch.where(present, sums.log(), 0.0).sum(), some + present.sum()
-            share = torch.where(present, 0.5 / temperature / sums, 0.0).unsqueeze(1)
-            slopes = powers.mul_(slope).mul_(share)
-            of_cosines.index_add_(0, user_of[pairs], slopes)
-            of_positives[pairs] = -slopes.sum(dim=1)
-        ctx.save_for_backward(of_cosines, of_positives)
-        ctx.mark_non_differentiable(some)
-        return total, some
-
-    @staticmethod
-    def backward(ctx, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]  # noqa: ANN001
-        of_cosines, of_positives = ctx.saved_tensors
-        return of_cosines * grad, of_positives * grad, None, None, None
 
 
 class PairwiseSoftmaxLoss(RankingLoss):
@@ -266,11 +175,8 @@ class PairwiseSoftmaxLoss(RankingLoss):
         """The mean over the pairs."""
         cosines, positives = batch.negative_cosines(), batch.positive_cosines()
         options = self.options
-        total, pairs = _PairwiseLogSums.apply(
-            cosines, positives, batch.user_of, options.activation, options.temperature
-        )
-        mean: Tensor = total / pairs.clamp_min(1)
-        return mean
+        total, pairs = pairwise_log_sums(cosines, positives, batch.user_of, options.activation, options.temperature)
+        return total / pairs.clamp_min(1)
 
 
 class DirectAULoss(RankingLoss):

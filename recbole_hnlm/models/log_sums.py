@@ -1,0 +1,110 @@
+"""Logarithms of sums over many negatives, with their gradients in few passes over memory.
+
+Shapes: ``B`` pairs of a batch, ``U`` distinct users among them, ``N`` negatives shared by the batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_LEAST = 1e-8  # under a logarithm: relu(d + 1) reaches 0
+
+
+class _LogSumExp(torch.autograd.Function):
+    """In fewer passes than torch's, which also has no gradient where every logit is -inf."""
+
+    @staticmethod
+    def forward(ctx, logits: Tensor) -> Tensor:  # type: ignore[no-untyped-def]  # noqa: ANN001
+        most = logits.amax(dim=-1, keepdim=True).clamp_min(torch.finfo(logits.dtype).min)
+        weights = (logits - most).exp_()
+        total = weights.sum(dim=-1)
+        ctx.save_for_backward(weights, total)
+        return most.squeeze(-1) + total.log()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[no-untyped-def]  # noqa: ANN001
+        weights, total = ctx.saved_tensors
+        share: Tensor = weights * torch.where(total > 0, grad / total, 0.0).unsqueeze(-1)
+        return share
+
+
+def log_sum_exp(logits: Tensor) -> Tensor:
+    """Over the last axis; -inf, with a gradient of zero, where every logit is -inf."""
+    result: Tensor = _LogSumExp.apply(logits)
+    return result
+
+
+def _tanh(gaps: Tensor) -> tuple[Tensor, Tensor]:
+    value = gaps.tanh().add_(1)
+    return value.log(), 2 - value  # tanh' = 1 - tanh^2 = value (2 - value)
+
+
+def _atan(gaps: Tensor) -> tuple[Tensor, Tensor]:
+    value = gaps.atan().add_(1)
+    return value.log(), (gaps.square() + 1).mul_(value).reciprocal_()
+
+
+def _relu(gaps: Tensor) -> tuple[Tensor, Tensor]:
+    value = (gaps + 1).clamp_min_(_LEAST)
+    return value.log(), (value > _LEAST) / value
+
+
+_LOG_ACTIVATIONS = {"tanh": _tanh, "atan": _atan, "relu": _relu}
+"""Logarithm of each activation, and its derivative."""
+_BLOCK_ENTRIES = 1 << 17  # of differences worked on at once: half a megabyte in float32 stays in a core's cache
+
+
+class _PairwiseLogSums(torch.autograd.Function):
+    """Value and gradient in one go, block by block: no ``(B, N)`` tensor is kept."""
+
+    @staticmethod
+    def forward(  # type: ignore[no-untyped-def]
+        ctx,  # noqa: ANN001
+        cosines: Tensor,
+        positives: Tensor,
+        user_of: Tensor,
+        activation: str,
+        temperature: float,
+    ) -> tuple[Tensor, Tensor]:
+        of_cosines, of_positives = torch.zeros_like(cosines), torch.zeros_like(positives)
+        total, some = positives.new_zeros(()), positives.new_zeros(())
+        step = max(1, _BLOCK_ENTRIES // max(1, cosines.shape[1]))
+        for start in range(0, positives.numel(), step):
+            pairs = slice(start, start + step)
+            theirs = cosines.index_select(0, user_of[pairs])
+            counted = theirs > float("-inf")
+            gaps = (theirs - positives[pairs].unsqueeze(1)).clamp_min_(-2).div_(2)
+            logarithm, slope = _LOG_ACTIVATIONS[activation](gaps)
+            powers = logarithm.div_(temperature).exp_().mul_(counted)
+            sums = powers.sum(dim=1)
+            present = sums > 0
+            total, some = total + torch.where(present, sums.log(), 0.0).sum(), some + present.sum()
+            share = torch.where(present, 0.5 / temperature / sums, 0.0).unsqueeze(1)
+            slopes = powers.mul_(slope).mul_(share)
+            of_cosines.index_add_(0, user_of[pairs], slopes)
+            of_positives[pairs] = -slopes.sum(dim=1)
+        ctx.save_for_backward(of_cosines, of_positives)
+        ctx.mark_non_differentiable(some)
+        return total, some
+
+    @staticmethod
+    def backward(ctx, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]  # noqa: ANN001
+        of_cosines, of_positives = ctx.saved_tensors
+        return of_cosines * grad, of_positives * grad, None, None, None
+
+
+def pairwise_log_sums(
+    cosines: Tensor, positives: Tensor, user_of: Tensor, activation: str, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Sum over the pairs of ``ln sum_j sigma((c_bj - c+_b) / 2)^(1/T)``, and how many pairs have a j that counts.
+
+    Args:
+        cosines: Of users and negatives, -inf where one does not count, shape ``(U, N)``.
+        positives: Of the pairs, shape ``(B,)``.
+        user_of: User of each pair, shape ``(B,)``.
+        activation: Name of sigma: tanh, atan or relu.
+        temperature: ``T``.
+    """
+    total, some = _PairwiseLogSums.apply(cosines, positives, user_of, activation, temperature)
+    return total, some

@@ -1,0 +1,112 @@
+"""Models by name, by path and by class: RecBole's, ours, and those of packages in RecBole-GNN's shape."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from edge_models import EdgeLightGCN, NoisyEdgeLightGCN
+from recbole_runs import first_loss, made, settings, write_dataset
+
+from recbole_hnlm import run_recbole_hnlm
+from recbole_hnlm.config import HNLMConfig
+from recbole_hnlm.graph_models import GRAPH_MODELS
+from recbole_hnlm.model_lookup import find_model, model_defaults
+from recbole_hnlm.models import refusal
+
+EDGE = {"n_layers": 2, "reg_weight": 1e-5}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("data"))
+
+
+@pytest.mark.parametrize("name", GRAPH_MODELS)
+def test_ours_have_defaults_for_all_they_read(name: str) -> None:
+    needed = {"embedding_size", "n_layers", "reg_weight", "lambda", "eps", "temperature"}
+    assert set(model_defaults(GRAPH_MODELS[name])) == needed | ({"layer_cl"} if name == "XSimGCL" else set())
+    assert find_model(name) is GRAPH_MODELS[name]
+
+
+def test_the_users_value_lies_above_the_default(folder: Path) -> None:
+    config = HNLMConfig("SimGCL", "tiny", config_dict=settings(folder, "SimGCL", eps=0.7))
+    assert (config["model"], config["eps"], config["temperature"]) == ("SimGCL", 0.7, 0.2)
+    named = HNLMConfig(None, "tiny", config_dict={**settings(folder, "SimGCL"), "model": "XSimGCL"})
+    assert named.model_class is GRAPH_MODELS["XSimGCL"] and named["layer_cl"] == 1
+
+
+@pytest.mark.parametrize("sampler", ["dns", "mixgcf", "dins", "uniform"])
+def test_a_graph_of_edges_trains_as_recboles_lightgcn(folder: Path, sampler: str) -> None:
+    """Same weights, same draws: the class of another package gets no other negatives and no other loss."""
+    from recbole.model.general_recommender import LightGCN
+
+    losses = []
+    for model_class in (EdgeLightGCN, LightGCN):
+        model, loaders, _ = made(folder, model_class, neg_sampler=sampler, require_pow=False, **EDGE)
+        torch.nn.init.normal_(model.user_embedding.weight, generator=torch.Generator().manual_seed(0))
+        torch.nn.init.normal_(model.item_embedding.weight, generator=torch.Generator().manual_seed(1))
+        losses.append(first_loss(model, loaders))
+    if sampler in ("mixgcf", "dins"):  # whose hops are those of sparse products; a graph of edges shows one
+        assert torch.isfinite(losses[0])
+        return
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=1e-6)
+
+
+def test_a_loss_that_leaves_the_negatives_to_its_parent_is_supported(folder: Path) -> None:
+    assert refusal(NoisyEdgeLightGCN) is None
+    model, loaders, _ = made(folder, NoisyEdgeLightGCN, neg_sampler="dns", ranking_loss="base", **EDGE)
+    assert torch.isfinite(first_loss(model, loaders))
+
+
+def test_by_path(folder: Path) -> None:
+    values = settings(folder, "LightGCN", neg_sampler="dns", epochs=1, **EDGE)
+    by_path = run_recbole_hnlm("edge_models:EdgeLightGCN", "tiny", config_dict=values, saved=False)
+    by_class = run_recbole_hnlm(EdgeLightGCN, "tiny", config_dict=values, saved=False)
+    assert by_path["test_result"] == by_class["test_result"]
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("edge_models:Edge", ValueError, "'edge_models:Edge' cannot be imported: .*Edge.*give package.module:Class"),
+        ("no_such_package:Edge", ValueError, "cannot be imported: No module named"),
+        (":Edge", ValueError, "cannot be imported"),
+        ("edge_models:NOT_A_CLASS", TypeError, "should be a class, got str"),
+    ],
+)
+def test_wrong_paths(name: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        find_model(name)
+    assert find_model("LightGCN") == "LightGCN" and find_model(EdgeLightGCN) is EdgeLightGCN
+
+
+def test_a_package_brings_its_defaults_and_its_dataset(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As RecBole-GNN: YAML in its properties, and a dataset that holds the graph."""
+    home = tmp_path / "graphs_of_others"
+    (home / "properties" / "model").mkdir(parents=True)
+    (home / "__init__.py").touch()
+    (home / "properties" / "model" / "Edges.yaml").write_text("n_layers: 3\nreg_weight: 0.25\n")
+    (home / "utils.py").write_text(
+        "from recbole.data.dataset import Dataset\n"
+        "class GraphDataset(Dataset):\n    def graph(self):\n        return 'a graph'\n"
+        "def create_dataset(config):\n    return GraphDataset(config)\n"
+    )
+    (home / "models.py").write_text(
+        "from edge_models import EdgeLightGCN\n"
+        "class Edges(EdgeLightGCN):\n    def __init__(self, config, dataset):\n"
+        "        super().__init__(config, dataset)\n        assert dataset.graph() == 'a graph'\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    values: dict[str, Any] = settings(folder, "LightGCN", neg_sampler="dns", epochs=1, n_layers=1)
+    config = HNLMConfig("graphs_of_others.models:Edges", "tiny", config_dict=values)
+    assert (config["model"], config["n_layers"], config["reg_weight"]) == ("Edges", 1, 0.25)
+    result = run_recbole_hnlm("graphs_of_others.models:Edges", "tiny", config_dict=values, saved=False)
+    assert 0 <= result["test_result"]["recall@5"] <= 1
+    for name in [name for name in sys.modules if name.startswith("graphs_of_others")]:
+        del sys.modules[name]
