@@ -6,7 +6,6 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -77,7 +76,6 @@ def _serve(writer: Connection, work: Any, arguments: tuple[Any, ...]) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-    sys.argv = sys.argv[:1]
     warnings.filterwarnings("ignore")
     with _silenced():
         value = work(*arguments)
