@@ -68,6 +68,9 @@ def rows_of(grid: Grid) -> list[Row]:
         ValueError: If two rows of a block share a name, a row of one's own is no mapping, a control has nothing to
             control, or there is no row at all.
     """
+    for kind in ("neg_samplers", "comparators", "losses"):
+        if getattr(grid, kind) and not grid.models:
+            raise ValueError(f"--{kind} need --models to train, e.g. --models BPR LightGCN")
     rows = [_packaged("baseline", name, name) for name in grid.baselines]
     for model in grid.models:
         samplers = [_sampler(name, model) for name in grid.neg_samplers]
@@ -84,9 +87,6 @@ def rows_of(grid: Grid) -> list[Row]:
         rows += [_controlled(row, control) for row in controlled]
     if not rows:
         raise ValueError("nothing to compare; name --baselines, or --models with --neg_samplers")
-    for kind in ("neg_samplers", "comparators", "losses"):
-        if getattr(grid, kind) and not grid.models:
-            raise ValueError(f"--{kind} need --models to train, e.g. --models BPR LightGCN")
     seen: set[tuple[str, str]] = set()
     for row in rows:
         if (row.name, "" if row.everywhere else row.model) in seen:
