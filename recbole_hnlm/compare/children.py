@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -80,9 +78,8 @@ def _serve(writer: Connection, work: Any, arguments: tuple[Any, ...]) -> None:
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
     warnings.filterwarnings("ignore")
-    with _silenced():
-        value = work(*arguments)
-    writer.send(value)
+    _be_silent()
+    writer.send(work(*arguments))
     writer.close()
 
 
@@ -91,11 +88,8 @@ def _end_with(sentinel: Any) -> None:
     os._exit(1)
 
 
-@contextlib.contextmanager
-def _silenced() -> Iterator[None]:
-    """Standard output and error into nothing: they belong to the parent's progress view."""
-    with contextlib.ExitStack() as stack:
-        nothing = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
-        stack.enter_context(contextlib.redirect_stdout(nothing))
-        stack.enter_context(contextlib.redirect_stderr(nothing))
-        yield
+def _be_silent() -> None:
+    """Standard output and error into nothing, libraries in C among them: they belong to the parent's progress view."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(nothing, descriptor)

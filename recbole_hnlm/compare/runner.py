@@ -95,7 +95,8 @@ def ensure_shared(setting: RunSetting, values: dict[str, Any]) -> None:
         message = in_child(_build, (setting.model, setting.dataset, values))
         if message:
             raise RuntimeError(f"building the artefacts failed: {message}")
-        done.touch()
+        with done.open("a", encoding="utf-8") as file:
+            file.write(f"built by process {os.getpid()} of {platform.node()}\n")
 
 
 def _build(model: str, dataset: str, values: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recbole_hnlm.compare.ledger import FAILED, OK, Ledger, RunSetting
+from recbole_hnlm.compare.ledger import FAILED, OK, Ledger, RunSetting, canonical
 
 
 def setting(seed: int = 1, local: dict[str, Any] | None = None, **values: Any) -> RunSetting:
@@ -71,3 +71,14 @@ def test_success_stands_over_failure_in_any_order(tmp_path: Path) -> None:
 def test_what_json_cannot_hold_is_refused() -> None:
     with pytest.raises(TypeError, match="cannot be kept as JSON; use numbers, texts and lists"):
         _ = setting(sampler=object).key
+
+
+def test_a_line_that_is_being_written_is_read_when_it_is_whole(tmp_path: Path) -> None:
+    line = canonical(record(setting(1))).encode() + b"\n"
+    ledger = Ledger(tmp_path)
+    path = tmp_path / "runs-1.jsonl"
+    path.write_bytes(line[:30])
+    assert ledger.find(setting(1).key) is None
+    with path.open("ab") as file:
+        file.write(line[30:])
+    assert ledger.find(setting(1).key) is not None
