@@ -105,7 +105,7 @@ def _build(args: argparse.Namespace) -> None:
     from recbole_hnlm.quick_start import prepare, split
 
     config = MainConfig(args.model, args.dataset, _files(args))
-    if config.run is None or config.run.hnlm is None or not config.run.hnlm.reads_text:
+    if config.run is None or not config.run.reads_text:
         raise ValueError("these settings read no text, so there is nothing to build; leave neg_sampler at hnlm")
     if args.dry_run:
         sys.stdout.write(plan(config, config.run, split(config)[0]) + "\n")

@@ -13,6 +13,7 @@ import yaml
 from recbole.config import Config, configurator
 from recbole.utils import ModelType
 
+from recbole_hnlm.comparator_options import COMPARATOR_PREFIX
 from recbole_hnlm.models.support import refuse_unsupported
 from recbole_hnlm.option_parsing import parse_options
 from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions, LLMOptions
@@ -168,7 +169,7 @@ class PlainConfig(HNLMConfig):
 
     def _merge_external_config_dict(self) -> None:
         super()._merge_external_config_dict()
-        ours = (SAMPLER_KEY, HNLMOptions.PREFIX, LLMOptions.PREFIX)
+        ours = (SAMPLER_KEY, HNLMOptions.PREFIX, LLMOptions.PREFIX, COMPARATOR_PREFIX)
         kept = {key: value for key, value in self.external_config_dict.items() if not key.startswith(ours)}
         self.external_config_dict = {**kept, SAMPLER_KEY: NO_SAMPLER}
 

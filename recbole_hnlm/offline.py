@@ -58,7 +58,7 @@ def ensure_artefacts(config: Any, run: RunOptions, train_data: Any) -> Path | No
         ValueError: If artefacts are there but damaged or of another split, and ``hnlm_rebuild`` is off.
         FileNotFoundError: If this process does not see what the first one has built on another host.
     """
-    if run.hnlm is None or not run.hnlm.reads_text:
+    if run.hnlm is None or not run.reads_text:
         return None
     options = run.hnlm
     directory, name = artefact_directory(config, options), str(config["dataset"])

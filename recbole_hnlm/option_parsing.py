@@ -10,6 +10,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar
 
+from recbole_hnlm.comparator_options import COMPARATOR_PREFIX, KEPT_KEYS
 from recbole_hnlm.options import HNLMOptions, LLMOptions
 
 OptionsT = TypeVar("OptionsT")
@@ -94,7 +95,7 @@ def reject_unknown(given: Iterable[str], known: Iterable[str], elsewhere: Mappin
             continue
         if key in elsewhere:
             raise ValueError(f"{key} has no effect here: {elsewhere[key]}; remove it")
-        ours = key.startswith(("neg_sampler", HNLMOptions.PREFIX, LLMOptions.PREFIX))
+        ours = key.startswith(("neg_sampler", HNLMOptions.PREFIX, LLMOptions.PREFIX, COMPARATOR_PREFIX))
         if ours and known:
             raise ValueError(f"unknown option {key!r}{_nearest(key, everything)}")
 
@@ -114,9 +115,20 @@ def reject_misspelled(given: Iterable[str], recbole_keys: Iterable[str], ours: I
             raise ValueError(f"unknown option {key!r}; did you mean {close[0]!r}?")
 
 
-def useless_hnlm_keys(options: HNLMOptions) -> dict[str, str]:
-    """Keys of the text part that change nothing beside the values of the others, mapped to the reason."""
+def useless_hnlm_keys(options: HNLMOptions, guarded: bool = False) -> dict[str, str]:
+    """Keys of the text part that change nothing beside the values of the others, mapped to the reason.
+
+    Args:
+        options: The text part's options.
+        guarded: Whether items' text vectors judge candidates, whatever else they do.
+    """
     useless: dict[str, str] = {}
+    if options.comparator != "none":
+        reason = f"hnlm_comparator={options.comparator} runs in place of our method"
+        useless.update({key: reason for key in option_keys(HNLMOptions, HNLMOptions.PREFIX) if key not in KEPT_KEYS})
+        if options.item_control != options.control:
+            useless["hnlm_control"] = "a comparator reads no hard-negative vectors; use permuted or gaussian"
+        return useless
     if options.preset != "anchored":
         reason = f"hnlm_preset={options.preset} has Eq. 9 as its alignment, weighed by hnlm_alignment_weight"
         useless["hnlm_hard_alignment_weight"] = reason
@@ -132,6 +144,8 @@ def useless_hnlm_keys(options: HNLMOptions) -> dict[str, str]:
         useless.update(dict.fromkeys(keys, "hnlm_alpha=0 brings no text into negatives"))
     if not options.reads_pair_vectors:
         useless["hnlm_min_coverage"] = "this run reads no hard-negative vectors"
-    if not options.reads_text or (options.item_control != options.control and not options.reads_pair_vectors):
+    if not (options.reads_text or guarded) or (
+        options.item_control != options.control and not options.reads_pair_vectors
+    ):
         useless["hnlm_control"] = "this run does not read the vectors that it changes"
     return useless

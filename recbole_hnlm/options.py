@@ -28,7 +28,9 @@ class HNLMOptions:
     """Who trains the projector: ``anchored`` = only the alignment of positives with their own text, ``frozen`` =
     nobody, ``paper`` = ranking loss and Eq. 9 of HNLMRec. METHODS section 3 tells why ``paper`` drifts."""
     base_sampler: str = "dns"
-    """Rule that picks the catalogue negative ``e_j`` under ``neg_sampler: hnlm``."""
+    """Rule that picks the catalogue negative ``e_j`` under ``neg_sampler: hnlm``; beside a comparator ``uniform``."""
+    comparator: Literal["none", "rlmrec_con", "rlmrec_gen", "kar", "llmrec"] = "none"
+    """Published method that runs in place of ours, on the same text vectors (``comparator_options.py``)."""
     alpha: float = 0.05
     """Share of the language model's vector in the negative, in [0, 1]; 0 leaves ``e_j`` as it is."""
     use: Literal["mix", "compete", "extra"] = "mix"
@@ -122,7 +124,7 @@ class HNLMOptions:
     @property
     def reads_text(self) -> bool:
         """Whether training needs any artefact at all."""
-        return self.alpha > 0 or self.aligns or self.init != "random"
+        return self.alpha > 0 or self.aligns or self.init != "random" or self.comparator != "none"
 
     @property
     def reads_pair_vectors(self) -> bool:

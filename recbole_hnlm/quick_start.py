@@ -19,6 +19,7 @@ from recbole_hnlm.loader import training_loader
 from recbole_hnlm.models import HardNegativeMixin, hnlm
 from recbole_hnlm.offline import ensure_artefacts
 from recbole_hnlm.processes import leave_group
+from recbole_hnlm.reference_build import ensure_reference
 from recbole_hnlm.run_options import RunOptions, describe_options
 from recbole_hnlm.watching import peak_memory_mib, watching
 
@@ -75,6 +76,7 @@ def prepare(config: HNLMConfig) -> tuple[Any, Any, Any]:
     if run is not None:
         ensure_artefacts(config, run, train_data)
         ensure_grounded(config, run, train_data)
+        ensure_reference(config, run, train_data)
     return training_loader(config, (train_data, valid_data, test_data), run), valid_data, test_data
 
 

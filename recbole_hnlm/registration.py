@@ -74,6 +74,7 @@ def _with_artefacts(preparation: Callable[..., Any]) -> Callable[..., Any]:
         from recbole_hnlm.grounded_build import ensure_grounded
         from recbole_hnlm.loader import training_loader
         from recbole_hnlm.offline import ensure_artefacts
+        from recbole_hnlm.reference_build import ensure_reference
 
         train_data, valid_data, test_data = preparation(config, dataset)
         set_threads(config)
@@ -81,6 +82,7 @@ def _with_artefacts(preparation: Callable[..., Any]) -> Callable[..., Any]:
         if run is not None:
             ensure_artefacts(config, run, train_data)
             ensure_grounded(config, run, train_data)
+            ensure_reference(config, run, train_data)
         return training_loader(config, (train_data, valid_data, test_data), run), valid_data, test_data
 
     return data_preparation

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from recbole_hnlm.chat_run import chat_keys, useless_keys
+from recbole_hnlm.comparator_options import COMPARATOR_PREFIX, COMPARATORS
+from recbole_hnlm.guard_options import GuardOptions
 from recbole_hnlm.hybrid_run import hybrid_keys, useless_hybrid_keys
 from recbole_hnlm.option_parsing import option_keys, reject_misspelled, reject_unknown
 from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions, LLMOptions
@@ -64,10 +66,19 @@ def check_keys(
     recbole_keys: Iterable[str],
     names: tuple[Any, Any, str, str],
     rule_type: type[NegativeSampler] | None,
+    comparator: str | None = None,
 ) -> None:
-    """Refuse keys without effect; ``names`` are the sampler, its rule, ``llm_backend`` and ``llm_negatives``."""
+    """Refuse keys without effect; ``names`` are the sampler, its rule, ``llm_backend`` and ``llm_negatives``.
+
+    Args:
+        given: Keys that the user wrote.
+        recbole_keys: Keys that RecBole itself knows.
+        names: See above.
+        rule_type: Class of the rule, or None where RecBole draws.
+        comparator: Method that runs in place of ours, or None.
+    """
     given, (sampler, rule, backend, names_by) = tuple(given), names
-    common = option_keys(CommonSamplerOptions, SAMPLER_PREFIX)
+    common = option_keys(CommonSamplerOptions, SAMPLER_PREFIX) + option_keys(GuardOptions, SAMPLER_PREFIX)
     own = option_keys(rule_type.Options, SAMPLER_PREFIX) if rule_type else ()
     hnlm, llm = option_keys(HNLMOptions, HNLMOptions.PREFIX), option_keys(LLMOptions, LLMOptions.PREFIX)
     unasked = {**useless_keys(backend), **useless_hybrid_keys(names_by)}
@@ -76,7 +87,13 @@ def check_keys(
     for name in SAMPLERS:
         for key in option_keys(sampler_class(name).Options, SAMPLER_PREFIX):
             elsewhere.setdefault(key, f"it belongs to neg_sampler={name}, this run uses {rule}")
+    for name, options in COMPARATORS.items():
+        for key in option_keys(options, COMPARATOR_PREFIX):
+            reason = f"it belongs to hnlm_comparator={name}"
+            elsewhere.setdefault(key, f"{reason}, this run has {comparator}" if comparator else reason)
     known = {SAMPLER_KEY, "torch_threads"}
+    if comparator is not None and comparator in COMPARATORS:
+        known |= {*option_keys(COMPARATORS[comparator], COMPARATOR_PREFIX)}
     if sampler is not None and sampler != NO_SAMPLER:
         known |= {"fast_propagation", "adam"}
     else:
@@ -111,6 +128,31 @@ def check_combination(
         raise ValueError(f"hnlm_use=extra adds to one negative a pair, neg_sampler_num is {common.num}; remove one")
     if rule_type.weighs and hnlm is not None and hnlm.alpha > 0:
         raise ValueError(f"{rule_type.__name__} weighs many negatives, text mixes with one; use dns or hnlm_alpha: 0")
+
+
+def check_guard(
+    guard: GuardOptions, given: Iterable[str], rule_type: type[NegativeSampler] | None, with_text: bool
+) -> None:
+    """Refuse a guard that has nothing to judge by, or no place in the rule, and knobs of a guard that is off."""
+    keys = option_keys(GuardOptions, SAMPLER_PREFIX)
+    if not guard.active:
+        reject_unknown(given, (), dict.fromkeys(keys[1:], "neg_sampler_guard=none refuses no candidate"))
+        return
+    assert rule_type is not None
+    if rule_type.sample is not NegativeSampler.sample:
+        raise ValueError(
+            f"{rule_type.__name__} draws and chooses in one, so no guard can come between; set neg_sampler_guard: none"
+        )
+    if guard.guard == "text" and not with_text:
+        raise ValueError(
+            "neg_sampler_guard=text reads text vectors, which come with neg_sampler: hnlm; set that, with this sampler "
+            "as hnlm_base_sampler, or neg_sampler_guard: score"
+        )
+    if guard.guard == "tree" and not hasattr(rule_type, "false_negative_scores"):
+        raise ValueError(
+            f"neg_sampler_guard=tree needs a sampler with false-negative scores, {rule_type.__name__} has none; "
+            "use neg_sampler_guard: score"
+        )
 
 
 def check_adam(adam: str, values: Mapping[str, Any]) -> None:

@@ -9,6 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from recbole_hnlm.chat_run import ChatRun, parse_chat
+from recbole_hnlm.comparator_options import (
+    COMPARATOR_PREFIX,
+    COMPARATORS,
+    PUBLISHED_SAMPLER,
+    WITHOUT_OURS,
+    ComparatorOptions,
+    LLMRecOptions,
+    comparator_of,
+)
+from recbole_hnlm.guard_options import GuardOptions
 from recbole_hnlm.hybrid_options import HybridRun
 from recbole_hnlm.hybrid_run import parse_hybrid
 from recbole_hnlm.option_parsing import parse_options, reject_unknown, useless_hnlm_keys
@@ -22,6 +32,7 @@ from recbole_hnlm.run_checks import (
     GeneralOptions,
     check_adam,
     check_combination,
+    check_guard,
     check_keys,
     checked_rule,
 )
@@ -43,6 +54,8 @@ class RunOptions:
         general: Options that have nothing to do with negatives.
         chat: Options of the chat model of the offline part, or None where it asks none.
         hybrid: Options of the model that the offline part tunes, or None where it tunes none.
+        comparator: Options of the published method that runs in place of ours, or None.
+        guard: Which candidates are not used.
     """
 
     sampler: str
@@ -55,6 +68,18 @@ class RunOptions:
     general: GeneralOptions
     chat: ChatRun | None = None
     hybrid: HybridRun | None = None
+    comparator: ComparatorOptions | None = None
+    guard: GuardOptions = GuardOptions()
+
+    @property
+    def merges(self) -> bool:
+        """Whether the rows that the model reads are made of its own and of text."""
+        return self.comparator is not None and self.comparator.merges
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether training needs any artefact at all."""
+        return self.hnlm is not None and (self.hnlm.reads_text or self.guard.guard == "text")
 
     @property
     def fast_propagation(self) -> bool:
@@ -78,7 +103,8 @@ def base_sampler_of(values: Mapping[str, Any]) -> Any:
     """The sampler that draws catalogue items: ``neg_sampler`` itself, or ``hnlm_base_sampler`` under ``hnlm``."""
     sampler = values.get(SAMPLER_KEY)
     if sampler == TEXT_SAMPLER:
-        return values.get("hnlm_base_sampler", HNLMOptions.base_sampler)
+        usual = HNLMOptions.base_sampler if comparator_of(values) is None else PUBLISHED_SAMPLER
+        return values.get("hnlm_base_sampler", usual)
     return sampler
 
 
@@ -105,31 +131,49 @@ def parse_run(values: Mapping[str, Any], given: Iterable[str], recbole_keys: Ite
     with_text = sampler == TEXT_SAMPLER
     rule_type = None if not active or rule == RECBOLE_SAMPLER else sampler_class(checked_rule(rule))
     llm = parse_options(LLMOptions, LLMOptions.PREFIX, values)
-    check_keys(given, recbole_keys, (sampler, rule, llm.backend, llm.negatives), rule_type)
+    compared = comparator_of(values) if with_text else None
+    check_keys(given, recbole_keys, (sampler, rule, llm.backend, llm.negatives), rule_type, compared)
     if not active:
         return None
     common = parse_options(CommonSamplerOptions, SAMPLER_PREFIX, values)
     rule_options = parse_options(rule_type.Options, SAMPLER_PREFIX, values) if rule_type else None
-    hnlm = parse_options(HNLMOptions, HNLMOptions.PREFIX, values) if with_text else None
+    own = values if compared is None else {**values, **WITHOUT_OURS, "hnlm_base_sampler": rule}
+    hnlm = parse_options(HNLMOptions, HNLMOptions.PREFIX, own) if with_text else None
     check_combination(common, rule_type, hnlm)
+    guard = parse_options(GuardOptions, SAMPLER_PREFIX, values) if rule_type else GuardOptions()
+    check_guard(guard, given, rule_type, with_text)
     if general.adam in ("fused", "rows"):
         check_adam(general.adam, values)
     if hnlm is not None:
-        reject_unknown(given, (), useless_hnlm_keys(hnlm))
+        reject_unknown(given, (), useless_hnlm_keys(hnlm, guarded=guard.guard == "text"))
     label = rule if isinstance(rule, str) else rule.__name__
     seed = common.seed if common.seed is not None else int(values.get("seed") or 0)
-    name = f"hnlm({label})" if with_text else label
+    name = f"{compared or TEXT_SAMPLER}({label})" if with_text else label
+    comparator = parse_options(COMPARATORS[compared], COMPARATOR_PREFIX, values) if compared is not None else None
+    if isinstance(comparator, LLMRecOptions) and llm.backend != "template":
+        raise ValueError(
+            f"llm_backend={llm.backend} names no like and dislike yet: the picks of hnlm_comparator=llmrec are made by "
+            "text similarity; set llm_backend=template"
+        )
     chat = parse_chat(values, llm.backend) if with_text else None
     hybrid = parse_hybrid(values, llm) if with_text else None
     if hybrid is not None and rule == "semantic" and not hybrid.options.grounded_items:
         raise ValueError("semantic draws what vectors were grounded to; set llm_grounded_items=1 or more")
-    return RunOptions(name, rule_type, rule_options, common.num, seed, hnlm, llm, general, chat, hybrid)
+    return RunOptions(
+        name, rule_type, rule_options, common.num, seed, hnlm, llm, general, chat, hybrid, comparator, guard
+    )
 
 
 def describe_options(run: RunOptions) -> dict[str, Any]:
     """Flat ``key: value`` of what a run uses, for result dictionaries and tables."""
     described: dict[str, Any] = {SAMPLER_KEY: run.sampler, "neg_sampler_num": run.negatives}
-    for prefix, options in ((SAMPLER_PREFIX, run.sampler_options), (HNLMOptions.PREFIX, run.hnlm)):
+    parts = (
+        (SAMPLER_PREFIX, run.sampler_options),
+        (SAMPLER_PREFIX, run.guard if run.guard.active else None),
+        (HNLMOptions.PREFIX, run.hnlm),
+        (COMPARATOR_PREFIX, run.comparator),
+    )
+    for prefix, options in parts:
         if options is not None:
             described.update({prefix + key: value for key, value in dataclasses.asdict(options).items()})
     return described

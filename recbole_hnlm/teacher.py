@@ -145,21 +145,30 @@ def train_teacher(config: Any, train_data: Any, options: LLMOptions, cache: Path
     """
     dataset = train_data._dataset
     users, items = dataset.inter_feat[dataset.uid_field], dataset.inter_feat[dataset.iid_field]
-    description = {
-        "model": options.teacher_model, "epochs": options.teacher_epochs, "candidates": options.teacher_candidates,
-        "draws": options.teacher_draws, "seed": options.seed, "sampler": "mixgcf",
-    }  # fmt: skip
-    path = cache / f"teacher-{_fingerprint(description, dataset)[:16]}.npz"
-    tables = _cached_tables(path)
-    if tables is None:
-        tables = _fit(config, train_data, options)
-        _store_tables(path, tables)
+    tables = teacher_tables(config, train_data, options, cache)
     device = torch.device(config["device"])
     user_rows, item_rows = (torch.from_numpy(table).to(device) for table in tables)
     pairs = TrainingInteractions(users.to(device), items.to(device), dataset.user_num, dataset.item_num)
     negatives = hard_negatives(user_rows, item_rows, pairs, users.to(device), items.to(device), options)
-    description["draw_candidates"] = options.draw_candidates
+    description = {**_description(options), "draw_candidates": options.draw_candidates}
     return TeacherResult(negatives.numpy(), *tables, description)
+
+
+def teacher_tables(config: Any, train_data: Any, options: LLMOptions, cache: Path) -> tuple[np.ndarray, np.ndarray]:
+    """User and item rows of the teacher alone, trained or read back; see :func:`train_teacher`."""
+    path = cache / f"teacher-{_fingerprint(_description(options), train_data._dataset)[:16]}.npz"
+    tables = _cached_tables(path)
+    if tables is None:
+        tables = _fit(config, train_data, options)
+        _store_tables(path, tables)
+    return tables
+
+
+def _description(options: LLMOptions) -> dict[str, Any]:
+    return {
+        "model": options.teacher_model, "epochs": options.teacher_epochs, "candidates": options.teacher_candidates,
+        "draws": options.teacher_draws, "seed": options.seed, "sampler": "mixgcf",
+    }  # fmt: skip
 
 
 def _fit(config: Any, train_data: Any, options: LLMOptions) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import resource
 import sys
 import time
@@ -13,6 +14,8 @@ from recbole_hnlm.loader import PairLoader
 from recbole_hnlm.models.wrapper import run_of
 from recbole_hnlm.optimizers import by_rows, fused
 from recbole_hnlm.processes import mean_over_ranks
+
+logger = logging.getLogger(__name__)
 
 _WATCHING: dict[type, type] = {}
 
@@ -39,6 +42,14 @@ class _WatchingMixin:
         if run is None or run.adam == "plain":
             return optimizer
         return fused(optimizer) if run.adam == "fused" else by_rows(optimizer)
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        """RecBole's training, followed by what the guard of the negatives has refused."""
+        result = super().fit(*args, **kwargs)  # type: ignore[misc]
+        sampler = getattr(getattr(self.model, "hnlm", None), "sampler", None)  # type: ignore[attr-defined]
+        if sampler is not None and sampler.guard is not None:
+            logger.info("candidates refused in training\n%s", sampler.guard.table())
+        return result
 
     def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
         head = getattr(self.model, "hnlm", None)  # type: ignore[attr-defined]

@@ -69,3 +69,14 @@ def test_readme_shows_the_last_table_of_speed() -> None:
     page = (ROOT / "results" / "speed.md").read_text(encoding="utf-8")
     shown = (ROOT / "README.md").read_text(encoding="utf-8").partition(BEGIN + "\n")[2].partition(END)[0]
     assert shown == page and "| LightGCN + uniform, epoch |" in page
+
+
+def test_results_show_the_tables_of_the_hybrid_ledgers() -> None:
+    from hybrid_report import runs_of, table
+
+    page = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    folders = sorted((ROOT / "results" / "hybrid" / "runs").iterdir())
+    assert folders
+    for folder in folders:
+        for line in table(runs_of(folder)):
+            assert line in page, f"{folder.name}: {line}"

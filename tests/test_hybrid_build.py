@@ -63,6 +63,10 @@ def built(folder: Path, name: str = "tiny") -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / name).iterdir() if "hnlm" in path.name}
 
 
+def refuse_teacher(*args: Any, **kwargs: Any) -> Any:
+    raise AssertionError("trained a teacher first")
+
+
 def test_one_command_tunes_asks_and_trains_and_a_second_build_makes_nothing_again(
     folder: Path, qwen: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +169,8 @@ def test_vectors_are_grounded_for_the_sampler_of_ids(folder: Path, qwen: Path) -
     run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, qwen))  # more than is asked for does no harm
     with pytest.raises(ValueError, match="made with llm_grounded_items=2, this run asks for 3"):
         run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, qwen, llm_grounded_items=3))
+    run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, qwen, hnlm_rebuild=True))
+    assert not list((folder / "tiny").glob("tiny.neg_text*")), "grounded items of vectors that are no more"
 
 
 def bound_to(folder: Path) -> tuple[Any, dict[str, dict[str, int]]]:
@@ -176,7 +182,9 @@ def bound_to(folder: Path) -> tuple[Any, dict[str, dict[str, int]]]:
     return bound, {kind: {token: at for at, token in enumerate(names, 1)} for kind, names in tokens.items()}
 
 
-def test_an_adapter_serves_its_own_dataset_and_is_transferred_to_another(folder: Path, qwen: Path) -> None:
+def test_an_adapter_serves_its_own_dataset_and_is_transferred_to_another(
+    folder: Path, qwen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, qwen))
     (adapter,) = (folder / "cache" / "hybrid").glob("adapter-tiny-*")
     kept = folder / "kept"
@@ -196,6 +204,12 @@ def test_an_adapter_serves_its_own_dataset_and_is_transferred_to_another(folder:
         run_recbole_hnlm("BPR", "tiny", config_dict={**same, "seed": 7, "hnlm_rebuild": True})
     with pytest.raises(ValueError, match="was tuned on another teacher of tiny"):
         run_recbole_hnlm("BPR", "tiny", config_dict={**same, "llm_teacher_epochs": 2, "hnlm_rebuild": True})
+
+    with monkeypatch.context() as patched:
+        patched.setattr("recbole_hnlm.offline.train_teacher", refuse_teacher)
+        other_base = save_tiny(folder / "other", "Llama")
+        with pytest.raises(ValueError, match="llm_adapter=.* was tuned on .*qwen.*use the same base model"):
+            run_recbole_hnlm("BPR", "tiny", config_dict={**same, "llm_base": str(other_base), "hnlm_rebuild": True})
 
     write_dataset(folder, "mall", seed=3)
     for method in ("refit", "mean"):
@@ -226,10 +240,7 @@ def test_an_adapter_serves_its_own_dataset_and_is_transferred_to_another(folder:
 def test_what_cannot_work_is_refused_before_a_teacher_is_trained(
     folder: Path, qwen: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any], error: type, message: str
 ) -> None:
-    def refuse(*args: Any, **kwargs: Any) -> Any:
-        raise AssertionError("trained a teacher first")
-
-    monkeypatch.setattr("recbole_hnlm.offline.train_teacher", refuse)
+    monkeypatch.setattr("recbole_hnlm.offline.train_teacher", refuse_teacher)
     monkeypatch.setattr("recbole_hnlm.llm.weights.is_reachable", lambda *args: False)
     with pytest.raises(error, match=message):
         run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, qwen, **more))

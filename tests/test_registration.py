@@ -51,6 +51,19 @@ def test_text_negatives_are_built_on_the_way(registered: Path) -> None:
     assert plain["best_valid_score"] != result["best_valid_score"]
 
 
+def test_grounded_negatives_are_made_on_the_way(registered: Path) -> None:
+    from recbole.quick_start import run_recbole
+
+    shared = {"learning_rate": 0.05, "epochs": 4}
+    values = settings(registered, "BPR", neg_sampler="semantic", neg_sampler_share=0.5, **shared)
+    result = run_recbole("BPR", "tiny", config_dict=values)
+    assert (registered / "tiny" / "tiny.neg_text.json").is_file()
+    ours = recbole_hnlm.run_recbole_hnlm("BPR", "tiny", config_dict=values)
+    assert result["test_result"] == ours["test_result"]
+    dns = settings(registered, "BPR", neg_sampler="dns", neg_sampler_candidates=8, **shared)
+    assert run_recbole("BPR", "tiny", config_dict=dns)["test_result"] != result["test_result"]
+
+
 def test_hyper_tuning_searches_our_options(registered: Path) -> None:
     pytest.importorskip("hyperopt")
     import yaml

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,22 @@ def test_alpha_grows_with_the_epochs(folder: Path) -> None:
               "llm_cache_dir": str(folder / "cache")}  # fmt: skip
     told = run_recbole_hnlm("BPR", "tiny", config_dict=settings(folder, "BPR", **values))["hnlm"]["negatives"]
     assert ["coverage" in means for means in told] == [False, True]  # nothing is mixed in the first
+
+
+def test_alpha_that_cannot_grow_is_told_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model, loader = made(folder, "BPR", hnlm_alpha=0.6, hnlm_alpha_epochs=3)
+    for batch in itertools.islice(loader, 2):  # a loop of the user's own, which tells no epoch
+        model.calculate_loss(batch)
+    assert caplog.text.count("hnlm_alpha_epochs has no effect") == 1
+    assert model.hnlm.alpha == 0.6
+
+
+def test_an_extra_negative_has_its_statistics(folder: Path) -> None:
+    model, loader = made(folder, "BPR", hnlm_alpha=0.6, hnlm_use="extra")
+    model.calculate_loss(next(iter(loader)))
+    means = model.hnlm.statistics.epoch_means()
+    assert {"hardness", "coverage", "text_above_negative", "negative_popularity"} <= set(means)
+    assert 0 < means["text_above_negative"] < 1 and means["hardness"] != 0
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ Legend: P training pairs, k clusters, S width of the vectors.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,48 +60,29 @@ def cluster_pairs(
         Cluster of each of ``places``, shape ``(n,)``; and of each cluster the entry of ``places`` nearest to its
         centre, shape ``(k,)``, the first one of several.
     """
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
+
     rng = np.random.default_rng(seed)
     sample = np.sort(rng.choice(places, min(len(places), clusters * _FIT_PAIRS), replace=False))
-    vectors = features.of(sample)
-    centres = vectors[np.sort(rng.choice(len(sample), min(clusters, len(sample)), replace=False))]
-    for _ in range(_ROUNDS):
-        labels, _ = _nearest(vectors, centres)
-        sizes = np.bincount(labels, minlength=len(centres))
-        totals = np.zeros(centres.shape, dtype=np.float64)
-        np.add.at(totals, labels, vectors)
-        filled = sizes > 0
-        moved = (totals[filled] / sizes[filled, None]).astype(np.float32)
-        if np.array_equal(moved, centres[filled]):
-            break
-        centres[filled] = moved
-    return _assign(features, places, centres)
+    means = KMeans(min(clusters, len(sample)), n_init=1, max_iter=_ROUNDS, random_state=seed)
+    with warnings.catch_warnings(), threadpool_limits(1):  # sums in one order: the same clusters on every machine
+        warnings.simplefilter("ignore")  # fewer distinct points than clusters, or ten rounds not enough: both are fine
+        centres = means.fit(features.of(sample)).cluster_centers_
+        return _assign(features, places, centres)
 
 
 def _assign(
     features: PairFeatures, places: NDArray[np.int64], centres: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    from sklearn.metrics import pairwise_distances_argmin_min
+
     labels = np.empty(len(places), dtype=np.int64)
     distances = np.empty(len(places), dtype=np.float32)
-    step = max(_BLOCK_NUMBERS // (len(centres) + centres.shape[1]), 1)
+    step = max(_BLOCK_NUMBERS // centres.shape[1], 1)
     for start in range(0, len(places), step):
         block = slice(start, start + step)
-        labels[block], distances[block] = _nearest(features.of(places[block]), centres)
+        labels[block], distances[block] = pairwise_distances_argmin_min(features.of(places[block]), centres)
     order = np.lexsort((np.arange(len(places)), distances, labels))
     used, first = np.unique(labels[order], return_index=True)
     return np.searchsorted(used, labels), places[order[first]]
-
-
-def _nearest(
-    vectors: NDArray[np.float32], centres: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Nearest centre of each vector, and its squared distance."""
-    labels = np.empty(len(vectors), dtype=np.int64)
-    least = np.empty(len(vectors), dtype=np.float32)
-    squares = np.einsum("ks,ks->k", centres, centres)
-    step = max(_BLOCK_NUMBERS // len(centres), 1)
-    for start in range(0, len(vectors), step):
-        block = vectors[start : start + step]
-        distance = squares - 2 * (block @ centres.T)
-        labels[start : start + step] = distance.argmin(axis=1)
-        least[start : start + step] = distance.min(axis=1) + np.einsum("ns,ns->n", block, block)
-    return labels, least

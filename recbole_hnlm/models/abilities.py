@@ -7,6 +7,7 @@ from typing import Any
 from recbole.model.loss import BPRLoss
 from torch import nn
 
+from recbole_hnlm.comparator_options import RLMRecConOptions, RLMRecGenOptions
 from recbole_hnlm.models.item_space import ItemSpace, build_item_space
 from recbole_hnlm.models.view import scores_by_inner_product
 from recbole_hnlm.run_options import RunOptions
@@ -39,6 +40,8 @@ def refuse_unfit(model: nn.Module, base: type, space: ItemSpace, inner: bool, ru
         raise ValueError(f"{name} has no user rows of the items' width to score a vector with; use hnlm_use: mix")
     if text is not None and text.brings_extra and not has_bpr_loss:
         raise ValueError(f"the loss of {name} takes one negative a pair, hnlm_use=extra brings two; use hnlm_use: mix")
+    if run.comparator is not None:
+        _refuse_comparator(name, space, has_user_rows, run)
     if rule is None:
         return
     if rule.synthesizes and not space.exchangeable:
@@ -47,6 +50,26 @@ def refuse_unfit(model: nn.Module, base: type, space: ItemSpace, inner: bool, ru
         raise ValueError(f"{run.sampler} needs scores that are inner products, those of {name} are not; use mixgcf")
     if rule.weighs and not has_bpr_loss:
         raise ValueError(f"{run.sampler} weighs negatives, which the loss of {name} cannot take; use dns_mn")
+
+
+def _refuse_comparator(name: str, space: ItemSpace, has_user_rows: bool, run: RunOptions) -> None:
+    """Raise where a model cannot take the run's comparator; RLMRec-Con fits all that take text."""
+    if isinstance(run.comparator, RLMRecConOptions):
+        return
+    assert run.hnlm is not None
+    method = run.hnlm.comparator
+    widths = {module.embedding_dim for module in (*space.users, *space.items)}
+    if len(space.users) != 1 or len(space.items) != 1 or len(widths) != 1 or not has_user_rows:
+        raise ValueError(
+            f"{method} needs one user and one item embedding of one width and scores by inner product, {name} has "
+            "others; use hnlm_comparator: rlmrec_con"
+        )
+    if isinstance(run.comparator, RLMRecGenOptions) and not space.is_table:
+        raise ValueError(
+            f"{name} does not propagate, so nothing could tell a masked row's text; use hnlm_comparator: rlmrec_con"
+        )
+    if run.merges and run.adam == "rows":
+        raise ValueError(f"adam: rows needs rows that are looked up, {method} makes all of them; set adam: fused")
 
 
 def check_model(config: Any, dataset: Any, run: RunOptions) -> None:

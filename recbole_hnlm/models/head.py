@@ -5,6 +5,7 @@ Shapes: ``B`` pairs, ``M`` rows handed to the model (``K`` blocks of the pairs),
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recbole_hnlm.models.comparators.base import Comparator, Step, read_instead
 from recbole_hnlm.models.grounded import share_grounded
+from recbole_hnlm.models.guarding import attach_guard, share_score
 from recbole_hnlm.models.statistics import StepStatistics
 from recbole_hnlm.models.text_head import TextHead
 from recbole_hnlm.run_options import RunOptions
@@ -24,7 +27,7 @@ _RANK_SEEDS = 1_000_003
 
 
 class HardNegativeHead(nn.Module):
-    """Sampler, text part and statistics of one wrapped model. Only the projector has parameters.
+    """Sampler, text part or comparator, and statistics of one wrapped model. Text parts and a rule's gates are trained.
 
     Args:
         run: The run's options.
@@ -42,10 +45,14 @@ class HardNegativeHead(nn.Module):
         self._rank = rank
         self.generator = torch.Generator(device=device).manual_seed(run.seed + rank * _RANK_SEEDS)
         self.sampler: NegativeSampler | None = None
+        self.gates: nn.Module | None = None
         if run.sampler_type is not None:
             self.sampler = run.sampler_type(run.sampler_options, interactions, self.generator)
+            attach_guard(self.sampler, run, run.seed + rank * _RANK_SEEDS)
         self.text_head: TextHead | None = None
-        self._warned = False
+        self.comparator: Comparator | None = None
+        self.warned = False
+        """Whether the user was told that no trainer tells the epoch."""
         self.epoch: int | None = None
         """Number of the epoch under training, or None where no trainer tells it."""
         self.statistics = StepStatistics(interactions)
@@ -62,9 +69,19 @@ class HardNegativeHead(nn.Module):
         return options.alpha * grown
 
     @property
+    def has_gates(self) -> bool:
+        """Whether the rule trains something beside the model."""
+        return self.sampler is not None and type(self.sampler).build_gates is not NegativeSampler.build_gates
+
+    def build_gates(self, width: int) -> None:
+        """Make what the rule trains, for item rows of a width; optimizer and checkpoints know it from here."""
+        assert self.sampler is not None
+        self.gates = self.sampler.build_gates(width, self.run.seed)
+
+    @property
     def needs_view(self) -> bool:
         """Whether a step reads the model's embeddings before the base's loss does."""
-        return self.sampler is not None or self.text_head is not None
+        return self.sampler is not None or self.text_head is not None or self.comparator is not None
 
     @property
     def needs_hops(self) -> bool:
@@ -96,11 +113,15 @@ class HardNegativeHead(nn.Module):
             candidates: What :meth:`draw_candidates` gave for the pairs, shape ``(B, K C)``, or None to draw now.
         """
         assert self.sampler is not None
+        self.sampler.epoch = self.epoch
         if candidates is None:
             negatives = self.sampler.sample(users, positives, view)
         else:
             blocks = candidates.view(candidates.shape[0], self.run.negatives, -1).transpose(0, 1)  # (K, B, C)
             negatives = self.sampler.sample(users, positives, view, blocks.reshape(users.numel(), -1))
+        if self.sampler.guard is not None:
+            for name, value in self.sampler.guard.last.items():
+                self.statistics.add(name, value)
         if negatives.weights is None and negatives.ids.shape != (users.numel(), 1):
             raise ValueError(
                 f"{type(self.sampler).__name__} should return ids of shape ({users.numel()}, 1), or weights for more; "
@@ -118,53 +139,32 @@ class HardNegativeHead(nn.Module):
         """Have a later batch's vectors read by then; whether it was taken."""
         return self.text_head is not None and self.run.negatives == 1 and self.text_head.text.tell(rows)
 
-    def with_text(
-        self,
-        negatives: Negatives,
-        users: Tensor,
-        positives: Tensor,
-        view: EmbeddingView,
-        vector_rows: Tensor | None = None,
-    ) -> Negatives:
-        """The same negatives with Eq. 7 applied; unchanged at ``alpha`` 0.
+    def rows_of_step(self, space: Any) -> contextlib.AbstractContextManager[None]:
+        """While it is entered, the model reads the rows that a comparator puts in place of its own.
 
         Args:
-            negatives: What :meth:`draw` gave.
-            users: User ids, shape ``(M,)``.
-            positives: Positive items, likewise.
-            view: The model's embeddings.
-            vector_rows: Where the pairs' vectors are, shape ``(M, K)``, or None to look them up.
+            space: The model's item space.
         """
-        if self.alpha == 0 or self.text_head is None:
-            return negatives
-        if self.epoch is None and self.text_head.options.alpha_epochs and not self._warned:
-            logger.warning("no trainer of recbole_hnlm tells the epoch, so hnlm_alpha_epochs has no effect")
-            self._warned = True
-        rows = negatives.rows if negatives.rows is not None else view.item_rows(negatives.ids.squeeze(1))
-        if vector_rows is None:
-            vector_rows = self.text_head.text.rows_of(users, positives)
-        hard, present = self.text_head.hard_rows(vector_rows)
-        self.statistics.count_coverage(present)
-        hard = self.text_head.like(rows, hard)
-        share, use = self.alpha * present, self.text_head.options.use
-        if view.has_user_rows and (use == "compete" or self.statistics.looks_next):
-            above = self._scored_above(users, rows, hard, view)
-            self.statistics.add("text_above_negative", (above & present).float().mean())
-            share = share * above if use == "compete" else share
-        if use == "extra":
-            both = torch.cat([rows, torch.where(present.unsqueeze(1), hard, rows)])
-            importance = torch.stack([torch.ones_like(share), share], dim=1)
-            return Negatives(negatives.ids.repeat(1, 2), rows=both, importance=importance)
-        return Negatives(negatives.ids, rows=self.text_head.mix(rows, hard, share))
+        if self.comparator is None or not self.comparator.exchanges:
+            return contextlib.nullcontext()
+        modules = [space.users[0], space.items[0]]
+        rows = self.comparator.step_rows(modules[0].weight, modules[1].weight, self.generator)
+        return read_instead(modules, rows)
 
     def extra_losses(
-        self, users: Tensor, positives: Tensor, view: EmbeddingView | None, vector_rows: Tensor | None = None
+        self,
+        users: Tensor,
+        positives: Tensor,
+        negatives: Tensor,
+        view: EmbeddingView | None,
+        vector_rows: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Weighted terms that join the base's loss, by the names they are logged under.
 
         Args:
             users: User ids, shape ``(M,)``.
             positives: Positive items, likewise.
+            negatives: Negative items, shape ``(M, K)``.
             view: The model's embeddings; None where neither sampler nor text needs them.
             vector_rows: Where the pairs' vectors are, or None to look them up.
         """
@@ -173,36 +173,46 @@ class HardNegativeHead(nn.Module):
             terms["alignment_loss"] = self.text_head.alignment(view, users, positives, vector_rows)
         if self.sampler is not None and view is not None:
             terms["sampler_loss"] = self.sampler.extra_loss(users, positives, view)
+        if self.comparator is not None and view is not None:
+            step = Step(users, positives, negatives[:, 0], view, self.generator)
+            terms["comparator_loss"] = self.comparator.loss(step)
         return {name: term for name, term in terms.items() if term is not None}
 
-    @staticmethod
-    @torch.no_grad()
-    def _scored_above(users: Tensor, rows: Tensor, hard: Tensor, view: EmbeddingView) -> Tensor:
-        """Pairs whose user scores the projected vector above the catalogue negative, ``(M,)``."""
-        above: Tensor = (view.user_rows(users) * (hard - rows)).sum(dim=1) > 0
-        return above
+    @property
+    def _generators(self) -> dict[str, torch.Generator]:
+        guard = self.sampler.guard if self.sampler is not None else None
+        return {"generator": self.generator, **({"guard": guard.drawer.generator} if guard is not None else {})}
 
     def get_extra_state(self) -> dict[str, Any]:
-        """State of the sampler's generator, so that a resumed run goes on with the same draws."""
-        return {"generator": self.generator.get_state(), "device": self.generator.device.type}
+        """State of the sampler's and the guard's generator, so that a resumed run goes on with the same draws."""
+        states = {name: generator.get_state() for name, generator in self._generators.items()}
+        return {**states, "device": self.generator.device.type}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restore the sampler's generator, unless the state is one of another kind of device.
+        """Restore the generators, unless the state is one of another kind of device.
 
         A checkpoint holds the first rank's state; the others go on from it on draws of their own.
         """
-        if state["device"] == self.generator.device.type:
-            self.generator.set_state(state["generator"].cpu())
-            if self._rank:
-                drawn = torch.randint(1 << 62, (), generator=self.generator, device=self.generator.device)
-                self.generator.manual_seed(int(drawn) + self._rank * _RANK_SEEDS)
-        else:
+        if state["device"] != self.generator.device.type:
             logger.warning("a checkpoint of %s restores no draws on %s", state["device"], self.generator.device.type)
+            return
+        for name, generator in self._generators.items():
+            if name not in state:  # the run that wrote it had no guard
+                continue
+            generator.set_state(state[name].cpu())
+            if self._rank:
+                drawn = torch.randint(1 << 62, (), generator=generator, device=generator.device)
+                generator.manual_seed(int(drawn) + self._rank * _RANK_SEEDS)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> HardNegativeHead:
         """A head of its own over the same interactions and text; RecBole copies models to count their operations."""
         copied = HardNegativeHead(self.run, self.interactions, self.generator.device)
-        copied.generator.set_state(self.generator.get_state())
+        for name, generator in copied._generators.items():
+            generator.set_state(self._generators[name].get_state())
         share_grounded(self.sampler, copied.sampler)
+        share_score(self.sampler, copied.sampler)
+        if copied.sampler is not None:
+            copied.gates = copied.sampler.gates = copy.deepcopy(self.gates, memo)
         copied.text_head = copy.deepcopy(self.text_head, memo)
+        copied.comparator = copy.deepcopy(self.comparator, memo)
         return copied

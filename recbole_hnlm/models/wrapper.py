@@ -18,7 +18,10 @@ from torch import Tensor
 from recbole_hnlm.models.abilities import refuse_unfit
 from recbole_hnlm.models.adjacency import vectorised_methods
 from recbole_hnlm.models.batches import CANDIDATES, VECTOR_ROWS, JointLossHook, exchanged_batch, pairs_of, take_column
+from recbole_hnlm.models.comparators import comparator_of_run
+from recbole_hnlm.models.comparators.base import CommittingMixin
 from recbole_hnlm.models.grounded import attach_grounded
+from recbole_hnlm.models.guarding import judge_by_text
 from recbole_hnlm.models.head import HardNegativeHead
 from recbole_hnlm.models.item_space import LookupSpace, StepRows, build_item_space
 from recbole_hnlm.models.propagation import Propagator
@@ -26,6 +29,7 @@ from recbole_hnlm.models.start import start_from_text
 from recbole_hnlm.models.support import refuse_unsupported
 from recbole_hnlm.models.text import read_text
 from recbole_hnlm.models.text_head import TextHead
+from recbole_hnlm.models.text_negatives import negatives_with_text
 from recbole_hnlm.models.view import LookupView, TableView, hop_tables, scores_by_inner_product
 from recbole_hnlm.run_options import RunOptions, parse_run
 from recbole_hnlm.samplers import Negatives, TrainingInteractions
@@ -42,7 +46,7 @@ def run_of(config: Any) -> RunOptions | None:
     return parse_run(values, given=(), recbole_keys=())
 
 
-class HardNegativeMixin:
+class HardNegativeMixin(CommittingMixin):
     """Adds sampling, mixing and alignment to the general model that follows it in the method resolution order."""
 
     hnlm_base: type
@@ -73,7 +77,8 @@ class HardNegativeMixin:
         refuse_unfit(model, self.hnlm_base, self._space, self.__dict__["_inner"], run)
         if run.adam == "rows" and not config["single_spec"]:
             raise ValueError("adam: rows works in one process; several average whole tables, so set adam: fused")
-        if run.adam == "rows" or (run.adam == "fused" and device.type == "cpu" and config["single_spec"]):
+        by_rows = run.adam == "rows" or (run.adam == "fused" and device.type == "cpu" and config["single_spec"])
+        if by_rows and not run.merges:  # made rows have gradients in whole tables
             self._space.use_row_gradients(kept=run.adam == "rows")
         drawn = config["train_neg_sample_args"]["distribution"]
         if run.sampler_type is not None and drawn != "none":
@@ -83,8 +88,11 @@ class HardNegativeMixin:
             )
         self.hnlm = HardNegativeHead(run, interactions, device, rank=config["group_rank"] or 0)
         attach_grounded(self.hnlm.sampler, config, dataset, run)
-        if run.hnlm is not None and run.hnlm.reads_text:
+        if self.hnlm.has_gates:
+            self.hnlm.build_gates(self._row_width())
+        if run.reads_text:
             self._attach_text(config, dataset, run)
+        self.hnlm.to(device)
         if run.joint_loss:
             for module in list(model.modules()):
                 if isinstance(module, BPRLoss):
@@ -98,9 +106,15 @@ class HardNegativeMixin:
         head, options = self.hnlm, run.hnlm
         assert head is not None and options is not None
         text = read_text(config, dataset, options, head.interactions, run.seed)
+        judge_by_text(head.sampler, run, text)
+        if run.comparator is not None:
+            head.comparator = comparator_of_run(run, text, self._row_width(), self._space, head.interactions)
+            self.commit_rows()
+        if run.comparator is not None or not options.reads_text:  # not ours, or the guard's alone
+            return
         if options.init != "random" and self._space.items:
             start_from_text(self._space.items, self._space.users, text, head.interactions, options.init_scale)
-        head.text_head = TextHead(options, text, self._row_width(), run.seed).to(config["device"])
+        head.text_head = TextHead(options, text, self._row_width(), run.seed)
 
     def _row_width(self) -> int:
         if isinstance(self._space, LookupSpace):
@@ -136,9 +150,12 @@ class HardNegativeMixin:
 
     def calculate_loss(self, interaction: Interaction) -> Any:
         """The base's loss on this step's negatives, plus the alignment."""
-        head = self.hnlm
-        if head is None:
+        if self.hnlm is None:
             return super().calculate_loss(interaction)  # type: ignore[misc]
+        with self.hnlm.rows_of_step(self._space):
+            return self._loss_of_step(self.hnlm, interaction)
+
+    def _loss_of_step(self, head: HardNegativeHead, interaction: Interaction) -> Any:
         candidates, rows = take_column(interaction, CANDIDATES), take_column(interaction, VECTOR_ROWS)
         users, positives, given = pairs_of(self, interaction)
         if rows is not None:
@@ -150,7 +167,7 @@ class HardNegativeMixin:
             negatives = Negatives(given.unsqueeze(1)) if given is not None else None
             if negatives is None:
                 negatives = head.draw(users, positives, view, candidates)
-            negatives = head.with_text(negatives, users, positives, view, rows)
+            negatives = negatives_with_text(head, negatives, users, positives, view, rows)
             batch, step = exchanged_batch(self, interaction, negatives)
             self.__dict__["_step_rows"], self.__dict__["_step_negatives"] = step, negatives
             loss = super().calculate_loss(batch)  # type: ignore[misc]
@@ -161,7 +178,7 @@ class HardNegativeMixin:
             count = users.numel()  # an extra negative comes after the catalogue's
             rows_of_ids = None if step.rows is None else step.rows[:count]
             head.statistics.observe(users, positives, step.ids[:count], rows_of_ids, view)
-        return _joined(head, loss, head.extra_losses(users, positives, view, rows))
+        return _joined(head, loss, head.extra_losses(users, positives, negatives.ids, view, rows))
 
     def hnlm_view(self) -> Any:
         """The model's embeddings of this moment as samplers see them; graph models propagate here.

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recbole_hnlm.samplers.candidates import CandidateDrawer, UniformCandidates
 from recbole_hnlm.samplers.interactions import TrainingInteractions
+
+if TYPE_CHECKING:
+    from recbole_hnlm.samplers.guard import CandidateGuard
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,24 @@ class NegativeSampler(ABC):
         self.interactions = interactions
         self.generator = generator
         self.drawer: CandidateDrawer = UniformCandidates(interactions, generator)
+        self.guard: CandidateGuard | None = None
+        """What exchanges candidates that look like false negatives, or None to use what is drawn."""
+        self.gates: nn.Module | None = None
+        """What the rule trains together with the model, made by :meth:`build_gates`; most rules have nothing."""
+        self.epoch: int | None = None
+        """Number of the epoch under training from 0, or None where no trainer tells it."""
+
+    def build_gates(self, width: int, seed: int) -> nn.Module | None:
+        """Make :attr:`gates` for item rows of a width; global random state is left alone.
+
+        Args:
+            width: ``D``.
+            seed: Seed of the start.
+
+        Returns:
+            What was made, or None for rules that train nothing.
+        """
+        return None
 
     @property
     def candidates_per_negative(self) -> int:
@@ -118,7 +139,24 @@ class NegativeSampler(ABC):
         Returns:
             Negatives; ids are never 0 and never a training positive of the row's user.
         """
-        return self.choose(users, positives, self.draw_candidates(users) if candidates is None else candidates, view)
+        candidates = self.draw_candidates(users) if candidates is None else candidates
+        candidates = self.offered(users, positives, candidates)
+        if self.guard is not None:
+            candidates = self.guard.clean(users, positives, candidates, view)
+        return self.choose(users, positives, candidates, view)
+
+    def offered(self, users: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:
+        """Candidates that the rule chooses among: those drawn, unless it has others for the very pair.
+
+        Args:
+            users: User ids, shape ``(B,)``.
+            positives: Item ids of the pairs, shape ``(B,)``.
+            candidates: What was drawn, shape ``(B, C)``; left unchanged.
+
+        Returns:
+            Candidates, shape ``(B, C)``.
+        """
+        return candidates
 
     @abstractmethod
     def choose(self, users: Tensor, positives: Tensor, candidates: Tensor, view: EmbeddingView) -> Negatives:

@@ -5,6 +5,7 @@ Shapes: ``B`` pairs, ``C`` candidates per pair.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 
 import torch
@@ -50,6 +51,12 @@ class CandidateDrawer(ABC):
                 replacements = self._replace(suspect_users.index_select(0, hits))
                 flat.index_copy_(0, suspects.index_select(0, hits), replacements)
         return items
+
+    def with_generator(self, generator: torch.Generator) -> CandidateDrawer:
+        """The same drawer over the same tables, with draws of its own."""
+        other = copy.copy(self)
+        other.generator = generator
+        return other
 
     @abstractmethod
     def _propose(self, size: int) -> Tensor:

@@ -20,6 +20,7 @@ SAMPLERS: dict[str, str] = {
     "mixgcf": "recbole_hnlm.samplers.mixgcf:MixGCFSynthesizer",
     "ahns": "recbole_hnlm.samplers.ahns:AdaptiveHardnessSelector",
     "dins": "recbole_hnlm.samplers.dins:DimensionMixSynthesizer",
+    "dens": "recbole_hnlm.samplers.dens:DisentangledSynthesizer",
     "semantic": "recbole_hnlm.samplers.semantic:SemanticSampler",
 }
 

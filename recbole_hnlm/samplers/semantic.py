@@ -120,13 +120,13 @@ class SemanticSampler(CandidateSampler):
         self.table = table
 
     def choose(self, users: Tensor, positives: Tensor, candidates: Tensor, view: EmbeddingView) -> Negatives:
-        """Mix the pairs' grounded items in, then choose by the rule."""
-        mixed = self._mixed(users, positives, candidates)
+        """One of the candidates by the rule."""
         if self._rule is not None:
-            return self._rule.choose(users, positives, mixed, view)
-        return Negatives(mixed[:, :1])  # the candidates are independent draws, so the first is as random as any
+            return self._rule.choose(users, positives, candidates, view)
+        return Negatives(candidates[:, :1])  # these are independent draws, so the first is as random as any
 
-    def _mixed(self, users: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:
+    def offered(self, users: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:
+        """The candidates with the pairs' grounded items mixed in."""
         if self.table is None:
             if not self._warned:
                 _LOG.warning("neg_sampler=semantic has no grounded negatives, so all its candidates are uniform")

@@ -101,7 +101,9 @@ def build(
 ) -> NegativeSampler:
     """A sampler on the tiny data with its own generator."""
     generator = torch.Generator().manual_seed(seed)
-    return sampler(options_for(sampler, **wanted), interactions or tiny_interactions(), generator)
+    built = sampler(options_for(sampler, **wanted), interactions or tiny_interactions(), generator)
+    built.build_gates(WIDTH, seed)
+    return built
 
 
 def global_random_state() -> tuple[Any, ...]:

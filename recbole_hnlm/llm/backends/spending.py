@@ -10,9 +10,7 @@ from recbole_hnlm.llm.backends.outcome import BudgetExceeded
 
 BATCH_DISCOUNT = 0.5
 """Share of the price that OpenAI's Batch API takes."""
-PRICES_OF = "June 2025"
-"""When the table of prices was made; check it against OpenAI's page and override it by options."""
-_TABLE = {  # US dollars per million tokens read, written
+_TABLE = {  # US dollars per million tokens read, written; as of June 2025, options override them
     "gpt-4o": (2.5, 10.0),
     "gpt-4o-mini": (0.15, 0.6),
     "gpt-4.1": (2.0, 8.0),

@@ -1,0 +1,146 @@
+"""Options of the LLM-enhanced methods that ours is compared with (METHODS section 5); ``hnlm_comparator`` names one.
+
+A field ``mask_share`` is the configuration key ``comparator_mask_share``. A comparator's run holds nothing of ours: the
+model's own start, no mixing, no alignment; ``hnlm_base_sampler`` draws its negatives, ``uniform`` as published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+COMPARATOR_KEY = "hnlm_comparator"
+"""The key that names a comparator."""
+COMPARATOR_PREFIX = "comparator_"
+"""Prefix of a comparator's own keys."""
+PUBLISHED_SAMPLER = "uniform"
+"""Who draws a comparator's negatives unless told otherwise."""
+WITHOUT_OURS: Mapping[str, Any] = {"hnlm_alpha": 0.0, "hnlm_alignment_weight": 0.0, "hnlm_init": "random"}
+"""Our options in a comparator's run; no key may say otherwise."""
+KEPT_KEYS = frozenset(
+    {COMPARATOR_KEY, "hnlm_base_sampler", "hnlm_control", "hnlm_artefact_dir", "hnlm_rebuild"}
+    | {"hnlm_log_false_negatives"}
+)
+"""Keys of ours that mean something beside a comparator."""
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class RLMRecConOptions:
+    """RLMRec's contrastive alignment (WWW'24): final embeddings near their own projected text."""
+
+    merges: ClassVar[bool] = False
+
+    weight: float = 0.01
+    """Factor of the term, at least 0; 0 leaves the model as it is. Default as published."""
+    temperature: float = 0.2
+    """Temperature of InfoNCE, above 0. Default as published."""
+    negatives: int = 16_384
+    """Most users whose text a user is contrasted with. Up to so many users all of them take part, as published; of more
+    so many are drawn in every step, which bounds a step's time and memory."""
+
+    def __post_init__(self) -> None:
+        _check_contrast(self.weight, self.temperature, self.negatives)
+
+
+@dataclass(frozen=True)
+class RLMRecGenOptions:
+    """RLMRec's generative alignment (WWW'24): text found again from neighbours where a node's own row is masked."""
+
+    merges: ClassVar[bool] = False
+
+    weight: float = 0.1
+    """Factor of the term; 0 leaves the model as it is and masks nothing. Published between 0.01 and 0.1."""
+    temperature: float = 0.2
+    """Temperature of InfoNCE, above 0. Published between 0.1 and 0.5."""
+    mask_share: float = 0.1
+    """Share of users and items that are masked in a step, above 0 and below 1. Published between 0.05 and 0.15."""
+    negatives: int = 4_096
+    """Most masked nodes that the term reads, a new draw in every step; each is contrasted with all the others."""
+
+    def __post_init__(self) -> None:
+        _check_contrast(self.weight, self.temperature, self.negatives)
+        _require(
+            0 < self.mask_share < 1, f"comparator_mask_share={self.mask_share} is outside (0, 1); take 0.05 to 0.15"
+        )
+
+
+@dataclass(frozen=True)
+class KAROptions:
+    """KAR (RecSys'24) in its form for collaborative filtering: experts over text join a node's own row."""
+
+    merges: ClassVar[bool] = True
+
+    shared_experts: int = 2
+    """Experts that users and items share, at least 0. Default as published."""
+    own_experts: int = 2
+    """Experts of users alone, and as many of items alone, at least 0. The paper leaves the number open."""
+    hidden_width: int = 128
+    """Hidden width of an expert. Default as published."""
+    expert_width: int = 32
+    """Width of what the experts add to a row before it is projected back. Default as published."""
+
+    def __post_init__(self) -> None:
+        for name in ("shared_experts", "own_experts"):
+            _require(getattr(self, name) >= 0, f"comparator_{name}={getattr(self, name)} is negative; 0 has none")
+        _require(
+            self.shared_experts + self.own_experts > 0,
+            "comparator_shared_experts and comparator_own_experts are both 0, so nobody reads text; raise one",
+        )
+        for name in ("hidden_width", "expert_width"):
+            _require(getattr(self, name) > 0, f"comparator_{name}={getattr(self, name)} must be above 0")
+
+
+@dataclass(frozen=True)
+class LLMRecOptions:
+    """The text part of LLMRec (WSDM'24): projected text on top of the rows, and extra triples."""
+
+    merges: ClassVar[bool] = True
+
+    text_weight: float = 0.1
+    """Length of the text vector that is added to a row, at least 0. The public settings go from 0.003 to 2.8 by dataset
+    and side, so it is to be tuned."""
+    weight: float = 0.012
+    """Factor of the extra triples' loss, at least 0. Default as published."""
+    user_share: float = 0.1
+    """Share of a batch's rows whose users bring their extra triple, in (0, 1]. Default as published."""
+    drop_share: float = 0.71
+    """Share of the extra triples, those of the largest loss, that a step leaves out as noise, in [0, 1). The public
+    settings of Netflix."""
+    top_items: int = 10
+    """Best items of the reference model that a like and a dislike are picked from, at least 2. Default as published."""
+
+    def __post_init__(self) -> None:
+        for name in ("text_weight", "weight"):
+            _require(getattr(self, name) >= 0, f"comparator_{name}={getattr(self, name)} is negative; 0 turns it off")
+        _require(0 < self.user_share <= 1, f"comparator_user_share={self.user_share} is outside (0, 1]")
+        _require(0 <= self.drop_share < 1, f"comparator_drop_share={self.drop_share} is outside [0, 1); 0 keeps all")
+        _require(self.top_items >= 2, f"comparator_top_items={self.top_items} leaves no like and dislike; take 10")
+
+
+def _check_contrast(weight: float, temperature: float, negatives: int) -> None:
+    _require(weight >= 0, f"comparator_weight={weight} is negative; 0 switches the term off")
+    _require(temperature > 0, f"comparator_temperature={temperature} must be above 0, e.g. 0.2")
+    _require(negatives >= 2, f"comparator_negatives={negatives} leaves nothing to contrast with; take 4096")
+
+
+ComparatorOptions = RLMRecConOptions | RLMRecGenOptions | KAROptions | LLMRecOptions
+"""Options of any comparator."""
+COMPARATORS: Mapping[str, type[ComparatorOptions]] = {
+    "rlmrec_con": RLMRecConOptions,
+    "rlmrec_gen": RLMRecGenOptions,
+    "kar": KAROptions,
+    "llmrec": LLMRecOptions,
+}
+"""Values of ``hnlm_comparator`` beside ``none``, and their options."""
+
+
+def comparator_of(values: Mapping[str, Any]) -> str | None:
+    """The comparator that a configuration names, unchecked; None for ``none`` and where there is none."""
+    name = values.get(COMPARATOR_KEY)
+    return None if name in (None, "none", "None") else name

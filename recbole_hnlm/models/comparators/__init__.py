@@ -1,0 +1,72 @@
+"""Published LLM-enhanced methods on the text vectors of ours: one file each, and who belongs to which options."""
+
+from __future__ import annotations
+
+import torch
+
+from recbole_hnlm.comparator_options import (
+    ComparatorOptions,
+    KAROptions,
+    LLMRecOptions,
+    RLMRecConOptions,
+    RLMRecGenOptions,
+)
+from recbole_hnlm.models.comparators.base import Comparator, Surroundings
+from recbole_hnlm.models.comparators.kar import KAR
+from recbole_hnlm.models.comparators.llmrec import LLMRec
+from recbole_hnlm.models.comparators.reference import read_reference
+from recbole_hnlm.models.comparators.rlmrec_con import RLMRecCon
+from recbole_hnlm.models.comparators.rlmrec_gen import RLMRecGen
+from recbole_hnlm.models.item_space import ItemSpace
+from recbole_hnlm.models.text import TextVectors
+from recbole_hnlm.run_options import RunOptions
+from recbole_hnlm.samplers import TrainingInteractions
+
+CLASSES: dict[type, type[Comparator]] = {
+    RLMRecConOptions: RLMRecCon,
+    RLMRecGenOptions: RLMRecGen,
+    KAROptions: KAR,
+    LLMRecOptions: LLMRec,
+}
+"""Options of a comparator -> the comparator."""
+
+
+def comparator_of_run(
+    run: RunOptions, text: TextVectors, row_width: int, space: ItemSpace, interactions: TrainingInteractions
+) -> Comparator | None:
+    """The comparator of a run on the device of its interactions, or None where its weight takes it out.
+
+    Args:
+        run: The run's options, with a comparator.
+        text: Its text vectors.
+        row_width: Width of the model's final item rows.
+        space: Where the model reads items.
+        interactions: Training pairs.
+
+    Raises:
+        FileNotFoundError: If it reads the best items of a reference model and there are none.
+    """
+    options, best = run.comparator, None
+    assert options is not None
+    if isinstance(options, LLMRecOptions):
+        best = read_reference(run, interactions, options.top_items)
+    built = build_comparator(options, Surroundings(text, row_width, space.users, space.items, best), run.seed)
+    return None if built is None else built.to(interactions.device)
+
+
+def build_comparator(options: ComparatorOptions, around: Surroundings, seed: int) -> Comparator | None:
+    """The comparator of a run, or None where its weight takes it out of the run.
+
+    Args:
+        options: Its options.
+        around: The model and the text.
+        seed: Seed of its weights; global random state is left alone.
+    """
+    if isinstance(options, (RLMRecConOptions, RLMRecGenOptions)) and options.weight == 0:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return CLASSES[type(options)](options, around)
+
+
+__all__ = ["CLASSES", "Comparator", "Surroundings", "build_comparator", "comparator_of_run"]

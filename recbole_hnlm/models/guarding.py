@@ -1,0 +1,70 @@
+"""The guard of a run's sampler, and its score by text.
+
+Shapes: ``B`` pairs, ``C`` candidates per pair.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from recbole_hnlm.models.text import TextVectors
+from recbole_hnlm.models.view import gathered_scores
+from recbole_hnlm.run_options import RunOptions
+from recbole_hnlm.samplers import EmbeddingView, NegativeSampler
+from recbole_hnlm.samplers.guard import CandidateGuard, GuardScore, TreeScore, model_score
+
+_GUARD_SEEDS = 7_368_787  # apart from the draws of the sampler and of other ranks
+
+
+class TextScore:
+    """Cosine of the mean text vector of a user's training items with an item's text vector.
+
+    The positive is one of the items in the mean, so it scores somewhat higher than its text deserves.
+
+    Args:
+        text: Text vectors of the run.
+    """
+
+    def __init__(self, text: TextVectors) -> None:
+        self.text = text
+        self._scale = text.items.norm(dim=1).clamp_min(1e-12).reciprocal()
+
+    @torch.no_grad()
+    def __call__(self, users: Tensor, items: Tensor, view: EmbeddingView) -> Tensor:
+        """Cosines, ``(B,), (B, C) -> (B, C)``; -inf where user or item has no text."""
+        cosines = gathered_scores(self.text.users[users], self.text.items, items) * self._scale[items]
+        known = self.text.item_mask[items] & self.text.user_mask[users].unsqueeze(1)
+        return cosines.masked_fill_(~known, -torch.inf)
+
+
+def _by_text_to_come(users: Tensor, items: Tensor, view: EmbeddingView) -> Tensor:
+    raise RuntimeError("the guard has no text vectors yet; build the model with its text artefacts")
+
+
+def attach_guard(sampler: NegativeSampler, run: RunOptions, seed: int) -> None:
+    """Give a sampler the guard that the options ask for; one that judges by text waits for :func:`judge_by_text`.
+
+    Args:
+        sampler: The sampler of a model under training.
+        run: The run's options.
+        seed: Seed of the sampler's own draws; the guard's are others.
+    """
+    if not run.guard.active:
+        return
+    scores: dict[str, GuardScore] = {"score": model_score, "text": _by_text_to_come, "tree": TreeScore(sampler)}
+    generator = torch.Generator(device=sampler.generator.device).manual_seed(seed + _GUARD_SEEDS)
+    sampler.guard = CandidateGuard(run.guard, sampler.drawer.with_generator(generator), scores[run.guard.guard])
+
+
+def judge_by_text(sampler: NegativeSampler | None, run: RunOptions, text: TextVectors) -> None:
+    """Let the guard of a sampler judge by text where the options say so."""
+    if sampler is not None and sampler.guard is not None and run.guard.guard == "text":
+        sampler.guard.score = TextScore(text)
+
+
+def share_score(source: NegativeSampler | None, target: NegativeSampler | None) -> None:
+    """Let the guard of a copied sampler judge by the text of the original."""
+    guards = [sampler.guard for sampler in (source, target) if sampler is not None and sampler.guard is not None]
+    if len(guards) == 2 and isinstance(guards[0].score, TextScore):
+        guards[1].score = guards[0].score

@@ -1,0 +1,58 @@
+"""The frozen reference model whose best items LLMRec picks from: the teacher, trained on training pairs alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import numpy as np
+import torch
+
+from recbole_hnlm.comparator_options import LLMRecOptions
+from recbole_hnlm.models.comparators.reference import best_unseen, reference_file
+from recbole_hnlm.offline import cache_directory
+from recbole_hnlm.processes import on_first_rank
+from recbole_hnlm.run_options import RunOptions
+from recbole_hnlm.samplers import TrainingInteractions
+from recbole_hnlm.teacher import teacher_class, teacher_tables
+
+logger = logging.getLogger(__name__)
+
+
+def ensure_reference(config: Any, run: RunOptions, train_data: Any) -> None:
+    """Store every user's best items where the run's comparator reads them and they are not there yet.
+
+    Args:
+        config: RecBole's configuration of the run.
+        run: The run's options.
+        train_data: A loader over the training split.
+
+    Raises:
+        ValueError: If the reference model cannot teach, or a user has too few unseen items.
+    """
+    options = run.comparator
+    if not isinstance(options, LLMRecOptions):
+        return
+    dataset = train_data._dataset
+    pairs = dataset.inter_feat[dataset.uid_field], dataset.inter_feat[dataset.iid_field]
+
+    def build() -> None:
+        interactions = TrainingInteractions(*pairs, dataset.user_num, dataset.item_num)
+        path = reference_file(run, interactions, options.top_items)
+        if path.is_file():
+            return
+        teacher_class(run.llm)
+        tables = teacher_tables(config, train_data, run.llm, cache_directory(run))
+        users, items = (torch.from_numpy(table) for table in tables)
+        best = best_unseen(users, items, interactions, options.top_items)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("wb") as file:
+            np.save(file, best.numpy().astype(np.int32))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        logger.info("the %d best items of %d users in %s", options.top_items, dataset.user_num - 1, path)
+
+    on_first_rank(config, build)

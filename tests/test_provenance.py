@@ -1,0 +1,94 @@
+"""Artefacts of hybrid prompts under another run: every option that decides a vector is compared by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recbole_hnlm.artefacts.manifest import Provenance
+from recbole_hnlm.hybrid_run import hybrid_keys
+from recbole_hnlm.option_parsing import option_keys
+from recbole_hnlm.options import LLMOptions
+from recbole_hnlm.provenance import check_provenance, settings_of_hybrid
+from recbole_hnlm.run_options import RunOptions, parse_run
+
+WITHOUT_EFFECT = {
+    "llm_generate_batch_tokens", "llm_generate_part_pairs", "llm_generate_show_progress", "llm_tune_tensorboard",
+    "llm_adapter", "llm_transfer", "llm_grounded_items",
+}  # fmt: skip
+"""What changes no vector, and what has tests of its own."""
+OTHER = {
+    "llm_base": "elsewhere", "llm_quantization": "nf4", "llm_precision": "bfloat16", "llm_tune_held_out_by": "pair",
+    "llm_tune_gradient_checkpointing": True, "llm_user_history_order": "random", "llm_teacher_model": "BPR",
+}  # fmt: skip
+OF_THE_TEACHER = ("epochs", "candidates", "draws", "draw_candidates")
+
+
+class _Manifest:
+    """As much of a manifest as is compared."""
+
+    def __init__(self, run: RunOptions) -> None:
+        assert run.hybrid is not None
+        llm = run.llm
+        teacher = {"model": llm.teacher_model, "seed": llm.seed, "draw_candidates": llm.draw_candidates}
+        teacher |= {key: getattr(llm, f"teacher_{key}") for key in OF_THE_TEACHER[:3]}
+        apart = {"profile_words": llm.profile_words, "user_history": llm.user_history}
+        apart["user_history_order"] = llm.user_history_order  # type: ignore[assignment]
+        settings = {**apart, "text_width": llm.text_width, "hybrid": settings_of_hybrid(run.hybrid)}
+        fields = {field.name for field in dataclasses.fields(Provenance)}
+        known = {"encoder": "m", "settings": settings, "teacher": teacher, "item_fields": (), "user_fields": ()}
+        self.provenance = Provenance(**{**dict.fromkeys(fields, ""), **known})
+        self.negatives_per_pair = llm.negatives_per_pair
+
+
+def run_with(**values: Any) -> RunOptions:
+    base = {"neg_sampler": "hnlm", "llm_negatives": "hybrid", "llm_precision": "float32"}
+    run = parse_run({**base, **values}, given=(), recbole_keys=())
+    assert run is not None
+    return run
+
+
+def other(key: str) -> Any:
+    """A value that differs from the default and is allowed."""
+    if key in OTHER:
+        return OTHER[key]
+    run = run_with()
+    assert run.hybrid is not None
+    for prefix, options in (("llm_tune_", run.hybrid.tune), ("llm_", run.hybrid.base), ("llm_", run.llm)):
+        if key.startswith(prefix) and hasattr(options, key.removeprefix(prefix)):
+            value = getattr(options, key.removeprefix(prefix))
+            return 64 if value is None else value / 2 if isinstance(value, float) else value + 1
+    raise AssertionError(key)
+
+
+@pytest.mark.parametrize("key", sorted(hybrid_keys() - WITHOUT_EFFECT))
+def test_every_option_of_hybrid_prompts_is_compared(key: str) -> None:
+    manifest: Any = _Manifest(run_with())
+    check_provenance(manifest, run_with(), Path("x"))
+    with pytest.raises(ValueError, match=rf"made with {key}=.*this run asks for .*rebuild with"):
+        check_provenance(manifest, run_with(**{key: other(key)}), Path("x"))
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["llm_seed", "llm_text_width", "llm_profile_words", "llm_user_history", "llm_user_history_order",
+     "llm_teacher_model", *(f"llm_teacher_{key}" for key in OF_THE_TEACHER)],
+)  # fmt: skip
+def test_every_option_of_the_teacher_and_the_texts_is_compared(key: str) -> None:
+    assert key in option_keys(LLMOptions, "llm_")
+    manifest: Any = _Manifest(run_with())
+    with pytest.raises(ValueError, match=rf"made with {key}="):
+        check_provenance(manifest, run_with(**{key: other(key)}), Path("x"))
+
+
+@pytest.mark.parametrize("key", sorted(WITHOUT_EFFECT - {"llm_adapter", "llm_transfer"}))
+def test_what_changes_no_vector_is_no_reason_to_build_anew(key: str) -> None:
+    more = {"llm_generate_show_progress": True, "llm_tune_tensorboard": True}.get(key, 77)
+    if key == "llm_grounded_items":
+        manifest: Any = _Manifest(run_with(llm_grounded_items=3))
+        check_provenance(manifest, run_with(), Path("x"))
+        return
+    check_provenance(_Manifest(run_with()), run_with(**{key: more}), Path("x"))  # type: ignore[arg-type]
