@@ -20,6 +20,7 @@ from recbole_hnlm.compare.rows import Grid, Row, nearest, rows_of
 from recbole_hnlm.compare.spaces import L2, Point, Space, packaged_rows, read_space
 from recbole_hnlm.config import HNLMConfig
 from recbole_hnlm.data_source import check_dataset_files
+from recbole_hnlm.run_options import describe_options
 
 DEFAULTS: dict[str, Any] = {
     "epochs": 300, "eval_step": 2, "stopping_step": 8, "topk": [20], "metrics": ["Recall", "NDCG"],
@@ -156,14 +157,20 @@ def _cell(request: Request, dataset: str, row: Row, shared: dict[str, Any]) -> t
     if config["MODEL_TYPE"] is ModelType.TRADITIONAL:  # RecBole trains it for one epoch
         values["eval_step"] = 1
     space = _resolved(row.space, config, fixed)
-    bare = _config(row.model, dataset, values)
-    start = {key: bare[key] for key in space if bare[key] is not None}
+    start = _defaults(space, _config(row.model, dataset, values))
     local = {**QUIET, **{key: values.pop(key) for key in LOCAL if key in values}}
     if "data_path" in local:
         local["data_path"] = str(Path(local["data_path"]).resolve())
     block = "" if row.everywhere else row.model
     budget = request.tune if space else 1
     return Cell(dataset, block, row, values, local, space, start, budget, request.seeds), dropped
+
+
+def _defaults(space: Space, config: HNLMConfig) -> Point:
+    """What a run takes for the settings of a space that nobody sets; left out where it depends on other settings."""
+    ours = describe_options(config.run) if config.run is not None else {}
+    found = {key: config[key] if config[key] is not None else ours.get(key) for key in space}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _config(model: str, dataset: str, values: Mapping[str, Any]) -> HNLMConfig:

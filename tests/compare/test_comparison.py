@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from compare_runs import Fake, cells, compared, request, share
 
+from recbole_hnlm import cli
 from recbole_hnlm.compare.command import report
 from recbole_hnlm.compare.ledger import Ledger, RunSetting
 from recbole_hnlm.compare.outcomes import job, replay
@@ -189,3 +190,18 @@ def test_seeds_are_paired_over_rows(tmp_path: Path, data: Path) -> None:
     assert [(run.values["neg_sampler"], run.seed) for run in fake.trained] == [
         ("uniform", 4), ("uniform", 9), ("dns", 4), ("dns", 9),
     ]  # fmt: skip
+
+
+def test_the_command_ends_with_a_message_and_not_a_traceback(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["compare", "--datasets", "tiny", "--models", "BPR", "--neg_samplers", "uniform", f"--data_path={data}"]
+    for further, message in (
+        (
+            ["--out", "x", "--against", "uniforn"],
+            "against='uniforn' is no row, choose one of ['uniform']; did you mean",
+        ),
+        ([], "ValueError: no folder for the results; name one with --out"),
+        (["--out", "x", "--report_only"], "x holds no plan.json; run recbole-hnlm compare with --out=x first"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            cli.main([*names, *further])
+        assert message in capsys.readouterr().err

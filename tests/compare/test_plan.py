@@ -44,6 +44,25 @@ def test_a_fixed_setting_is_not_tuned(data: Path) -> None:
     assert "learning_rate" not in fixed.space and fixed.values["learning_rate"] == 0.1
 
 
+def test_every_packaged_row_starts_at_its_defaults_within_its_space(data: Path) -> None:
+    """Rows whose sampler or method this package has; the first trial tells the search of every knob but l2 of BPR."""
+    from recbole_hnlm.compare.spaces import packaged_rows
+    from recbole_hnlm.samplers import SAMPLERS
+
+    samplers = tuple(name for kind in ("sampler", "text") for name in packaged_rows()[kind] if name in SAMPLERS)
+    comparators = tuple(name for name in packaged_rows()["comparator"] if name != "any")
+    baselines = tuple(packaged_rows()["baseline"])
+    made = cells(
+        data, models=("LightGCN",), neg_samplers=(*samplers, "hnlm"), comparators=comparators, baselines=baselines
+    )
+    unknown = {(cell.row.name, key) for cell in made for key in cell.space if key not in cell.start}
+    assert unknown == {("hnlm", "hnlm_alignment_weight")}  # its default is the preset's
+    outside = {
+        (cell.row.name, key) for cell in made for key, value in cell.start.items() if not cell.space[key].holds(value)
+    }
+    assert outside == set()
+
+
 def test_l2_is_what_the_model_reads(data: Path) -> None:
     bpr, graph = cells(data, models=("BPR", "LightGCN"), neg_samplers=("uniform",))
     assert "weight_decay" in bpr.space and "reg_weight" in graph.space
