@@ -12,7 +12,9 @@ def markdown(tables: Sequence[Table], head: str) -> str:
     """Tables as Markdown; the best of a column bold, the second underlined."""
     lines = [head.rstrip()]
     for table in tables:
-        lines += ["", f"## {table.title}", "", _pipes(table.header), "|" + "---|" * len(table.header)]
+        lines += ["", f"## {table.title}"]
+        if table.rows:
+            lines += ["", _pipes(table.header), "|" + "---|" * len(table.header)]
         for place, row in enumerate(table.rows):
             lines.append(_pipes(_marked(table, place, row, ("**{}**", "<u>{}</u>"), _pipe_safe)))
         lines += [line for note in table.notes for line in ("", _pipe_safe(note))]
@@ -24,7 +26,7 @@ def _pipes(cells: Sequence[str]) -> str:
 
 
 def _pipe_safe(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<.", "&lt;.")
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _marked(
@@ -49,7 +51,7 @@ def latex_safe(text: str) -> str:
 def latex(tables: Sequence[Table]) -> str:
     """Tables for a paper, with the package booktabs; without the tuned points, which CSV and Markdown hold."""
     lines = ["% needs \\usepackage{booktabs}"]
-    for table in tables:
+    for table in [table for table in tables if table.rows]:
         kept = [column for column, name in enumerate(table.header) if name != "point"]
         head = " & ".join(latex_safe(table.header[column]) for column in kept) + r" \\"
         lines += [r"\begin{table}", rf"\caption{{{latex_safe(table.title)}}}"]
@@ -65,6 +67,8 @@ def latex(tables: Sequence[Table]) -> str:
 
 def web(table: Table) -> str:
     """A table as HTML, without its title."""
+    if not table.rows:
+        return "\n".join(f"<p>{html.escape(note)}</p>" for note in table.notes)
     lines = ["<table>", "<tr>" + "".join(f"<th>{html.escape(name)}</th>" for name in table.header) + "</tr>"]
     for place, row in enumerate(table.rows):
         cells = _marked(table, place, row, ("<b>{}</b>", "<u>{}</u>"), html.escape)

@@ -98,7 +98,8 @@ def test_latex_is_booktabs_and_leaves_out_the_point() -> None:
 
 
 def test_markdown_and_html_keep_names_whole() -> None:
-    assert r"| a_b\|c | <u>1 ± 2</u> | lr 1 |" in markdown([TABLE], "# head")
+    text = markdown([TABLE], "# head")
+    assert r"| a_b\|c | <u>1 ± 2</u> | lr 1 |" in text and text.endswith("\n5 % &lt;b>\n")
     assert "<td>a_b|c</td><td><u>1 ± 2</u></td>" in web(TABLE) and "<p>5 % &lt;b&gt;</p>" in web(TABLE)
 
 
@@ -106,3 +107,9 @@ def test_small_things() -> None:
     assert [probability(p) for p in (None, 0.0004, 0.0006, 0.05)] == ["-", "<.001", "0.001", "0.050"]
     point = {"neg_sampler_candidates": 8, "learning_rate": 1e-3, "hnlm_alignment_weight": 0.25}
     assert describe_point(point) == "alignment_weight 0.25, lr 0.001, candidates 8"
+
+
+def test_a_block_without_rows_has_notes_alone() -> None:
+    empty = Table("t", ("row",), (), notes=("dns: unfinished, 3 of 3 runs left.",))
+    assert markdown([empty], "# head") == "# head\n\n## t\n\ndns: unfinished, 3 of 3 runs left.\n"
+    assert "tabular" not in latex([empty]) and web(empty) == "<p>dns: unfinished, 3 of 3 runs left.</p>"
