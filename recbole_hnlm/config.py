@@ -14,6 +14,8 @@ from recbole.config import Config, configurator
 from recbole.utils import ModelType
 
 from recbole_hnlm.comparator_options import COMPARATOR_PREFIX
+from recbole_hnlm.loss_options import RANKING_KEY
+from recbole_hnlm.model_lookup import find_model, model_defaults
 from recbole_hnlm.models.support import refuse_unsupported
 from recbole_hnlm.option_parsing import parse_options
 from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions, LLMOptions
@@ -105,8 +107,13 @@ class HNLMConfig(Config):
             values.setdefault(SAMPLER_KEY, self.default_sampler)
         translate_recbole_spelling(values)
 
+    def _get_model_and_dataset(self, model: Any, dataset: str | None) -> Any:
+        found = find_model(self.external_config_dict.get("model") if model is None else model)
+        return super()._get_model_and_dataset(found, dataset)
+
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
+        self.internal_config_dict.update(model_defaults(model_class))
         self.__dict__["_recbole_keys"] = {
             *self.internal_config_dict,
             *(key for keys in self.parameters.values() for key in keys),
@@ -169,7 +176,7 @@ class PlainConfig(HNLMConfig):
 
     def _merge_external_config_dict(self) -> None:
         super()._merge_external_config_dict()
-        ours = (SAMPLER_KEY, HNLMOptions.PREFIX, LLMOptions.PREFIX, COMPARATOR_PREFIX)
+        ours = (SAMPLER_KEY, RANKING_KEY, HNLMOptions.PREFIX, LLMOptions.PREFIX, COMPARATOR_PREFIX)
         kept = {key: value for key, value in self.external_config_dict.items() if not key.startswith(ours)}
         self.external_config_dict = {**kept, SAMPLER_KEY: NO_SAMPLER}
 

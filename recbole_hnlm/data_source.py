@@ -9,7 +9,8 @@ import os
 from typing import Any
 
 import yaml
-from recbole.data import create_dataset
+
+from recbole_hnlm.model_lookup import dataset_for
 
 
 def check_dataset_files(config: Any) -> None:
@@ -48,7 +49,7 @@ def load_dataset(config: Any) -> Any:
     path = os.path.abspath(str(config["data_path"]))
     present = os.path.exists(path)
     try:
-        return create_dataset(config)
+        return dataset_for(config)
     except (OSError, http.client.HTTPException) as error:
         if present:
             raise

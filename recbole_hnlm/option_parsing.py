@@ -53,7 +53,7 @@ def _coerce(key: str, value: Any, hint: Any) -> Any:
     if origin is Literal:
         choices = typing.get_args(hint)
         if value not in choices:
-            raise ValueError(f"{key}={value!r} is not one of {list(choices)}{_nearest(str(value), choices)}")
+            raise ValueError(f"{key}={value!r} is not one of {list(choices)}{nearest(str(value), choices)}")
         return value
     if origin is tuple:
         items = [value] if isinstance(value, str) else value
@@ -72,7 +72,8 @@ def _coerce(key: str, value: Any, hint: Any) -> Any:
     return value
 
 
-def _nearest(word: str, choices: Iterable[str]) -> str:
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """The end of a message that names the choice most like ``word``, or nothing."""
     close = difflib.get_close_matches(word, [str(choice) for choice in choices], n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
 
@@ -95,9 +96,10 @@ def reject_unknown(given: Iterable[str], known: Iterable[str], elsewhere: Mappin
             continue
         if key in elsewhere:
             raise ValueError(f"{key} has no effect here: {elsewhere[key]}; remove it")
-        ours = key.startswith(("neg_sampler", HNLMOptions.PREFIX, LLMOptions.PREFIX, COMPARATOR_PREFIX))
+        prefixes = ("neg_sampler", "ranking_loss", HNLMOptions.PREFIX, LLMOptions.PREFIX, COMPARATOR_PREFIX)
+        ours = key.startswith(prefixes)
         if ours and known:
-            raise ValueError(f"unknown option {key!r}{_nearest(key, everything)}")
+            raise ValueError(f"unknown option {key!r}{nearest(key, everything)}")
 
 
 def reject_misspelled(given: Iterable[str], recbole_keys: Iterable[str], ours: Iterable[str]) -> None:

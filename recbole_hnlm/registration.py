@@ -92,9 +92,11 @@ def _wrapping(get_model: Callable[[str], type]) -> Callable[[str], type]:
     """RecBole's ``get_model``, wrapping every class that can train on our negatives; inert without ``neg_sampler``."""
 
     def get_wrapped_model(model_name: str) -> type:
+        from recbole_hnlm.model_lookup import find_model
         from recbole_hnlm.models import hnlm, refusal
 
-        model_class = get_model(model_name)
+        found = find_model(model_name)
+        model_class = found if isinstance(found, type) else get_model(model_name)
         return model_class if refusal(model_class) else hnlm(model_class)
 
     return get_wrapped_model

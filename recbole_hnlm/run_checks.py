@@ -10,6 +10,7 @@ from recbole_hnlm.chat_run import chat_keys, useless_keys
 from recbole_hnlm.comparator_options import COMPARATOR_PREFIX, COMPARATORS
 from recbole_hnlm.guard_options import GuardOptions
 from recbole_hnlm.hybrid_run import hybrid_keys, useless_hybrid_keys
+from recbole_hnlm.loss_options import OWN_LOSS, RANKING_KEY, RankingRun, ranking_keys
 from recbole_hnlm.option_parsing import option_keys, reject_misspelled, reject_unknown
 from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions, LLMOptions
 from recbole_hnlm.samplers import SAMPLERS, NegativeSampler, sampler_class
@@ -54,6 +55,27 @@ class GeneralOptions:
             raise ValueError(f"torch_threads={self.torch_threads} must be at least 1")
 
 
+@dataclass(frozen=True)
+class Choices:
+    """What a run has chosen by name; keys of other choices have no effect in it.
+
+    Attributes:
+        sampler: ``neg_sampler``.
+        rule: Who draws catalogue items, by name or class.
+        backend: ``llm_backend``.
+        negatives: ``llm_negatives``.
+        loss: ``ranking_loss``.
+        comparator: Method that runs in place of ours, or None.
+    """
+
+    sampler: Any
+    rule: Any
+    backend: str
+    negatives: str
+    loss: Any
+    comparator: str | None
+
+
 def checked_rule(rule: Any) -> Any:
     """``rule`` itself, refused where it draws no catalogue items."""
     if rule in (TEXT_SAMPLER, NO_SAMPLER):
@@ -64,25 +86,23 @@ def checked_rule(rule: Any) -> Any:
 def check_keys(
     given: Iterable[str],
     recbole_keys: Iterable[str],
-    names: tuple[Any, Any, str, str],
+    chosen: Choices,
     rule_type: type[NegativeSampler] | None,
-    comparator: str | None = None,
 ) -> None:
-    """Refuse keys without effect; ``names`` are the sampler, its rule, ``llm_backend`` and ``llm_negatives``.
+    """Refuse keys without effect.
 
     Args:
         given: Keys that the user wrote.
         recbole_keys: Keys that RecBole itself knows.
-        names: See above.
+        chosen: The run's choices by name.
         rule_type: Class of the rule, or None where RecBole draws.
-        comparator: Method that runs in place of ours, or None.
     """
-    given, (sampler, rule, backend, names_by) = tuple(given), names
+    given, sampler, rule, loss = tuple(given), chosen.sampler, chosen.rule, chosen.loss
     common = option_keys(CommonSamplerOptions, SAMPLER_PREFIX) + option_keys(GuardOptions, SAMPLER_PREFIX)
     own = option_keys(rule_type.Options, SAMPLER_PREFIX) if rule_type else ()
     hnlm, llm = option_keys(HNLMOptions, HNLMOptions.PREFIX), option_keys(LLMOptions, LLMOptions.PREFIX)
-    unasked = {**useless_keys(backend), **useless_hybrid_keys(names_by)}
-    llm = tuple(key for key in (*llm, *sorted(chat_keys(backend) | hybrid_keys())) if key not in unasked)
+    unasked = {**useless_keys(chosen.backend), **useless_hybrid_keys(chosen.negatives)}
+    llm = tuple(key for key in (*llm, *sorted(chat_keys(chosen.backend) | hybrid_keys())) if key not in unasked)
     elsewhere: dict[str, str] = dict(unasked)
     for name in SAMPLERS:
         for key in option_keys(sampler_class(name).Options, SAMPLER_PREFIX):
@@ -90,14 +110,18 @@ def check_keys(
     for name, options in COMPARATORS.items():
         for key in option_keys(options, COMPARATOR_PREFIX):
             reason = f"it belongs to hnlm_comparator={name}"
-            elsewhere.setdefault(key, f"{reason}, this run has {comparator}" if comparator else reason)
+            elsewhere.setdefault(key, f"{reason}, this run has {chosen.comparator}" if chosen.comparator else reason)
     known = {SAMPLER_KEY, "torch_threads"}
-    if comparator is not None and comparator in COMPARATORS:
-        known |= {*option_keys(COMPARATORS[comparator], COMPARATOR_PREFIX)}
+    if chosen.comparator is not None and chosen.comparator in COMPARATORS:
+        known |= {*option_keys(COMPARATORS[chosen.comparator], COMPARATOR_PREFIX)}
+    ranking, useless_ranking = ranking_keys(loss)
+    elsewhere.update(useless_ranking)
     if sampler is not None and sampler != NO_SAMPLER:
-        known |= {"fast_propagation", "adam"}
+        known |= {"fast_propagation", "adam", *ranking}
     else:
-        elsewhere.update(dict.fromkeys(("fast_propagation", "adam"), "RecBole trains this model by itself"))
+        alone = ("fast_propagation", "adam", *(() if loss == OWN_LOSS else ranking))
+        elsewhere.update(dict.fromkeys(alone, "RecBole trains this model by itself"))
+        known |= {RANKING_KEY} if loss == OWN_LOSS else set()
     if rule_type is not None:
         known |= {*common, *own}
     else:
@@ -164,3 +188,17 @@ def check_adam(adam: str, values: Mapping[str, Any]) -> None:
         useless = [key for key in ("weight_decay", "clip_grad_norm") if values.get(key)]
         if useless:
             raise ValueError(f"adam=rows cannot do {' and '.join(useless)}, which read all rows; set adam=fused")
+
+
+def check_ranking(ranking: RankingRun, common: CommonSamplerOptions, rule: Any, hnlm: HNLMOptions | None) -> None:
+    """Refuse negatives that a ranking loss of ours would never rank."""
+    name = f"{RANKING_KEY}={ranking.name}"
+    draws = "draws its own negatives" if hasattr(ranking.options, "negatives") else "draws no negatives"
+    if rule not in ("uniform", RECBOLE_SAMPLER):
+        label = rule if isinstance(rule, str) else rule.__name__
+        key = "neg_sampler" if hnlm is None else "hnlm_base_sampler"
+        raise ValueError(f"{name} {draws}, so those of {label} would have no effect; set {key}: uniform")
+    if common.num > 1:
+        raise ValueError(f"{name} {draws}, so neg_sampler_num={common.num} has no effect; remove it")
+    if hnlm is not None and hnlm.alpha > 0:
+        raise ValueError(f"{name} {draws}, so text mixed into one has no effect; set hnlm_alpha: 0")

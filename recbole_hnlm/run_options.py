@@ -21,6 +21,7 @@ from recbole_hnlm.comparator_options import (
 from recbole_hnlm.guard_options import GuardOptions
 from recbole_hnlm.hybrid_options import HybridRun
 from recbole_hnlm.hybrid_run import parse_hybrid
+from recbole_hnlm.loss_options import OWN_LOSS, RANKING_KEY, RANKING_PREFIX, RankingRun, parse_ranking
 from recbole_hnlm.option_parsing import parse_options, reject_unknown, useless_hnlm_keys
 from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions, LLMOptions
 from recbole_hnlm.run_checks import (
@@ -28,12 +29,14 @@ from recbole_hnlm.run_checks import (
     RECBOLE_SAMPLER,
     SAMPLER_PREFIX,
     TEXT_SAMPLER,
+    Choices,
     CommonSamplerOptions,
     GeneralOptions,
     check_adam,
     check_combination,
     check_guard,
     check_keys,
+    check_ranking,
     checked_rule,
 )
 from recbole_hnlm.samplers import NegativeSampler, sampler_class
@@ -56,6 +59,7 @@ class RunOptions:
         hybrid: Options of the model that the offline part tunes, or None where it tunes none.
         comparator: Options of the published method that runs in place of ours, or None.
         guard: Which candidates are not used.
+        ranking: The loss in place of the model's own ranking loss, or None where that stays.
     """
 
     sampler: str
@@ -70,6 +74,7 @@ class RunOptions:
     hybrid: HybridRun | None = None
     comparator: ComparatorOptions | None = None
     guard: GuardOptions = GuardOptions()
+    ranking: RankingRun | None = None
 
     @property
     def merges(self) -> bool:
@@ -132,7 +137,9 @@ def parse_run(values: Mapping[str, Any], given: Iterable[str], recbole_keys: Ite
     rule_type = None if not active or rule == RECBOLE_SAMPLER else sampler_class(checked_rule(rule))
     llm = parse_options(LLMOptions, LLMOptions.PREFIX, values)
     compared = comparator_of(values) if with_text else None
-    check_keys(given, recbole_keys, (sampler, rule, llm.backend, llm.negatives), rule_type, compared)
+    ranking = parse_ranking(values)
+    loss = OWN_LOSS if ranking is None else ranking.name
+    check_keys(given, recbole_keys, Choices(sampler, rule, llm.backend, llm.negatives, loss, compared), rule_type)
     if not active:
         return None
     common = parse_options(CommonSamplerOptions, SAMPLER_PREFIX, values)
@@ -142,6 +149,8 @@ def parse_run(values: Mapping[str, Any], given: Iterable[str], recbole_keys: Ite
     check_combination(common, rule_type, hnlm)
     guard = parse_options(GuardOptions, SAMPLER_PREFIX, values) if rule_type else GuardOptions()
     check_guard(guard, given, rule_type, with_text)
+    if ranking is not None:
+        check_ranking(ranking, common, rule, hnlm)
     if general.adam in ("fused", "rows"):
         check_adam(general.adam, values)
     if hnlm is not None:
@@ -159,9 +168,8 @@ def parse_run(values: Mapping[str, Any], given: Iterable[str], recbole_keys: Ite
     hybrid = parse_hybrid(values, llm) if with_text else None
     if hybrid is not None and rule == "semantic" and not hybrid.options.grounded_items:
         raise ValueError("semantic draws what vectors were grounded to; set llm_grounded_items=1 or more")
-    return RunOptions(
-        name, rule_type, rule_options, common.num, seed, hnlm, llm, general, chat, hybrid, comparator, guard
-    )
+    parts = (chat, hybrid, comparator, guard, ranking)
+    return RunOptions(name, rule_type, rule_options, common.num, seed, hnlm, llm, general, *parts)
 
 
 def describe_options(run: RunOptions) -> dict[str, Any]:
@@ -176,4 +184,7 @@ def describe_options(run: RunOptions) -> dict[str, Any]:
     for prefix, options in parts:
         if options is not None:
             described.update({prefix + key: value for key, value in dataclasses.asdict(options).items()})
+    if run.ranking is not None:
+        own = dataclasses.asdict(run.ranking.options)
+        described.update({RANKING_KEY: run.ranking.name, **{RANKING_PREFIX + key: own[key] for key in own}})
     return described

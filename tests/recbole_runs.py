@@ -15,8 +15,11 @@ from recbole_hnlm.quick_start import build_model, prepare
 USERS, ITEMS, PER_USER = 60, 80, 16
 WORDS = {0: ("copper", "kettle", "kitchen", "spoon"), 1: ("rocket", "planet", "galaxy", "comet")}
 
-PAIRWISE = ("BPR", "LightGCN", "NGCF", "DGCF", "SpectralCF", "LINE", "SimpleX", "ConvNCF", "SGL", "NCL", "GCMC")
-PROPAGATING = ("LightGCN", "NGCF", "SGL", "NCL")
+PAIRWISE = (
+    *("BPR", "LightGCN", "NGCF", "DGCF", "SpectralCF", "LINE", "SimpleX", "ConvNCF", "SGL", "NCL", "GCMC"),
+    *("SimGCL", "XSimGCL"),
+)
+PROPAGATING = ("LightGCN", "NGCF", "SGL", "NCL", "SimGCL", "XSimGCL")
 POINTWISE = ("NeuMF", "DMF", "NNCF", "FISM", "NAIS")
 SMALL: dict[str, dict[str, Any]] = {
     "DGCF": {"n_factors": 2, "n_iterations": 1, "cor_weight": 0.01, "embedding_size": 8},

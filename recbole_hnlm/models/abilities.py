@@ -9,6 +9,7 @@ from torch import nn
 
 from recbole_hnlm.comparator_options import RLMRecConOptions, RLMRecGenOptions
 from recbole_hnlm.models.item_space import ItemSpace, build_item_space
+from recbole_hnlm.models.ranking_term import has_ranking_loss
 from recbole_hnlm.models.view import scores_by_inner_product
 from recbole_hnlm.run_options import RunOptions
 
@@ -42,6 +43,11 @@ def refuse_unfit(model: nn.Module, base: type, space: ItemSpace, inner: bool, ru
         raise ValueError(f"the loss of {name} takes one negative a pair, hnlm_use=extra brings two; use hnlm_use: mix")
     if run.comparator is not None:
         _refuse_comparator(name, space, has_user_rows, run)
+    if run.ranking is not None and not (has_user_rows and has_ranking_loss(model)):
+        lacks = "no BPRLoss that it could take the place of" if has_user_rows else "no user rows of the items' width"
+        raise ValueError(
+            f"ranking_loss={run.ranking.name} cannot train {name}, which has {lacks}; set ranking_loss: base"
+        )
     if rule is None:
         return
     if rule.synthesizes and not space.exchangeable:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from recbole_hnlm.models.comparators.base import Comparator, Step, read_instead
 from recbole_hnlm.models.grounded import share_grounded
 from recbole_hnlm.models.guarding import attach_guard, share_score
+from recbole_hnlm.models.ranking_term import RankingTerm
 from recbole_hnlm.models.statistics import StepStatistics
 from recbole_hnlm.models.text_head import TextHead
 from recbole_hnlm.run_options import RunOptions
@@ -49,6 +50,7 @@ class HardNegativeHead(nn.Module):
         if run.sampler_type is not None:
             self.sampler = run.sampler_type(run.sampler_options, interactions, self.generator)
             attach_guard(self.sampler, run, run.seed + rank * _RANK_SEEDS)
+        self.ranking = RankingTerm(run.ranking, interactions, self.generator) if run.ranking is not None else None
         self.text_head: TextHead | None = None
         self.comparator: Comparator | None = None
         self.warned = False
@@ -81,7 +83,7 @@ class HardNegativeHead(nn.Module):
     @property
     def needs_view(self) -> bool:
         """Whether a step reads the model's embeddings before the base's loss does."""
-        return self.sampler is not None or self.text_head is not None or self.comparator is not None
+        return any(part is not None for part in (self.sampler, self.text_head, self.comparator, self.ranking))
 
     @property
     def needs_hops(self) -> bool:

@@ -15,6 +15,7 @@ import torch
 from recbole.model.general_recommender import NCL, SGL, LightGCN
 from torch import Tensor
 
+from recbole_hnlm.graph_models import SimGCL
 from recbole_hnlm.models.products import CsrMatrix, FastProducts
 
 _BLOCK_ENTRIES = 1 << 20  # of a block of columns: 4 MiB in float32, about what a core's cache holds
@@ -30,12 +31,14 @@ class MeanForm:
         layers: How often it is applied, ``L``.
         averaged: How many of the ``L + 1`` tables the mean takes, from the first.
         shows_hops: Whether the model also returns every table.
+        once_more: Whether the mean is multiplied once more: SimGCL's mean leaves out the table itself.
     """
 
     matrix: Tensor
     layers: int
     averaged: int
     shows_hops: bool = False
+    once_more: bool = False
 
 
 def _lightgcn(model: Any, args: tuple[Any, ...]) -> MeanForm:
@@ -53,10 +56,17 @@ def _ncl(model: Any, args: tuple[Any, ...]) -> MeanForm:
     return MeanForm(model.norm_adj_mat, layers, model.n_layers + 1, shows_hops=True)
 
 
+def _simgcl(model: Any, args: tuple[Any, ...]) -> MeanForm | None:
+    if any(args):  # with noise
+        return None
+    return MeanForm(model.norm_adj_matrix, model.n_layers - 1, model.n_layers, once_more=True)
+
+
 _FORMS: dict[type, tuple[tuple[str, ...], Callable[[Any, tuple[Any, ...]], MeanForm | None]]] = {
     LightGCN: (("forward", "get_ego_embeddings"), _lightgcn),
     NCL: (("forward", "get_ego_embeddings"), _ncl),
     SGL: (("forward",), _sgl),
+    SimGCL: (("forward", "get_ego_embeddings"), _simgcl),
 }
 
 
@@ -83,15 +93,18 @@ def propagate_mean(
         record: Whether the hops' tables, shape ``(N, D)`` each, are wanted.
 
     Returns:
-        The model's own return value and the hops, or None where the matrix has no CSR copy.
+        The model's own return value and the hops, or None where the matrix has no CSR copy, or where hops are wanted
+        of a mean that leaves out the first.
     """
     csr = products.of(form.matrix)
-    if csr is None:
+    if csr is None or (record and form.once_more):
         return None
     keep = record or form.shows_hops
     users, items = model.user_embedding.weight, model.item_embedding.weight
     with torch.autocast(users.device.type, enabled=False):
         mean_users, mean_items, *hops = _MeanOfHops.apply(csr, form.layers, form.averaged, keep, users, items)
+    if form.once_more:
+        mean_users, mean_items = csr.product(torch.cat([mean_users, mean_items])).split([len(users), len(items)])
     tables = [torch.cat([users, items]), *hops] if keep else []
     result = (mean_users, mean_items, tables) if form.shows_hops else (mean_users, mean_items)
     return result, tables if record else []

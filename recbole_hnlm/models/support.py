@@ -19,6 +19,21 @@ def _names_in(code: CodeType) -> set[str]:
     return names
 
 
+def _names_in_loss(model_class: type) -> set[str]:
+    """Names that ``calculate_loss`` reads, those of the parents' included where it calls theirs."""
+    names: set[str] = set()
+    for parent in model_class.__mro__:
+        loss: Any = vars(parent).get("calculate_loss")
+        if loss is None:
+            continue
+        code = getattr(inspect.unwrap(loss), "__code__", None)
+        own = _names_in(code) if code is not None else set()
+        names |= own
+        if "calculate_loss" not in own:
+            break
+    return names
+
+
 def refusal(model_class: type) -> str | None:
     """Why a model class cannot take a negative sampler, or None where it can.
 
@@ -37,9 +52,7 @@ def refusal(model_class: type) -> str | None:
     field = _NEGATIVE_FIELDS.get(getattr(model_class, "input_type", None))
     if field is None:
         return f"{name} reads whole user rows, so it samples no negatives"
-    loss: Any = getattr(model_class, "calculate_loss", None)
-    code = getattr(inspect.unwrap(loss), "__code__", None) if loss is not None else None
-    if code is None or field not in _names_in(code):
+    if field not in _names_in_loss(model_class):
         return f"{name} reads no sampled negatives in its loss"
     return None
 

@@ -130,12 +130,17 @@ class LookupView:
 def hop_tables(recorded: list[Tensor], users: Tensor, items: Tensor) -> list[Tensor]:
     """Item tables per hop where the recorded hops average to the final tables, else none.
 
-    LightGCN, SGL and NCL average; NGCF concatenates and SpectralCF transforms, so these count as one hop.
+    LightGCN, SGL and NCL average, SimGCL from the second table on; NGCF concatenates, SpectralCF transforms and XSimGCL
+    adds noise, so these count as one hop.
     """
     n_users = users.shape[0]
     tables = [table for table in recorded if table.shape[1] == items.shape[1]]
-    count = _averaged_hops([table.detach()[n_users:] for table in tables], items.detach())
-    return [table[n_users:] for table in tables[:count]]
+    rows = [table.detach()[n_users:] for table in tables]
+    for first in (0, 1):
+        count = _averaged_hops(rows[first:], items.detach())
+        if count:
+            return [table[n_users:] for table in tables[first : first + count]]
+    return []
 
 
 def _averaged_hops(tables: list[Tensor], items: Tensor) -> int:

@@ -7,32 +7,27 @@ Shapes: ``B`` pairs of a batch, ``K`` negatives per pair, ``M = B K`` rows, ``D`
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, cast
 
 import torch
 from recbole.data.interaction import Interaction
-from recbole.model.loss import BPRLoss
 from recbole.utils import InputType
 from torch import Tensor
 
 from recbole_hnlm.models.abilities import refuse_unfit
 from recbole_hnlm.models.adjacency import vectorised_methods
-from recbole_hnlm.models.batches import CANDIDATES, VECTOR_ROWS, JointLossHook, exchanged_batch, pairs_of, take_column
-from recbole_hnlm.models.comparators import comparator_of_run
+from recbole_hnlm.models.attaching import attach_parts, has_row_gradients, hook_losses, interactions_of, refuse_clashes
+from recbole_hnlm.models.batches import CANDIDATES, VECTOR_ROWS, exchanged_batch, pairs_of, take_column
 from recbole_hnlm.models.comparators.base import CommittingMixin
-from recbole_hnlm.models.grounded import attach_grounded
-from recbole_hnlm.models.guarding import judge_by_text
 from recbole_hnlm.models.head import HardNegativeHead
 from recbole_hnlm.models.item_space import LookupSpace, StepRows, build_item_space
 from recbole_hnlm.models.propagation import Propagator
-from recbole_hnlm.models.start import start_from_text
+from recbole_hnlm.models.ranking_term import ranking_methods
 from recbole_hnlm.models.support import refuse_unsupported
-from recbole_hnlm.models.text import read_text
-from recbole_hnlm.models.text_head import TextHead
 from recbole_hnlm.models.text_negatives import negatives_with_text
 from recbole_hnlm.models.view import LookupView, TableView, hop_tables, scores_by_inner_product
 from recbole_hnlm.run_options import RunOptions, parse_run
-from recbole_hnlm.samplers import Negatives, TrainingInteractions
+from recbole_hnlm.samplers import Negatives
 
 logger = logging.getLogger(__name__)
 
@@ -64,10 +59,8 @@ class HardNegativeMixin(CommittingMixin):
             self._attach(config, dataset, run)
 
     def _attach(self, config: Any, dataset: Any, run: RunOptions) -> None:
-        feat, device = dataset.inter_feat, torch.device(config["device"])
-        pairs = feat[dataset.uid_field].to(device), feat[dataset.iid_field].to(device)
-        model: Any = self
-        interactions = TrainingInteractions(*pairs, n_users=model.n_users, n_items=model.n_items)
+        device, model = torch.device(config["device"]), cast(Any, self)
+        interactions = interactions_of(model, dataset, device)
         model.to(device)
         self._pairwise = self.hnlm_base.input_type is InputType.PAIRWISE  # type: ignore[attr-defined]
         self.__dict__["_space"] = build_item_space(model, self.hnlm_base)
@@ -75,48 +68,20 @@ class HardNegativeMixin(CommittingMixin):
         self.__dict__["_propagator"] = Propagator(model, self.hnlm_base, run)
         self._label = config["LABEL_FIELD"]
         refuse_unfit(model, self.hnlm_base, self._space, self.__dict__["_inner"], run)
-        if run.adam == "rows" and not config["single_spec"]:
-            raise ValueError("adam: rows works in one process; several average whole tables, so set adam: fused")
-        by_rows = run.adam == "rows" or (run.adam == "fused" and device.type == "cpu" and config["single_spec"])
-        if by_rows and not run.merges:  # made rows have gradients in whole tables
+        refuse_clashes(config, run)
+        if has_row_gradients(config, run):
             self._space.use_row_gradients(kept=run.adam == "rows")
-        drawn = config["train_neg_sample_args"]["distribution"]
-        if run.sampler_type is not None and drawn != "none":
-            raise ValueError(
-                f"RecBole's loader draws {drawn} negatives beside neg_sampler={run.sampler}; make the configuration "
-                "with recbole_hnlm.HNLMConfig, or call recbole_hnlm.register() before RecBole's Config is imported"
-            )
         self.hnlm = HardNegativeHead(run, interactions, device, rank=config["group_rank"] or 0)
-        attach_grounded(self.hnlm.sampler, config, dataset, run)
-        if self.hnlm.has_gates:
-            self.hnlm.build_gates(self._row_width())
-        if run.reads_text:
-            self._attach_text(config, dataset, run)
+        attach_parts(model, config, dataset, run)
         self.hnlm.to(device)
-        if run.joint_loss:
-            for module in list(model.modules()):
-                if isinstance(module, BPRLoss):
-                    module.register_forward_hook(JointLossHook(self))
+        hook_losses(model, run)
 
     @property
     def _space(self) -> Any:
         return self.__dict__["_space"]
 
-    def _attach_text(self, config: Any, dataset: Any, run: RunOptions) -> None:
-        head, options = self.hnlm, run.hnlm
-        assert head is not None and options is not None
-        text = read_text(config, dataset, options, head.interactions, run.seed)
-        judge_by_text(head.sampler, run, text)
-        if run.comparator is not None:
-            head.comparator = comparator_of_run(run, text, self._row_width(), self._space, head.interactions)
-            self.commit_rows()
-        if run.comparator is not None or not options.reads_text:  # not ours, or the guard's alone
-            return
-        if options.init != "random" and self._space.items:
-            start_from_text(self._space.items, self._space.users, text, head.interactions, options.init_scale)
-        head.text_head = TextHead(options, text, self._row_width(), run.seed)
-
-    def _row_width(self) -> int:
+    def row_width(self) -> int:
+        """``D``; graph models propagate once to tell."""
         if isinstance(self._space, LookupSpace):
             return sum(self._space.widths)
         device = self._space.items[0].weight.device
@@ -170,10 +135,16 @@ class HardNegativeMixin(CommittingMixin):
             negatives = negatives_with_text(head, negatives, users, positives, view, rows)
             batch, step = exchanged_batch(self, interaction, negatives)
             self.__dict__["_step_rows"], self.__dict__["_step_negatives"] = step, negatives
+            if head.ranking is not None:
+                head.ranking.prepare(users, positives, view)
             loss = super().calculate_loss(batch)  # type: ignore[misc]
         finally:
             self.__dict__["_step_rows"] = self.__dict__["_step_tables"] = self.__dict__["_step_negatives"] = None
+            if head.ranking is not None:
+                head.ranking.end()
         self._check_consumed(step)
+        if head.ranking is not None:
+            head.ranking.check_taken(self.hnlm_base.__name__)
         if negatives.weights is None:
             count = users.numel()  # an extra negative comes after the catalogue's
             rows_of_ids = None if step.rows is None else step.rows[:count]
@@ -243,9 +214,11 @@ def hnlm(model_class: type) -> type:
         raise TypeError(f"{model_class.__name__} is wrapped already; pass the plain model class")
     refuse_unsupported(model_class, "hnlm")
     if model_class not in _WRAPPED:
-        namespace = {"hnlm_base": model_class, "__module__": model_class.__module__, "__doc__": model_class.__doc__}
-        wrapped = type(
-            model_class.__name__, (HardNegativeMixin, model_class), {**namespace, **vectorised_methods(model_class)}
-        )
-        _WRAPPED[model_class] = wrapped
+        namespace: dict[str, Any] = {
+            "hnlm_base": model_class,
+            "__module__": model_class.__module__,
+            "__doc__": model_class.__doc__,
+        }
+        namespace |= {**vectorised_methods(model_class), **ranking_methods(model_class)}
+        _WRAPPED[model_class] = type(model_class.__name__, (HardNegativeMixin, model_class), namespace)
     return _WRAPPED[model_class]

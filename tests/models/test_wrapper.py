@@ -172,7 +172,15 @@ def test_rules_that_a_model_cannot_follow_are_refused_by_name(folder: Path) -> N
 
 
 def test_mixgcf_pools_the_hops_that_lightgcn_averages(folder: Path) -> None:
-    for name, hops in (("LightGCN", 3), ("NGCF", 1), ("SGL", 3), ("NCL", None), ("BPR", 1)):
+    for name, hops in (
+        ("LightGCN", 3),
+        ("NGCF", 1),
+        ("SGL", 3),
+        ("NCL", None),
+        ("BPR", 1),
+        ("SimGCL", 2),
+        ("XSimGCL", 1),
+    ):
         model, _, config = made(folder, name, neg_sampler="mixgcf", neg_sampler_candidates=4)
         view = model.hnlm_view()
         assert view.n_hops == (hops or config["n_layers"] + 1), name
@@ -196,25 +204,29 @@ def test_a_model_that_copies_its_negative_ids_is_found_out(folder: Path) -> None
 
 
 @pytest.mark.parametrize("sampler", ["mixgcf", "dins", "dns"])
-@pytest.mark.parametrize("name", ["LightGCN", "SGL", "NCL", "BPR", "NGCF"])
+@pytest.mark.parametrize("name", ["LightGCN", "SGL", "NCL", "BPR", "NGCF", "SimGCL", "XSimGCL"])
 def test_gradients_are_those_of_the_loss(folder: Path, name: str, sampler: str) -> None:
     """Central differences along the gradient itself: a rule whose rows lose their gradient on the way falls short."""
-    model, loaders, _ = made(folder, name, neg_sampler=sampler, neg_sampler_candidates=4, fast_propagation=True)
+    values = {"eps": 1e-3} if "SimGCL" in name else {}  # noise jumps where a row changes its sign
+    values |= {"neg_sampler": sampler, "neg_sampler_candidates": 4, "fast_propagation": True}
+    model, loaders, _ = made(folder, name, **values)
     with torch.no_grad():
         for parameter in (model.user_embedding.weight, model.item_embedding.weight):
             parameter.mul_(3)
     loader = iter(loaders[0])
     batch = next(loader)
     model.eval()  # without dropout
-    if name in {"SGL", "NCL"}:
+    if name in {"SGL", "NCL", "XSimGCL"}:
         model.train()
     if name == "NCL":
         model.e_step()
-    state = model.hnlm.generator.get_state()
+    generators = [model.hnlm.generator, *([model.noise.generator] if "SimGCL" in name else [])]
+    states = [generator.get_state() for generator in generators]
 
     def loss() -> torch.Tensor:
         seed_everything()
-        model.hnlm.generator.set_state(state)
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
         losses = model.calculate_loss(batch)
         return (losses[0] if isinstance(losses, tuple) else losses).sum()
 

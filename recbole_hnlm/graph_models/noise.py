@@ -1,0 +1,85 @@
+"""What SimGCL and XSimGCL share: noise in place of graph augmentation, and the contrast of two noisy views.
+
+Shapes: ``N`` nodes, ``n`` distinct nodes of a batch, ``D`` width of a row.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+logger = logging.getLogger(__name__)
+
+_RANK_SEEDS = 1_000_003
+
+
+class SignedNoise(nn.Module):
+    """Adds noise of length ``eps`` to every row, in the orthant of the row, from a generator of its own.
+
+    The generator's state goes into checkpoints, so that a resumed run draws what an unbroken one would.
+
+    Args:
+        eps: Length of the noise, at least 0.
+        seed: Seed of the draws.
+        device: Where rows live.
+        rank: Rank of this process in a group, so that no two draw the same.
+    """
+
+    def __init__(self, eps: float, seed: int, device: torch.device, rank: int = 0) -> None:
+        super().__init__()
+        if eps < 0:
+            raise ValueError(f"eps={eps} is the length of the noise and must be at least 0")
+        self.eps = eps
+        self.generator = torch.Generator(device=device).manual_seed(seed + rank * _RANK_SEEDS)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """The rows and their noise, ``(N, D) -> (N, D)``."""
+        drawn = torch.rand(rows.shape, generator=self.generator, device=rows.device, dtype=rows.dtype)
+        return rows + rows.sign() * functional.normalize(drawn, dim=-1) * self.eps
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The generator's state."""
+        return {"generator": self.generator.get_state(), "device": self.generator.device.type}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Go on where the state was taken, unless it is one of another kind of device."""
+        if state["device"] == self.generator.device.type:
+            self.generator.set_state(state["generator"].cpu())
+        else:
+            logger.warning("a checkpoint of %s restores no noise on %s", state["device"], self.generator.device.type)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SignedNoise:
+        """One with a generator of its own in the same state; torch's cannot be copied."""
+        copied = SignedNoise(self.eps, 0, self.generator.device)
+        copied.generator.set_state(self.generator.get_state())
+        return copied
+
+
+def contrast(one: Tensor, other: Tensor, ids: Tensor, temperature: float) -> Tensor:
+    """InfoNCE between two views of a batch's distinct nodes, the mean over them.
+
+    Args:
+        one: Rows of all nodes in one view, shape ``(N, D)``.
+        other: Rows in the other view.
+        ids: Nodes of the batch, repeated ones allowed.
+        temperature: Divisor of the cosines.
+    """
+    nodes = torch.unique(ids)
+    first, second = functional.normalize(one[nodes], dim=-1), functional.normalize(other[nodes], dim=-1)
+    return functional.cross_entropy(first / temperature @ second.T, torch.arange(nodes.numel(), device=nodes.device))
+
+
+def checked_temperature(config: Any) -> float:
+    """``temperature`` of the configuration.
+
+    Raises:
+        ValueError: If it is not above 0.
+    """
+    temperature = float(config["temperature"])
+    if not temperature > 0:
+        raise ValueError(f"temperature={temperature} divides cosines and must be above 0")
+    return temperature

@@ -1,0 +1,73 @@
+"""Model classes by name beyond RecBole's own, by ``package.module:Class``, and what their packages bring along."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.resources
+import importlib.util
+from typing import Any
+
+import yaml
+from recbole.data import create_dataset
+
+from recbole_hnlm.graph_models import GRAPH_MODELS
+
+_KNOWN_TO_RECBOLE = ("recbole", "recbole_hnlm")
+
+
+def find_model(name: Any) -> Any:
+    """The class that a name stands for where RecBole would not find it; anything else as it is.
+
+    Raises:
+        ValueError: If ``package.module:Class`` cannot be imported.
+        TypeError: If it is no class.
+    """
+    if not isinstance(name, str) or (name not in GRAPH_MODELS and ":" not in name):
+        return name
+    if name in GRAPH_MODELS:
+        return GRAPH_MODELS[name]
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"model {name!r} cannot be imported: {error}; give package.module:Class") from error
+    if not isinstance(found, type):
+        raise TypeError(f"model {name!r} should be a class, got {type(found).__name__}; give package.module:Class")
+    return found
+
+
+def _package_of(model_class: type) -> str:
+    base = getattr(model_class, "hnlm_base", model_class)
+    return str(base.__module__).partition(".")[0]
+
+
+def model_defaults(model_class: type) -> dict[str, Any]:
+    """Defaults of a model in the ``properties/model`` of its own package, as RecBole-GNN keeps them; else nothing.
+
+    RecBole reads its own files itself.
+    """
+    package = _package_of(model_class)
+    spec = importlib.util.find_spec(package) if package not in ("recbole", "__main__") else None
+    if spec is None or spec.submodule_search_locations is None:
+        return {}
+    if package == "recbole_hnlm":  # an installed package of its own, in a folder of its own
+        properties = importlib.resources.files("recbole_hnlm.properties")
+    else:
+        properties = importlib.resources.files(package).joinpath("properties")
+    path = properties.joinpath("model", f"{model_class.__name__}.yaml")
+    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
+
+
+def dataset_for(config: Any) -> Any:
+    """The filtered dataset: by ``create_dataset`` of the model's own package where that has one, else by RecBole's.
+
+    RecBole-GNN's models read their graph from a dataset class of RecBole-GNN's.
+    """
+    package = _package_of(config.model_class)
+    if package not in (*_KNOWN_TO_RECBOLE, "__main__"):
+        spec = importlib.util.find_spec(package)
+        if spec is not None and spec.submodule_search_locations and importlib.util.find_spec(f"{package}.utils"):
+            utils = importlib.import_module(f"{package}.utils")
+            if hasattr(utils, "create_dataset"):
+                return utils.create_dataset(config)
+    return create_dataset(config)
