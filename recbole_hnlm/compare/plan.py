@@ -20,6 +20,7 @@ from recbole_hnlm.compare.rows import Grid, Row, nearest, rows_of
 from recbole_hnlm.compare.spaces import L2, Point, Space, packaged_rows, read_space
 from recbole_hnlm.config import HNLMConfig
 from recbole_hnlm.data_source import check_dataset_files
+from recbole_hnlm.graph_models import GRAPH_MODELS
 from recbole_hnlm.run_options import describe_options
 
 DEFAULTS: dict[str, Any] = {
@@ -212,7 +213,7 @@ def _check_selection(config: HNLMConfig) -> None:
 
 def _model_names() -> list[str]:
     """Names of the general models, for messages."""
-    names = []
+    names = list(GRAPH_MODELS)
     package = importlib.import_module("recbole.model.general_recommender")
     for info in pkgutil.iter_modules(package.__path__):
         with contextlib.suppress(ImportError):

@@ -50,11 +50,12 @@ def test_every_packaged_row_starts_at_its_defaults_within_its_space(data: Path) 
     from recbole_hnlm.samplers import SAMPLERS
 
     samplers = tuple(name for kind in ("sampler", "text") for name in packaged_rows()[kind] if name in SAMPLERS)
-    comparators = tuple(name for name in packaged_rows()["comparator"] if name != "any")
-    baselines = tuple(packaged_rows()["baseline"])
-    made = cells(
-        data, models=("LightGCN",), neg_samplers=(*samplers, "hnlm"), comparators=comparators, baselines=baselines
+    comparators, losses = (
+        tuple(name for name in packaged_rows()[kind] if name != "any") for kind in ("comparator", "loss")
     )
+    baselines = tuple(packaged_rows()["baseline"])
+    named = {"comparators": comparators, "losses": losses, "baselines": baselines}
+    made = cells(data, models=("LightGCN",), neg_samplers=(*samplers, "hnlm"), **named)
     unknown = {(cell.row.name, key) for cell in made for key in cell.space if key not in cell.start}
     assert unknown == {("hnlm", "hnlm_alignment_weight")}  # its default is the preset's
     outside = {
@@ -95,6 +96,7 @@ def test_settings_of_a_dataset_and_of_a_model_lie_over_the_shared_ones(data: Pat
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "model": ({"models": ("LightGNC",)}, r"row 'uniform' \(LightGNC\) on tiny: there is no model 'LightGNC'; did you "
               "mean 'LightGCN'"),
+    "model of ours": ({"models": ("SimGLC",)}, "there is no model 'SimGLC'; did you mean 'SimGCL'"),
     "sampler": ({"neg_samplers": ("mixgfc",)}, "row 'mixgfc'.*unknown neg_sampler 'mixgfc'.*did you mean 'mixgcf'"),
     "sampler and model": ({"models": ("EASE",)}, "row 'uniform' .EASE. on tiny: EASE has no gradient steps"),
     "control": ({"neg_samplers": ("hnlm",), "controls": ("permutet",)}, "'hnlm permutet'.*did you mean 'permuted'"),
