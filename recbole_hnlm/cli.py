@@ -1,4 +1,4 @@
-"""Command lines: ``run_recbole_hnlm.py`` and ``recbole-hnlm build | inspect | export``."""
+"""Command lines: ``run_recbole_hnlm.py`` and ``recbole-hnlm build | inspect | export | compare``."""
 
 from __future__ import annotations
 
@@ -47,7 +47,11 @@ def run_main(arguments: list[str] | None = None) -> dict[str, Any] | None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """``recbole-hnlm``: the offline part and its files."""
+    """``recbole-hnlm``: the offline part and its files, and comparisons."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["compare"]:
+        _guarded(lambda: _compare(arguments[1:]))
+        return
     parser = argparse.ArgumentParser(prog="recbole-hnlm", description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="make the artefacts of a dataset")
@@ -58,6 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     _add_common(export)
     export.add_argument("--checkpoint", type=Path, help="a .pth file, exported instead of the artefacts")
     export.add_argument("--output", type=Path, default=Path("exported"), help="folder for an exported checkpoint")
+    commands.add_parser("compare", help="tune and train a grid of rows alike, and make its tables", add_help=False)
     args, _ = parser.parse_known_args(arguments)
     work = {"build": _build, "inspect": _inspect, "export": _export}[args.command]
     _guarded(lambda: work(args))
@@ -107,6 +112,12 @@ def _build(args: argparse.Namespace) -> None:
         return
     with group():
         prepare(config)
+
+
+def _compare(arguments: list[str]) -> None:
+    from recbole_hnlm.compare.command import main as compare
+
+    compare(arguments)
 
 
 def _artefacts_of(args: argparse.Namespace) -> Path:

@@ -129,6 +129,16 @@ class TestArrows:
         ]
         assert not wrong
 
+    def test_nobody_imports_compare_but_its_command(self) -> None:
+        wrong = [
+            f"{_short(path)}:{line} imports {module}"
+            for path in FILES
+            if _part(path) not in ("compare", "cli")
+            for module, line in _imports(path)
+            if module.startswith(f"{PACKAGE}.compare")
+        ]
+        assert not wrong
+
     def test_what_is_really_loaded(self) -> None:
         """The same from outside: nothing heavy comes in by a detour."""
         code = (

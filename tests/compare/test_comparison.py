@@ -1,0 +1,207 @@
+"""A whole comparison over runs that train nothing: who decides, what is told, what is done twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from compare_runs import Fake, cells, compared, request, share
+
+from recbole_hnlm import cli
+from recbole_hnlm.compare.command import report
+from recbole_hnlm.compare.ledger import Ledger, RunSetting
+from recbole_hnlm.compare.outcomes import job, replay
+from recbole_hnlm.compare.plan import Request
+from recbole_hnlm.compare.pool import Pool
+
+TABLES = ("table.md", "table.csv", "table.tex", "cost.md", "report.html")
+
+
+def poisoned(setting: RunSetting) -> dict[str, float]:
+    """Test metrics that would draw every choice to the point that validation likes least."""
+    return {"recall@20": 1000 * share(setting.key, "x"), "ndcg@20": 1e6 * (1 - share(setting.key, "v"))}
+
+
+def test_only_validation_decides(tmp_path: Path, data: Path) -> None:
+    """With other test metrics the same points are tried and chosen, and the same row is the base."""
+    asked = request(data, neg_samplers=("uniform", "dns", "mixgcf", "ahns"), tune=7)
+    honest, lured = Fake(), Fake(poisoned)
+    before = compared(tmp_path / "a", asked, honest)
+    after = compared(tmp_path / "b", asked, lured)
+    assert [run.key for run in honest.trained] == [run.key for run in lured.trained]
+    assert [[line.outcome.point for line in block.lines] for block in before] == [
+        [line.outcome.point for line in block.lines] for block in after
+    ]
+    assert before[0].base == after[0].base
+    means = {line.name: line.valid for line in after[0].lines}
+    assert after[0].base == max(means, key=lambda name: means[name])
+    assert after[0].base != max(after[0].lines, key=lambda line: line.figures["ndcg@20"].mean).name
+
+
+def test_the_chosen_point_is_the_best_on_validation(tmp_path: Path, data: Path) -> None:
+    fake = Fake()
+    (block,) = compared(tmp_path, request(data, neg_samplers=("dns",), tune=6), fake)
+    tried = [run for run in fake.trained if run.seed == 2020]
+    assert len(tried) == 6 and tried[0].values["learning_rate"] == 0.001  # the defaults come first
+    best = max(tried, key=lambda run: share(run.key, "v"))
+    final = [run for run in fake.trained if run.seed != 2020]
+    assert [run.seed for run in final] == [2021, 2022]
+    assert all(run.values == best.values for run in final)
+    assert block.lines[0].outcome.tried == 6 and len(block.lines[0].outcome.done) == 3
+
+
+def test_nothing_is_trained_twice_and_tables_stay_the_same(tmp_path: Path, data: Path) -> None:
+    asked = request(data, neg_samplers=("uniform", "dns"), baselines=("EASE",))
+    first = Fake()
+    compared(tmp_path, asked, first)
+    tables = [(tmp_path / name).read_bytes() for name in TABLES]
+    again = Fake()
+    compared(tmp_path, asked, again)
+    assert len(first.trained) == 18 == len({run.key for run in first.trained}) and again.trained == []
+    assert [(tmp_path / name).read_bytes() for name in TABLES] == tables
+    report(tmp_path)
+    assert [(tmp_path / name).read_bytes() for name in TABLES] == tables
+
+
+def test_a_larger_budget_goes_on_where_the_smaller_ended(tmp_path: Path, data: Path) -> None:
+    small, large = Fake(), Fake()
+    compared(tmp_path, request(data, neg_samplers=("dns",), tune=4, seeds=1), small)
+    compared(tmp_path, request(data, neg_samplers=("dns",), tune=9, seeds=1), large)
+    assert len(small.trained) == 4 and len(large.trained) == 5
+
+
+def test_stopped_anywhere_it_tries_the_same_points(tmp_path: Path, data: Path) -> None:
+    """After each run in turn: what is left is what a comparison that was never stopped would have trained."""
+    asked = request(data, neg_samplers=("dns",), tune=8, seeds=2)
+    whole = Fake()
+    compared(tmp_path / "whole", asked, whole)
+
+    class Stopping(Fake):
+        def __call__(self, setting: RunSetting):  # type: ignore[no-untyped-def]
+            if self.trained:
+                raise KeyboardInterrupt
+            return super().__call__(setting)
+
+    trained: list[RunSetting] = []
+    for _ in range(len(whole.trained) - 1):
+        stopping = Stopping()
+        with pytest.raises(SystemExit, match="130"):
+            compared(tmp_path / "stopped", asked, stopping)
+        trained += stopping.trained
+    last = Fake()
+    compared(tmp_path / "stopped", asked, last)
+    assert [run.key for run in trained + last.trained] == [run.key for run in whole.trained]
+    for name in ("table.md", "table.csv", "table.tex"):
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_tables_need_no_search_once_it_is_finished(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another optuna would ask for other points; what was found stays found."""
+    compared(tmp_path, request(data, tune=6), Fake())
+    tables = (tmp_path / "table.md").read_bytes()
+
+    def asked(*args: object) -> None:
+        raise AssertionError("optuna was asked")
+
+    monkeypatch.setattr("optuna.study.Study.ask", asked)
+    report(tmp_path)
+    assert (tmp_path / "table.md").read_bytes() == tables
+
+
+def test_a_failing_row_is_told_and_stops_no_other(tmp_path: Path, data: Path) -> None:
+    asked = request(data, neg_samplers=("uniform", "dns", "mixgcf"), tune=2)
+    (block,) = compared(tmp_path, asked, Fake(failing=("dns",)))
+    assert [line.name for line in block.lines] == ["uniform", "mixgcf"]
+    assert "dns: failed: ValueError: no & never_mind" in (tmp_path / "table.md").read_text()
+    assert r"dns: failed: ValueError: no \& never\_mind" in (tmp_path / "table.tex").read_text()
+    again = Fake()
+    compared(tmp_path, asked, again)
+    assert again.trained == []
+    retried = Fake()
+    cell = next(cell for cell in cells(data, neg_samplers=("dns",), tune=2))
+    with Ledger(tmp_path) as ledger:
+        (outcome,) = Pool(ledger, retried, retry_failed=True).run([job(cell, ledger)])
+    assert outcome.complete and len(retried.trained) == 4  # two trials, and the other two seeds
+
+
+def test_a_run_that_two_rows_want_is_trained_once(tmp_path: Path, data: Path) -> None:
+    rows = {"twin": {"neg_sampler": "uniform"}}
+    fake = Fake()
+    (block,) = compared(tmp_path, request(data, neg_samplers=("uniform",), rows=rows, seeds=2), fake, processes=2)
+    assert len(fake.trained) == 5 and len({run.key for run in fake.trained}) == 5
+    one, two = block.lines
+    assert one.figures["ndcg@20"].mean == two.figures["ndcg@20"].mean
+    assert one.figures["ndcg@20"].rank == two.figures["ndcg@20"].rank == 1
+
+
+def test_a_later_comparison_adds_to_the_folder(tmp_path: Path, data: Path) -> None:
+    compared(tmp_path, request(data, neg_samplers=("uniform", "dns")), Fake())
+    fake = Fake()
+    (block,) = compared(tmp_path, request(data, neg_samplers=("mixgcf",)), fake)
+    assert [line.name for line in block.lines] == ["uniform", "dns", "mixgcf"]
+    assert {run.values["neg_sampler"] for run in fake.trained} == {"mixgcf"}
+
+
+def test_unfinished_rows_say_what_is_left(tmp_path: Path, data: Path) -> None:
+    (cell,) = cells(data, neg_samplers=("dns",))
+    assert replay(cell, Ledger(tmp_path)).missing == cell.runs == 6
+    fake = Fake()
+    steps = job(cell, Ledger(tmp_path), keep=False)
+    with Ledger(tmp_path) as ledger:
+        ledger.add(fake(next(steps)[0]).record)
+    told = replay(cell, Ledger(tmp_path))
+    assert (told.tried, told.missing, told.complete) == (1, 5, False)
+
+
+def test_the_rows_are_held_against_the_one_named(tmp_path: Path, data: Path) -> None:
+    asked = request(data, neg_samplers=("uniform", "dns", "mixgcf"))
+    for name in ("uniform", "mixgcf"):
+        (block,) = compared(tmp_path, asked, Fake(), against=name)
+        assert block.base == name and f"N@20 vs {name}" in (tmp_path / "table.md").read_text()
+        assert [line.name for line in block.lines if line.figures["ndcg@20"].against is None] == [name]
+
+
+def test_baselines_stand_beside_every_backbone(tmp_path: Path, data: Path) -> None:
+    asked = request(data, models=("BPR", "LightGCN"), neg_samplers=("dns",), baselines=("EASE",))
+    blocks = compared(tmp_path, asked, Fake())
+    assert [[line.name for line in block.lines] for block in blocks] == [["EASE", "dns"]] * 2
+    assert [block.title for block in blocks] == ["tiny, BPR", "tiny, LightGCN"]
+
+
+def test_the_page_loads_nothing_and_shows_the_plots(tmp_path: Path, data: Path) -> None:
+    compared(tmp_path, request(data), Fake())
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<svg") == 2 and page.count("</table>") == 2
+    assert "<script" not in page and "<link" not in page and "src=" not in page and 'href="http' not in page
+
+
+def test_the_plan_is_kept_without_the_place(tmp_path: Path, data: Path) -> None:
+    compared(tmp_path, request(data), Fake())
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert [cell["row"] for cell in plan["cells"]] == ["uniform", "dns"] and plan["cells"][0]["trials"] == 4
+    assert str(data) not in (tmp_path / "plan.json").read_text()
+
+
+def test_seeds_are_paired_over_rows(tmp_path: Path, data: Path) -> None:
+    fake = Fake()
+    asked = request(data, neg_samplers=("uniform", "dns"))
+    compared(tmp_path, Request(asked.datasets, asked.grid, shared=asked.shared, seeds=(4, 9), tune=1), fake)
+    assert [(run.values["neg_sampler"], run.seed) for run in fake.trained] == [
+        ("uniform", 4), ("uniform", 9), ("dns", 4), ("dns", 9),
+    ]  # fmt: skip
+
+
+def test_the_command_ends_with_a_message_and_not_a_traceback(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["compare", "--datasets", "tiny", "--models", "BPR", "--neg_samplers", "uniform", f"--data_path={data}"]
+    for further, message in (
+        (
+            ["--out", "x", "--against", "uniforn"],
+            "against='uniforn' is no row, choose one of ['uniform']; did you mean",
+        ),
+        ([], "ValueError: no folder for the results; name one with --out"),
+        (["--out", "x", "--report_only"], "x holds no plan.json; run recbole-hnlm compare with --out=x first"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            cli.main([*names, *further])
+        assert message in capsys.readouterr().err

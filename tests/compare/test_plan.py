@@ -1,0 +1,186 @@
+"""A grid of names becomes cells, and what cannot be trained is refused by name before anything is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from compare_runs import cells, request
+
+from recbole_hnlm.compare.command import main
+from recbole_hnlm.compare.plan import Request, cells_of
+from recbole_hnlm.compare.request import read_request
+from recbole_hnlm.compare.rows import Grid
+from recbole_hnlm.compare.spaces import Knob
+from recbole_hnlm.compare.store import read_plan, write_plan
+
+
+@pytest.fixture(autouse=True)
+def _nothing_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reached(*args: Any) -> None:
+        raise AssertionError("a run was started")
+
+    monkeypatch.setattr("recbole_hnlm.compare.children.Child.__init__", reached)
+
+
+def test_every_row_has_the_same_budget_and_one_without_knobs_says_so(data: Path) -> None:
+    made = cells(data, baselines=("EASE", "Pop"), neg_samplers=("uniform", "dns", "hnlm"), controls=("permuted",))
+    assert [(cell.row.name, cell.block, cell.budget) for cell in made] == [
+        ("EASE", "", 4), ("Pop", "", 1), ("uniform", "BPR", 4), ("dns", "BPR", 4), ("hnlm", "BPR", 4),
+        ("hnlm permuted", "BPR", 4),
+    ]  # fmt: skip
+    assert made[-1].values["hnlm_control"] == "permuted" and made[-1].space == made[-2].space
+    assert {cell.seeds for cell in made} == {(2020, 2021, 2022)}
+
+
+def test_a_fixed_setting_is_not_tuned(data: Path) -> None:
+    asked = request(data, models=("LightGCN",), neg_samplers=("dns",))
+    free = cells_of(asked)[0]
+    assert set(free.space) == {"learning_rate", "reg_weight", "neg_sampler_candidates"}
+    assert free.start == {"learning_rate": 0.001, "reg_weight": 1e-5, "neg_sampler_candidates": 32}
+    shared = {**asked.shared, "learning_rate": 0.1}
+    fixed = cells_of(Request(asked.datasets, asked.grid, shared=shared, tune=2))[0]
+    assert "learning_rate" not in fixed.space and fixed.values["learning_rate"] == 0.1
+
+
+def test_every_packaged_row_starts_at_its_defaults_within_its_space(data: Path) -> None:
+    """Rows whose sampler or method this package has; the first trial tells the search of every knob but l2 of BPR."""
+    from recbole_hnlm.compare.spaces import packaged_rows
+    from recbole_hnlm.samplers import SAMPLERS
+
+    samplers = tuple(name for kind in ("sampler", "text") for name in packaged_rows()[kind] if name in SAMPLERS)
+    comparators, losses = (
+        tuple(name for name in packaged_rows()[kind] if name != "any") for kind in ("comparator", "loss")
+    )
+    baselines = tuple(packaged_rows()["baseline"])
+    named = {"comparators": comparators, "losses": losses, "baselines": baselines}
+    made = cells(data, models=("LightGCN",), neg_samplers=(*samplers, "hnlm"), **named)
+    unknown = {(cell.row.name, key) for cell in made for key in cell.space if key not in cell.start}
+    assert unknown == {("hnlm", "hnlm_alignment_weight")}  # its default is the preset's
+    outside = {
+        (cell.row.name, key) for cell in made for key, value in cell.start.items() if not cell.space[key].holds(value)
+    }
+    assert outside == set()
+
+
+def test_l2_is_what_the_model_reads(data: Path) -> None:
+    bpr, graph = cells(data, models=("BPR", "LightGCN"), neg_samplers=("uniform",))
+    assert "weight_decay" in bpr.space and "reg_weight" in graph.space
+    assert "l2" not in bpr.space and "weight_decay" not in graph.space
+
+
+def test_a_shared_setting_goes_to_the_rows_that_read_it(data: Path) -> None:
+    asked = request(data, neg_samplers=("dns", "hnlm"))
+    shared = {**asked.shared, "hnlm_projector_width": 64}
+    dns, hnlm = cells_of(Request(asked.datasets, asked.grid, shared=shared))
+    assert hnlm.values["hnlm_projector_width"] == 64 and "hnlm_projector_width" not in dns.values
+    with pytest.raises(ValueError, match="neg_sampler_rho has no effect in any row; remove it"):
+        cells_of(Request(asked.datasets, asked.grid, shared={**asked.shared, "neg_sampler_rho": 1.0}))
+
+
+def test_settings_of_a_dataset_and_of_a_model_lie_over_the_shared_ones(data: Path) -> None:
+    made = cells_of(
+        Request(
+            {"tiny": {"train_batch_size": 7}},
+            Grid(models=("BPR", "LightGCN"), neg_samplers=("uniform",)),
+            models={"LightGCN": {"n_layers": 1}},
+            shared={"data_path": str(data), "train_batch_size": 9, "n_layers": 2},
+        )
+    )
+    assert [cell.values["train_batch_size"] for cell in made] == [7, 7]
+    assert [cell.values["n_layers"] for cell in made] == [2, 1]
+    assert all("data_path" not in cell.values and cell.local["data_path"] == str(data) for cell in made)
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "model": ({"models": ("LightGNC",)}, r"row 'uniform' \(LightGNC\) on tiny: there is no model 'LightGNC'; did you "
+              "mean 'LightGCN'"),
+    "model of ours": ({"models": ("SimGLC",)}, "there is no model 'SimGLC'; did you mean 'SimGCL'"),
+    "sampler": ({"neg_samplers": ("mixgfc",)}, "row 'mixgfc'.*unknown neg_sampler 'mixgfc'.*did you mean 'mixgcf'"),
+    "sampler and model": ({"models": ("EASE",)}, "row 'uniform' .EASE. on tiny: EASE has no gradient steps"),
+    "control": ({"neg_samplers": ("hnlm",), "controls": ("permutet",)}, "'hnlm permutet'.*did you mean 'permuted'"),
+    "control of nothing": ({"controls": ("permuted",)}, "need a row that reads text; add hnlm to --neg_samplers"),
+    "baseline": ({"baselines": ("ItemKN",)}, "row 'ItemKN'.*did you mean 'ItemKNN'"),
+    "loss": ({"losses": ("bsl",), "models": ()}, "--neg_samplers need --models to train"),
+    "nothing": ({"models": (), "neg_samplers": ()}, "nothing to compare; name --baselines, or --models"),
+    "twice": ({"rows": {"dns": {"neg_sampler": "dns"}}}, "two rows are called 'dns'"),
+    "own row": ({"rows": {"x": {"neg_sampler": "dns", "neg_sampler_candidate": 3}}}, "row 'x'.*did you mean "
+                "'neg_sampler_candidates'"),
+    "own row's kind": ({"rows": {"x": {"neg_sampler": "dns", "kind": "texts"}}}, "did you mean 'text'"),
+    "own row's sampler": ({"rows": {"x": {"model": "BPR"}}}, "row 'x' should be a mapping with neg_sampler"),
+    "own space": ({"rows": {"x": {"neg_sampler": "dns", "space": {"neg_sampler_rho": [1.0]}}}}, "row 'x'.*neg_sampler"
+                  "_rho has no effect here"),
+    "own range": ({"rows": {"x": {"neg_sampler": "dns", "space": {"learning_rate": {"low": 1, "high": 0}}}}},
+                  "space of learning_rate.*low must be below high"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_cannot_be_trained_is_refused_with_its_row(case: str, data: Path) -> None:
+    grid, message = WRONG[case]
+    with pytest.raises(ValueError, match=message):
+        cells(data, **grid)
+
+
+def test_a_wrong_dataset_names_its_folder(data: Path) -> None:
+    asked = request(data)
+    with pytest.raises(FileNotFoundError, match="on nowhere: dataset 'nowhere' needs nowhere.inter in"):
+        cells_of(Request({"nowhere": {}}, asked.grid, shared=asked.shared))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"eval_step": 4, "epochs": 3}, "eval_step=4 with epochs=3 never validates"),
+        ({"valid_metric": "NDCG@10"}, "valid_metric=NDCG@10 is not computed"),
+    ],
+)
+def test_a_run_that_validation_could_not_choose_is_refused(values: dict[str, Any], message: str, data: Path) -> None:
+    asked = request(data)
+    with pytest.raises(ValueError, match=message):
+        cells_of(Request(asked.datasets, asked.grid, shared={**asked.shared, **values}))
+
+
+def test_a_plan_file_and_the_command_line_over_it(tmp_path: Path, data: Path) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(
+        "datasets: {tiny: {train_batch_size: 64}}\nmodels: [BPR]\nneg_samplers: [dns]\nseeds: [7, 9]\ntune: 3\n"
+        "settings: {embedding_size: 8, epochs: 10}\nout: there\n"
+        "rows:\n  mine: {neg_sampler: dns, neg_sampler_candidates: 2, space: {learning_rate: [1e-3, 1e-2]}}\n"
+    )
+    asked = read_request({"plan": str(plan), "tune": 5}, [f"--data_path={data}", "--epochs=20"])
+    assert (asked.out, asked.request.seeds, asked.request.tune) == (Path("there"), (7, 9), 5)
+    dns, mine = cells_of(asked.request)
+    assert (dns.values["epochs"], dns.values["embedding_size"], dns.values["train_batch_size"]) == (20, 8, 64)
+    assert mine.space["learning_rate"] == Knob(choices=(1e-3, 1e-2)) and mine.values["neg_sampler_candidates"] == 2
+    plan.write_text("dataset: [tiny]\n")
+    with pytest.raises(ValueError, match="unknown key 'dataset'.*did you mean 'datasets'"):
+        read_request({"plan": str(plan)})
+
+
+def test_arguments_that_are_no_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match="cannot read '--epochs'; settings of the runs are written --key=value"):
+        main(["--datasets", "tiny", "--epochs", "3", "--out", "x"])
+
+
+def test_seed_says_where_the_seeds_begin() -> None:
+    assert read_request({"out": "x", "seeds": 2}, ["--seed=5"]).request.seeds == (5, 6)
+
+
+def test_a_dry_run_counts_and_trains_nothing(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["--datasets", "tiny", "--models", "BPR", "--neg_samplers", "uniform", "dns", "--baselines", "Pop"]
+    main([*names, "--seeds", "3", "--tune", "4", "--out", "x", "--dry_run", f"--data_path={data}"])
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "tiny / Pop: 1 trials of nothing"
+    assert told[-1] == "3 rows, 3 seeds, at most 15 runs"  # 1 + 2, twice 4 + 2
+    assert not Path("x").exists()
+
+
+def test_plans_of_a_folder_are_joined(tmp_path: Path, data: Path) -> None:
+    first, second = cells(data), cells(data, neg_samplers=("dns", "mixgcf"), tune=2)
+    write_plan(tmp_path, first, None)
+    every = write_plan(tmp_path, second, "dns")
+    assert [(cell.row.name, cell.budget) for cell in every] == [("uniform", 4), ("dns", 2), ("mixgcf", 2)]
+    read, against = read_plan(tmp_path)
+    assert [cell.key for cell in read] == [first[0].key, *(cell.key for cell in second)] and against == "dns"

@@ -1,0 +1,60 @@
+"""Numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from recbole_hnlm.compare.statistics import difference, holm, least_wilcoxon, mean_and_deviation
+
+
+def test_holm_by_hand() -> None:
+    """.005 x 4, .01 x 3, .03 x 2, and .04 x 1, which may not fall below the one before it."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_holm_leaves_out_what_was_not_tested_and_stops_at_one() -> None:
+    assert holm([None, 0.02, None, 0.6, 0.7]) == [None, pytest.approx(0.06), None, 1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_difference_by_hand() -> None:
+    """Differences 1, 2, 3: t = 2 sqrt(3) with 2 degrees of freedom, p = 1 - t / sqrt(t^2 + 2); all signs alike: 2/8."""
+    told = difference({7: 11.0, 8: 12.0, 9: 13.0}, {7: 10.0, 8: 10.0, 9: 10.0})
+    assert told is not None and told.seeds == 3
+    t = 2 * math.sqrt(3)
+    assert told.p_t == pytest.approx(1 - t / math.sqrt(t * t + 2))
+    assert told.p_wilcoxon == pytest.approx(0.25) == least_wilcoxon(3)
+    assert told.percent == pytest.approx(20.0)
+
+
+def test_pairs_are_made_by_seed_and_not_by_place() -> None:
+    """The same runs in another order, and a seed that one row lacks."""
+    ours, theirs = {1: 0.30, 2: 0.20, 3: 0.15}, {1: 0.29, 2: 0.18, 3: 0.12}
+    told = difference(ours, theirs)
+    assert told == difference({3: 0.15, 1: 0.30, 2: 0.20, 9: 99.0}, dict(reversed(theirs.items())))
+    crossed = difference(ours, {1: 0.12, 2: 0.29, 3: 0.18})
+    assert told is not None and crossed is not None and told.p_t is not None and crossed.p_t is not None
+    assert told.p_t < 0.1 < crossed.p_t
+
+
+def test_too_few_seeds_give_no_p() -> None:
+    told = difference({1: 0.3}, {1: 0.2, 2: 0.2})
+    assert told is not None and (told.p_t, told.p_wilcoxon) == (None, None) and told.percent == pytest.approx(50)
+    assert difference({1: 0.3}, {2: 0.3}) is None
+
+
+def test_equal_rows_differ_by_nothing() -> None:
+    told = difference({1: 0.3, 2: 0.4}, {1: 0.3, 2: 0.4})
+    assert told is not None and (told.percent, told.p_t, told.p_wilcoxon) == (0.0, 1.0, 1.0)
+
+
+def test_deviation_is_the_samples() -> None:
+    assert mean_and_deviation([1.0, 2.0, 3.0, 4.0]) == (2.5, pytest.approx(math.sqrt(5 / 3)))
+    assert mean_and_deviation([1.0]) == (1.0, None)
+
+
+def test_five_seeds_are_too_few_for_wilcoxon() -> None:
+    told = difference(dict(enumerate([1.1, 2.2, 3.3, 4.4, 5.5])), dict(enumerate([1.0, 2.0, 3.0, 4.0, 5.0])))
+    assert told is not None and told.p_wilcoxon == pytest.approx(0.0625) == least_wilcoxon(5)

@@ -1,0 +1,115 @@
+"""What stands in the tables, letter by letter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from recbole_hnlm.compare.blocks import blocks_of
+from recbole_hnlm.compare.ledger import OK
+from recbole_hnlm.compare.outcomes import Outcome
+from recbole_hnlm.compare.plan import Cell
+from recbole_hnlm.compare.rows import Row
+from recbole_hnlm.compare.tables import Table, accuracy_table, comma_separated, cost_table, describe_point, probability
+from recbole_hnlm.compare.writing import latex, latex_safe, markdown, web
+
+
+def outcome(name: str, test: list[float], valid: list[float], kind: str = "sampler", **figures: Any) -> Outcome:
+    seeds = tuple(range(len(test)))
+    row = Row(name, "BPR", kind, {}, everywhere=kind == "baseline")
+    cell = Cell("tiny", "" if row.everywhere else "BPR", row, {}, {}, {}, {}, 1, seeds)
+    runs = tuple(
+        {"status": OK, "seed": seed, "test": {"ndcg@20": test[seed]}, "valid_score": valid[seed],
+         "higher_is_better": True, "seconds_per_epoch": 0.25, "best_epoch": 3, "seconds_to_best": 1.0, "epochs": 9,
+         "peak_memory_mib": 512.4, "machine": {"processor": "p", "cores": 2, "device": "cpu"},
+         "versions": {"torch": "2"}, **figures}
+        for seed in seeds
+    )  # fmt: skip
+    return Outcome(cell, {"learning_rate": 0.01}, runs, tried=8)
+
+
+@pytest.fixture
+def outcomes() -> list[Outcome]:
+    return [
+        outcome("EASE", [0.10, 0.12], [0.2, 0.2], "baseline"),
+        outcome("dns", [0.2, 0.22], [0.1, 0.1]),
+        outcome("hnlm", [0.2, 0.22], [0.9, 0.9], "text"),
+        outcome("mixgcf", [0.15, 0.15], [0.3, 0.1]),
+    ]
+
+
+def test_the_base_is_the_best_id_only_row_on_validation(outcomes: list[Outcome]) -> None:
+    """EASE and mixgcf draw on validation, the first stands; dns is better on test and hnlm reads text."""
+    assert blocks_of(outcomes)[0].base == "EASE"
+    with pytest.raises(ValueError, match="against='x' is no row; choose one of"):
+        blocks_of(outcomes, "x")
+
+
+def test_equal_rows_share_the_best_and_the_next_is_second(outcomes: list[Outcome]) -> None:
+    table = accuracy_table(blocks_of(outcomes)[0])
+    assert table.marks == {(1, 1): 1, (2, 1): 1, (3, 1): 2}
+    text = markdown([table], "# head")
+    assert text.count("**0.2100 ± 0.0141**") == 2 and "<u>0.1500 ± 0.0000</u>" in text
+
+
+def test_the_table_by_hand(outcomes: list[Outcome]) -> None:
+    """dns against EASE: differences .1 and .1, so t is infinite; three tests a column; signs alike: p 2/4."""
+    (block,) = blocks_of(outcomes)
+    table = accuracy_table(block)
+    assert table.header[1:5] == ("N@20", "N@20 vs EASE", "p t (N@20)", "p Wilcoxon (N@20)")
+    assert table.rows[0] == ("EASE", "0.1100 ± 0.0141", "", "", "", "8", "lr 0.01", "2")
+    assert table.rows[3][:3] == ("mixgcf", "0.1500 ± 0.0000", "+36.4 %") and table.rows[3][4] == "1.000"
+    assert table.notes[0].endswith("(3 tests a column).") and "cannot go below p 0.5000" in table.notes[1]
+    csv = comma_separated([block]).splitlines()
+    assert csv[4].startswith("tiny,BPR,mixgcf,sampler,BPR,ndcg@20,0.15,0,0.2,2,EASE,36.3636,")
+
+
+def test_one_seed_gives_no_p() -> None:
+    (block,) = blocks_of([outcome("dns", [0.1], [0.1]), outcome("hnlm", [0.2], [0.2], "text")])
+    table = accuracy_table(block)
+    assert table.rows[1][1:5] == ("0.2000", "+100.0 %", "-", "-") and table.notes == (
+        "One seed: no p-value can be given.",
+    )
+
+
+def test_cost_by_hand(outcomes: list[Outcome]) -> None:
+    table = cost_table(blocks_of(outcomes)[0])
+    assert table.rows[1] == ("dns", "0.250", "4.0", "1.00", "9.0", "512")
+    assert table.notes == ("Machine: p, 2 cores, cpu.", "torch 2.")
+
+
+def test_latex_escapes_everything_that_means_something() -> None:
+    assert latex_safe(r"a_b & 5 % of $x^2 {#~\ <1 ± 2") == (
+        r"a\_b \& 5 \% of \$x\textasciicircum{}2 \{\#\textasciitilde{}\textbackslash{} \textless{}1 $\pm$ 2"
+    )
+
+
+TABLE = Table("t_1", ("row", "N@20", "point"), (("a_b|c", "1 ± 2", "lr 1"),), {(0, 1): 2}, ("5 % <b>",))
+
+
+def test_latex_is_booktabs_and_leaves_out_the_point() -> None:
+    text = latex([TABLE])
+    for line in (
+        r"\begin{tabular}{lr}", r"\toprule", r"row & N@20 \\", r"a\_b|c & \underline{1 $\pm$ 2} \\", r"\bottomrule",
+        r"\par 5 \% \textless{}b\textgreater{}", r"\caption{t\_1}",
+    ):  # fmt: skip
+        assert line in text.splitlines()
+
+
+def test_markdown_and_html_keep_names_whole() -> None:
+    text = markdown([TABLE], "# head")
+    assert r"| a_b\|c | <u>1 ± 2</u> | lr 1 |" in text and text.endswith("\n5 % &lt;b>\n")
+    assert "<td>a_b|c</td><td><u>1 ± 2</u></td>" in web(TABLE) and "<p>5 % &lt;b&gt;</p>" in web(TABLE)
+
+
+def test_small_things() -> None:
+    assert [probability(p) for p in (None, 0.0004, 0.0006, 0.05)] == ["-", "<.001", "0.001", "0.050"]
+    point = {"neg_sampler_candidates": 8, "learning_rate": 1e-3, "hnlm_alignment_weight": 0.25}
+    assert describe_point(point) == "alignment_weight 0.25, lr 0.001, candidates 8"
+
+
+def test_a_block_without_rows_has_notes_alone() -> None:
+    empty = Table("t", ("row",), (), notes=("dns: unfinished, 3 of 3 runs left.",))
+    assert markdown([empty], "# head") == "# head\n\n## t\n\ndns: unfinished, 3 of 3 runs left.\n"
+    assert "tabular" not in latex([empty]) and web(empty) == "<p>dns: unfinished, 3 of 3 runs left.</p>"
