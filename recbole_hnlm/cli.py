@@ -1,4 +1,4 @@
-"""Command lines: ``run_recbole_hnlm.py`` and ``recbole-hnlm build | inspect | export``."""
+"""Command lines: ``run_recbole_hnlm.py`` and ``recbole-hnlm build | inspect | export | check-leak``."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def run_main(arguments: list[str] | None = None) -> dict[str, Any] | None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """``recbole-hnlm``: the offline part and its files."""
+    """``recbole-hnlm``: the offline part and its files, and checks of a method."""
+    from recbole_hnlm.leak_command import add_leak_parser
+
     parser = argparse.ArgumentParser(prog="recbole-hnlm", description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="make the artefacts of a dataset")
@@ -58,8 +60,9 @@ def main(arguments: list[str] | None = None) -> None:
     _add_common(export)
     export.add_argument("--checkpoint", type=Path, help="a .pth file, exported instead of the artefacts")
     export.add_argument("--output", type=Path, default=Path("exported"), help="folder for an exported checkpoint")
+    _add_common(add_leak_parser(commands))
     args, _ = parser.parse_known_args(arguments)
-    work = {"build": _build, "inspect": _inspect, "export": _export}[args.command]
+    work = {"build": _build, "inspect": _inspect, "export": _export, "check-leak": _check_leak}[args.command]
     _guarded(lambda: work(args))
 
 
@@ -137,6 +140,12 @@ def _export(args: argparse.Namespace) -> None:
     directory = _artefacts_of(args)
     export_text(directory, args.dataset)
     sys.stdout.write(f"{directory / args.dataset}.hnlm_emb and .item_text written as text\n")
+
+
+def _check_leak(args: argparse.Namespace) -> None:
+    from recbole_hnlm.leak_command import run_leak_check
+
+    run_leak_check(args, _files(args))
 
 
 if __name__ == "__main__":
