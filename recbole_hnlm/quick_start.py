@@ -46,9 +46,9 @@ def run_recbole_hnlm(
         config_class: How the settings are read; ``PlainConfig`` leaves out all that is ours.
 
     Returns:
-        RecBole's result dictionary, plus under ``"hnlm"`` the options, seconds per stage, epochs, negatives'
-        statistics and peak memory of this run. Of several processes: losses and statistics are means over them, seconds
-        and memory those of this one.
+        RecBole's result dictionary, plus under ``"hnlm"`` the options, seconds per stage, epochs, the curve of
+        validation (epoch, seconds of training, score), negatives' statistics and peak memory of this run. Of several
+        processes: losses and statistics are means over them, seconds and memory those of this one.
 
     Raises:
         ValueError: On options, data or artefacts that cannot work; before training.
@@ -62,7 +62,8 @@ def run_recbole_hnlm(
     result["hnlm"]["data_seconds"] = data_seconds
     leave_group(config)
     if config["local_rank"] == 0 and queue is not None:
-        result["hnlm"]["negatives"] = result["hnlm"]["negatives"][-1:]  # a pipe takes 64 KiB before it is read
+        for name in ("negatives", "curve"):
+            result["hnlm"][name] = result["hnlm"][name][-1:]  # a pipe takes 64 KiB before it is read
         queue.put(result)
     return result
 
@@ -131,6 +132,7 @@ def train(config: HNLMConfig, loaders: tuple[Any, Any, Any], saved: bool = True)
             "best_epoch": trainer.best_epoch,
             "fit_seconds": fit_seconds,
             "seconds_per_epoch": sum(seconds) / max(1, len(seconds)),
+            "curve": trainer.curve,
             "negatives": trainer.negative_statistics,
             "peak_memory_mib": peak_memory_mib(),
             "checkpoint": trainer.saved_model_file if saved else None,

@@ -18,7 +18,10 @@ _WATCHING: dict[type, type] = {}
 
 
 class _WatchingMixin:
-    """Writes the epoch means of the model's negatives and keeps the seconds of every epoch."""
+    """Writes the epoch means of the model's negatives and keeps the seconds of every epoch.
+
+    ``curve`` has a row for every validation: epoch, seconds of training until then (validation left out), score.
+    """
 
     saved_model_file: str
 
@@ -26,6 +29,7 @@ class _WatchingMixin:
         super().__init__(config, model)  # type: ignore[call-arg]
         self.saved_model_file = checkpoint_name(config, self.saved_model_file)
         self.epoch_seconds: list[float] = []
+        self.curve: list[tuple[int, float, float]] = []
         self.best_epoch: int | None = None
         self.negative_statistics: list[dict[str, float]] = []
 
@@ -48,6 +52,11 @@ class _WatchingMixin:
         result = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)  # type: ignore[misc]
         self.epoch_seconds.append(time.perf_counter() - started)
         return result
+
+    def _valid_epoch(self, *args: Any, **kwargs: Any) -> Any:
+        score, result = super()._valid_epoch(*args, **kwargs)  # type: ignore[misc]
+        self.curve.append((len(self.epoch_seconds) - 1, sum(self.epoch_seconds), float(score)))
+        return score, result
 
     def _add_train_loss_to_tensorboard(self, epoch_idx: int, losses: Any, tag: str = "Loss/Train") -> None:
         super()._add_train_loss_to_tensorboard(epoch_idx, losses, tag)  # type: ignore[misc]

@@ -1,0 +1,159 @@
+"""Finished runs on disk, one JSON line each: what is there is never trained again.
+
+Every writer has a file of its own (``runs-1.jsonl``, ``runs-2.jsonl`` ...), held by a lock while it runs, and every
+reader reads all of them. A line is synced before the next run starts; a line that a kill has torn is left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from filelock import FileLock, Timeout
+
+logger = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+OK, FAILED = "ok", "failed"
+
+
+def canonical(value: Any) -> str:
+    """One text for equal settings: sorted keys, no spaces, numpy's numbers as Python's."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
+
+
+def digest(value: Any) -> str:
+    """Short hash of :func:`canonical`."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()[:20]
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{value!r} of type {type(value).__name__} cannot be kept as JSON; use numbers, texts and lists")
+
+
+@dataclass(frozen=True)
+class RunSetting:
+    """One training run, complete: the same setting gives the same figures on the same machine.
+
+    Attributes:
+        dataset: Name of the dataset.
+        model: Name of the model.
+        values: Every setting of the run but its seed, flat, as RecBole reads them.
+        seed: RecBole's seed: split, start and draws.
+        local: Settings that say where and not what is computed (``data_path``, ``gpu_id`` ...); no part of the key.
+    """
+
+    dataset: str
+    model: str
+    values: Mapping[str, Any]
+    seed: int
+    local: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @cached_property
+    def key(self) -> str:
+        """What the ledger knows the run by."""
+        return digest([self.dataset, self.model, self.values, self.seed])
+
+    def described(self) -> Record:
+        """The setting as the head of its record."""
+        head = {"dataset": self.dataset, "model": self.model, "values": dict(self.values), "seed": self.seed}
+        return {"key": self.key, **json.loads(canonical(head))}
+
+
+class Ledger:
+    """All records of a folder, by key. Use it as a context to write.
+
+    Args:
+        folder: Where the files lie; made where absent.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._records: dict[str, Record] = {}
+        self._read: dict[Path, int] = {}
+        self._file: IO[bytes] | None = None
+        self._lock: FileLock | None = None
+        self.refresh()
+
+    def __enter__(self) -> Ledger:
+        number = 1
+        while self._file is None:
+            path = self.folder / f"runs-{number}.jsonl"
+            lock = FileLock(self.folder / f".runs-{number}.lock")
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                number += 1
+                continue
+            self._lock, self._file = lock, _opened_to_append(path)
+        self.refresh()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._file is not None and self._lock is not None
+        self._file.close()
+        self._lock.release()
+        self._file = self._lock = None
+
+    def find(self, key: str) -> Record | None:
+        """The record of a key, or None; what another process has written since counts too."""
+        if key not in self._records:
+            self.refresh()
+        return self._records.get(key)
+
+    def add(self, record: Record) -> Record:
+        """Keep a record on disk, synced, and hand it back as it will be read."""
+        assert self._file is not None, "open the ledger with 'with' to write"
+        line = canonical(record)
+        self._file.write(line.encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        kept: Record = json.loads(line)
+        self._keep(kept)
+        return kept
+
+    def records(self) -> list[Record]:
+        """Every record, in the order of reading."""
+        return list(self._records.values())
+
+    def refresh(self) -> None:
+        """Read what has been written since the last time."""
+        for path in sorted(self.folder.glob("runs-*.jsonl")):
+            with path.open("rb") as file:
+                file.seek(self._read.get(path, 0))
+                content = file.read()
+            whole = content.rfind(b"\n") + 1  # what follows is torn, or being written
+            self._read[path] = self._read.get(path, 0) + whole
+            for line in content[:whole].splitlines():
+                try:
+                    self._keep(json.loads(line))
+                except (ValueError, TypeError, KeyError):
+                    logger.warning("%s holds a line that a kill has torn; that run counts as not done", path)
+
+    def _keep(self, record: Record) -> None:
+        old = self._records.get(record["key"])
+        if old is None or old.get("status") == FAILED:  # a retry stands over a failure, never the other way round
+            self._records[record["key"]] = record
+
+
+def _opened_to_append(path: Path) -> IO[bytes]:
+    """The file, with its last line ended where a kill has torn it."""
+    torn = path.exists() and path.stat().st_size > 0 and path.read_bytes()[-1:] != b"\n"
+    file = path.open("ab")
+    if torn:
+        file.write(b"\n")
+        file.flush()
+    return file

@@ -1,0 +1,224 @@
+"""From rows to cells: every row on every dataset with all its settings, checked before anything is trained."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recbole.utils import ModelType
+
+from recbole_hnlm.compare.ledger import RunSetting, digest
+from recbole_hnlm.compare.rows import Grid, Row, nearest, rows_of
+from recbole_hnlm.compare.spaces import L2, Point, Space, packaged_rows, read_space
+from recbole_hnlm.config import HNLMConfig
+from recbole_hnlm.data_source import check_dataset_files
+
+DEFAULTS: dict[str, Any] = {
+    "epochs": 300, "eval_step": 2, "stopping_step": 8, "topk": [20], "metrics": ["Recall", "NDCG"],
+    "valid_metric": "NDCG@20", "metric_decimal_place": 6, "torch_threads": 1, "eval_batch_size": 2_000_000,
+}  # fmt: skip
+"""Settings of every run that the user does not give."""
+QUIET: dict[str, Any] = {"show_progress": False, "state": "ERROR"}
+LOCAL = ("data_path", "gpu_id", "use_gpu", "worker", "checkpoint_dir", "log_wandb", *QUIET)
+"""Settings that say where and how loudly a run is computed, and not what."""
+_USELESS = re.compile(r"^(\w+) has no effect here")
+
+
+class CompareConfig(HNLMConfig):
+    """A configuration that reads no command line: that one is the comparison's."""
+
+    def _load_cmd_line(self) -> dict[str, Any]:
+        return {}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row on one dataset: what is tuned, trained with every seed, and told in one line.
+
+    Attributes:
+        dataset: Name of the dataset.
+        block: Backbone whose table the line stands in; empty for a line that stands in all of them.
+        row: The row.
+        values: Every setting but the tuned ones and the seed.
+        local: Where it is computed; see :data:`LOCAL`.
+        space: What is tuned, with ``l2`` resolved.
+        start: The first trial: the defaults of what is tuned.
+        budget: Trials, the same for every row that has something to tune; 1 where there is nothing.
+        seeds: Seeds of the final runs; trials take the first.
+    """
+
+    dataset: str
+    block: str
+    row: Row
+    values: Mapping[str, Any]
+    local: Mapping[str, Any]
+    space: Space
+    start: Point
+    budget: int
+    seeds: tuple[int, ...]
+
+    def setting(self, point: Point, seed: int) -> RunSetting:
+        """The run of this cell at a point with a seed."""
+        return RunSetting(self.dataset, self.row.model, {**self.values, **point}, seed, self.local)
+
+    @property
+    def key(self) -> str:
+        """What the ledger knows the cell's tuning by."""
+        space = {key: knob.described() for key, knob in self.space.items()}
+        made_of = [self.dataset, self.row.model, self.values, space, self.start, self.budget, self.seeds[0]]
+        return "tuning-" + digest(made_of)
+
+    @property
+    def runs(self) -> int:
+        """Runs that the cell takes at most: trials, and seeds beyond the first at the best of them."""
+        return self.budget + len(self.seeds) - 1
+
+    @property
+    def label(self) -> str:
+        """Dataset, backbone and row, for messages and progress."""
+        return " / ".join(part for part in (self.dataset, self.block, self.row.name) if part)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a comparison is asked to do.
+
+    Attributes:
+        datasets: Dataset -> its own settings.
+        grid: The rows by name.
+        models: Model -> its own settings, for those that have some.
+        shared: Settings of all rows.
+        seeds: Seeds of the final runs.
+        tune: Trials of every row.
+    """
+
+    datasets: Mapping[str, Mapping[str, Any]]
+    grid: Grid
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    shared: Mapping[str, Any] = field(default_factory=dict)
+    seeds: tuple[int, ...] = (2020, 2021, 2022, 2023, 2024)
+    tune: int = 8
+
+
+def cells_of(request: Request) -> list[Cell]:
+    """Every cell of a request, by dataset and then in the order of the table.
+
+    Raises:
+        ValueError: On anything that could not be trained, naming the row; nothing has been read or trained.
+        TypeError: On values of the wrong type, naming the row.
+        FileNotFoundError: On a dataset that is not there.
+    """
+    if not request.datasets:
+        raise ValueError("no dataset to compare on; name --datasets, e.g. --datasets ml-100k")
+    if request.tune < 1 or not request.seeds or len(set(request.seeds)) < len(request.seeds):
+        raise ValueError(f"tune={request.tune}, seeds={list(request.seeds)}; both start at 1, and no seed comes twice")
+    rows = rows_of(request.grid)
+    unread = {key for key in request.shared if key not in LOCAL}
+    cells = []
+    for dataset, settings in request.datasets.items():
+        for row in rows:
+            shared = {**request.shared, **settings, **request.models.get(row.model, {})}
+            with _named(f"row {row.name!r} ({row.model}) on {dataset}"):
+                cell, dropped = _cell(request, dataset, row, shared)
+            unread -= {key for key in request.shared if key not in dropped}
+            cells.append(cell)
+    if unread:
+        raise ValueError(f"{', '.join(sorted(unread))} has no effect in any row; remove it")
+    return cells
+
+
+def _cell(request: Request, dataset: str, row: Row, shared: dict[str, Any]) -> tuple[Cell, set[str]]:
+    """A cell, and the shared settings that its run would not read."""
+    tried = {key: knob.any_value() for key, knob in row.space.items() if key != L2}
+    dropped: set[str] = set()
+    while True:
+        values = {**DEFAULTS, **{key: value for key, value in shared.items() if key not in dropped}, **row.values}
+        fixed = {key for key in values if key not in DEFAULTS}
+        point = {key: value for key, value in tried.items() if key not in fixed}
+        try:
+            config = _config(row.model, dataset, {**values, **point})
+            break
+        except ValueError as error:
+            useless = _USELESS.match(str(error))
+            if useless is None or useless[1] not in shared or useless[1] in row.values:
+                raise
+            dropped.add(useless[1])
+    check_dataset_files(config)
+    _check_selection(config)
+    if config["MODEL_TYPE"] is ModelType.TRADITIONAL:  # RecBole trains it for one epoch
+        values["eval_step"] = 1
+    space = _resolved(row.space, config, fixed)
+    bare = _config(row.model, dataset, values)
+    start = {key: bare[key] for key in space if bare[key] is not None}
+    local = {**QUIET, **{key: values.pop(key) for key in LOCAL if key in values}}
+    if "data_path" in local:
+        local["data_path"] = str(Path(local["data_path"]).resolve())
+    block = "" if row.everywhere else row.model
+    budget = request.tune if space else 1
+    return Cell(dataset, block, row, values, local, space, start, budget, request.seeds), dropped
+
+
+def _config(model: str, dataset: str, values: Mapping[str, Any]) -> HNLMConfig:
+    try:
+        return CompareConfig(model, dataset, config_dict=values)
+    except (ValueError, ImportError) as error:
+        unknown = isinstance(error, ImportError) or "is not the name of an existing model" in str(error)
+        if not unknown or model in _model_names():  # RecBole looks into its boosting models last, which need a library
+            raise
+        close = difflib.get_close_matches(model, _model_names(), n=1)
+        raise ValueError(f"there is no model {model!r}{nearest(close)}") from error
+
+
+def _resolved(space: Space, config: HNLMConfig, fixed: set[str]) -> Space:
+    """The space without what is fixed, and with ``l2`` under the name that the model reads."""
+    resolved = dict(space)
+    if L2 in resolved:
+        knob = resolved.pop(L2)
+        if config["reg_weight"] is not None:
+            resolved["reg_weight"] = resolved.get("reg_weight", knob)
+        else:
+            resolved.update(read_space({"weight_decay": packaged_rows()["weight_decay"]}))
+    return {key: knob for key, knob in resolved.items() if key not in fixed}
+
+
+def _check_selection(config: HNLMConfig) -> None:
+    if not 0 < config["eval_step"] <= config["epochs"]:
+        raise ValueError(
+            f"eval_step={config['eval_step']} with epochs={config['epochs']} never validates, and validation is what "
+            "chooses; set eval_step between 1 and epochs"
+        )
+    metric, _, cut = str(config["valid_metric"]).partition("@")
+    if metric.lower() not in [str(name).lower() for name in config["metrics"]] or int(cut or 0) not in config["topk"]:
+        raise ValueError(
+            f"valid_metric={config['valid_metric']} is not computed: metrics={config['metrics']}, "
+            f"topk={config['topk']}; add it to them"
+        )
+
+
+def _model_names() -> list[str]:
+    """Names of the general models, for messages."""
+    names = []
+    package = importlib.import_module("recbole.model.general_recommender")
+    for info in pkgutil.iter_modules(package.__path__):
+        with contextlib.suppress(ImportError):
+            module = importlib.import_module(f"{package.__name__}.{info.name}")
+            members = inspect.getmembers(module, inspect.isclass)
+            names += [name for name, kind in members if kind.__module__ == module.__name__]
+    return names
+
+
+@contextlib.contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Put the row's name before the message of a user's error."""
+    try:
+        yield
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        raise type(error)(f"{where}: {error}") from error

@@ -1,0 +1,150 @@
+"""The rows of a comparison: what a grid of names, or a plan file, asks to be trained."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from recbole_hnlm.compare.spaces import Space, packaged_rows, read_space
+from recbole_hnlm.options import SAMPLER_KEY
+from recbole_hnlm.run_checks import NO_SAMPLER, TEXT_SAMPLER
+
+KINDS = ("baseline", "sampler", "loss", "comparator", "text", "control")
+"""Kinds of rows in the order of the table."""
+ID_ONLY = ("baseline", "sampler")
+"""Kinds that read interactions alone; the best of them is what the others are held against."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table, before it meets a dataset.
+
+    Attributes:
+        name: What the table calls it.
+        model: RecBole model that is trained.
+        kind: One of :data:`KINDS`.
+        values: The settings that make the row.
+        space: What is tuned.
+        everywhere: Whether the row stands in the block of every backbone, as a baseline does.
+    """
+
+    name: str
+    model: str
+    kind: str
+    values: Mapping[str, Any]
+    space: Space = field(default_factory=dict)
+    everywhere: bool = False
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The names that a comparison is made of.
+
+    Attributes:
+        models: Backbones.
+        neg_samplers: Rows of kind sampler or text.
+        comparators: Language-model methods on the same text vectors.
+        losses: Ranking losses without a clever sampler.
+        baselines: Models that train as RecBole trains them.
+        controls: Controls put over every row of text.
+        rows: Rows of one's own: settings of the run, and ``model``, ``kind``, ``space``.
+    """
+
+    models: tuple[str, ...] = ()
+    neg_samplers: tuple[str, ...] = ()
+    comparators: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ()
+    baselines: tuple[str, ...] = ()
+    controls: tuple[str, ...] = ()
+    rows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def rows_of(grid: Grid) -> list[Row]:
+    """Every row of a grid, in the order of the table.
+
+    Raises:
+        ValueError: If two rows of a block share a name, a row of one's own is no mapping, a control has nothing to
+            control, or there is no row at all.
+    """
+    rows = [_packaged("baseline", name, name) for name in grid.baselines]
+    for model in grid.models:
+        samplers = [_sampler(name, model) for name in grid.neg_samplers]
+        rows += samplers
+        rows += [_packaged("loss", name, model, {"ranking_loss": name}) for name in grid.losses]
+        rows += [_packaged("comparator", name, model, {"hnlm_comparator": name}) for name in grid.comparators]
+    for name, given in grid.rows.items():
+        rows += _own(name, given, grid.models)
+    controlled = [row for row in rows if row.kind == "text" and row.values.get(SAMPLER_KEY) == TEXT_SAMPLER]
+    controlled = [row for row in controlled if row.name != "semantic"]
+    if grid.controls and not controlled:
+        raise ValueError(f"controls {list(grid.controls)} need a row that reads text; add hnlm to --neg_samplers")
+    for control in grid.controls:
+        rows += [_controlled(row, control) for row in controlled]
+    if not rows:
+        raise ValueError("nothing to compare; name --baselines, or --models with --neg_samplers")
+    for kind in ("neg_samplers", "comparators", "losses"):
+        if getattr(grid, kind) and not grid.models:
+            raise ValueError(f"--{kind} need --models to train, e.g. --models BPR LightGCN")
+    seen: set[tuple[str, str]] = set()
+    for row in rows:
+        if (row.name, "" if row.everywhere else row.model) in seen:
+            raise ValueError(f"two rows are called {row.name!r}; rename or remove one")
+        seen.add((row.name, "" if row.everywhere else row.model))
+    return sorted(rows, key=lambda row: KINDS.index(row.kind))
+
+
+def _packaged(kind: str, name: str, model: str, marks: Mapping[str, Any] | None = None) -> Row:
+    """A row as ``spaces.yaml`` has it, or as its kind's ``any`` has it."""
+    section = packaged_rows()[kind]
+    entry = section.get(name) or section.get("any") or {}
+    values: dict[str, Any] = {SAMPLER_KEY: NO_SAMPLER} if kind == "baseline" else {}
+    values.update({**entry.get("values", {}), **(marks or {})})
+    own = read_space(entry.get("space"))
+    space = own if entry.get("alone") else {**read_space(packaged_rows()["shared"]), **own}
+    return Row(name, model, kind, values, space, everywhere=kind == "baseline")
+
+
+def _sampler(name: str, model: str) -> Row:
+    kind = "text" if name in packaged_rows()["text"] else "sampler"
+    return _packaged(kind, name, model, None if _made_of_values(kind, name) else {SAMPLER_KEY: name})
+
+
+def _made_of_values(kind: str, name: str) -> bool:
+    return SAMPLER_KEY in (packaged_rows()[kind].get(name) or {}).get("values", {})
+
+
+def _own(name: str, given: Mapping[str, Any], models: Iterable[str]) -> Iterator[Row]:
+    if not isinstance(given, Mapping) or SAMPLER_KEY not in given:
+        raise ValueError(
+            f"row {name!r} should be a mapping with neg_sampler (none for RecBole's own way), got {given!r}"
+        )
+    values = {key: value for key, value in given.items() if key not in ("model", "kind", "space")}
+    sampler = values[SAMPLER_KEY]
+    guess = "baseline" if sampler == NO_SAMPLER else ("text" if sampler in packaged_rows()["text"] else "sampler")
+    kind = given.get("kind", guess)
+    if kind not in KINDS:
+        close = difflib.get_close_matches(str(kind), KINDS, n=1)
+        raise ValueError(f"row {name!r} has kind {kind!r}, choose one of {list(KINDS)}{nearest(close)}")
+    used = [given["model"]] if "model" in given else list(models)
+    if not used:
+        raise ValueError(f"row {name!r} names no model and there are no --models; add model: NAME to it")
+    if "space" in given:
+        space = {**read_space(packaged_rows()["shared"]), **read_space(given["space"])}
+    elif kind == "baseline":
+        space = dict(_packaged("baseline", used[0], used[0]).space)
+    else:
+        space = dict(_sampler(str(sampler), used[0]).space)
+    for model in used:
+        yield Row(name, model, kind, values, space, everywhere=kind == "baseline")
+
+
+def _controlled(row: Row, control: str) -> Row:
+    marks = (packaged_rows()["control"].get(control) or {"values": {"hnlm_control": control}})["values"]
+    return Row(f"{row.name} {control}", row.model, "control", {**row.values, **marks}, row.space, row.everywhere)
+
+
+def nearest(close: list[str]) -> str:
+    """The end of a message that names the nearest choice, or nothing."""
+    return f"; did you mean {close[0]!r}?" if close else ""

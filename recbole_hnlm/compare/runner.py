@@ -1,0 +1,130 @@
+"""One training run in a process of its own: metrics, time, memory and the curve of validation, as a record."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+import traceback
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from recbole_hnlm.compare.children import in_child
+from recbole_hnlm.compare.ledger import FAILED, OK, Record, RunSetting, digest
+
+_ARTEFACT_KEYS = ("neg_sampler", "hnlm_base_sampler", "hnlm_comparator")
+
+
+def train_once(setting: RunSetting, folder: Path) -> Record:
+    """Train in this process, and tell of it; what goes wrong is told too, as a record with status ``failed``.
+
+    Args:
+        setting: The run.
+        folder: The comparison's folder, for artefacts and caches that runs share.
+
+    Returns:
+        The setting and its figures: ``valid_score`` is what may decide, ``valid`` and ``test`` are metrics at the best
+        epoch of validation.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="compare-") as checkpoints:
+            values = run_values(setting, folder, checkpoints)
+            ensure_shared(setting, values)
+            return {**setting.described(), "status": OK, **_figures(setting, values), **circumstances()}
+    except Exception as error:  # a failing row is told in the table and stops no other
+        message = f"{type(error).__name__}: {error}"
+        return {**setting.described(), "status": FAILED, "error": message, "trace": traceback.format_exc()[-4000:]}
+
+
+def _figures(setting: RunSetting, values: dict[str, Any]) -> Record:
+    from recbole_hnlm.compare.plan import CompareConfig
+    from recbole_hnlm.quick_start import run_recbole_hnlm
+
+    result = run_recbole_hnlm(setting.model, setting.dataset, config_dict=values, config_class=CompareConfig)
+    ours = result["hnlm"]
+    curve = [[epoch, seconds, score] for epoch, seconds, score in ours["curve"]]
+    best = ours["best_epoch"]
+    return {
+        "valid_score": float(result["best_valid_score"]), "higher_is_better": bool(result["valid_score_bigger"]),
+        "valid": {name: float(value) for name, value in result["best_valid_result"].items()},
+        "test": {name: float(value) for name, value in result["test_result"].items()},
+        "epochs": ours["epochs"], "best_epoch": best, "seconds_per_epoch": ours["seconds_per_epoch"],
+        "seconds": ours["fit_seconds"], "seconds_to_best": next((row[1] for row in curve if row[0] == best), None),
+        "peak_memory_mib": ours["peak_memory_mib"], "curve": curve,
+        "negatives": ours["negatives"][-1:],
+    }  # fmt: skip
+
+
+def run_values(setting: RunSetting, folder: Path, checkpoints: str) -> dict[str, Any]:
+    """The dictionary that trains a setting: its values, where they run, and artefacts that runs share.
+
+    Artefacts belong to a training split, so runs with the same dataset, seed and settings of data share a folder.
+    """
+    values = {**setting.values, **setting.local, "seed": setting.seed, "checkpoint_dir": checkpoints}
+    if values.get("neg_sampler") == "hnlm":
+        from recbole.utils.argument_list import dataset_arguments
+
+        shaping = {key: value for key, value in setting.values.items() if key in ("eval_args", *dataset_arguments)}
+        shaping.update({key: value for key, value in setting.values.items() if key.startswith("llm_")})
+        name = f"seed-{setting.seed}" + (f"-{digest(shaping)[:8]}" if shaping else "")
+        values.setdefault("hnlm_artefact_dir", str((folder / "artefacts" / setting.dataset / name).resolve()))
+        values.setdefault("llm_cache_dir", str((folder / "artefacts" / setting.dataset / "cache").resolve()))
+    return values
+
+
+def ensure_shared(setting: RunSetting, values: dict[str, Any]) -> None:
+    """Have the run's artefacts built once, however many processes want them, and apart from the memory of the run.
+
+    A process that comes while another builds waits for it.
+
+    Raises:
+        RuntimeError: If the build failed.
+    """
+    directory = values.get("hnlm_artefact_dir")
+    if directory is None:
+        return
+    what = digest({key: values.get(key) for key in _ARTEFACT_KEYS})[:8]
+    done = Path(directory).with_name(f"{Path(directory).name}.{what}.built")
+    done.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(str(done.parent / ".building.lock")):  # one at a time: builds of a dataset share texts and teachers
+        if done.exists():
+            return
+        message = in_child(_build, (setting.model, setting.dataset, values))
+        if message:
+            raise RuntimeError(f"building the artefacts failed: {message}")
+        done.touch()
+
+
+def _build(model: str, dataset: str, values: dict[str, Any]) -> str:
+    from recbole_hnlm.compare.plan import CompareConfig
+    from recbole_hnlm.quick_start import prepare
+
+    try:
+        prepare(CompareConfig(model, dataset, config_dict=values))
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def circumstances() -> Record:
+    """Versions and machine of a run."""
+    packages = ("recbole_hnlm", "torch", "recbole", "numpy")
+    return {
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}},
+        "machine": {"host": platform.node(), "processor": _processor(), "cores": os.cpu_count(), "device": _device()},
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _device() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
