@@ -48,14 +48,14 @@ def write_world(folder: Path, name: str, splits: Sequence[Any], pairs: Sequence[
         path = home / f"{name}.{part}.inter"
         _columns(dataset, written, rows).to_csv(path, sep="\t", index=False)
     for field, suffix in ((splits[0].uid_field, "user"), (splits[0].iid_field, "item")):
-        source = Path(splits[0].config["data_path"]) / f"{name}.{suffix}"
+        source = Path(splits[0].config["data_path"]) / f"{splits[0].dataset_name}.{suffix}"
         if source.is_file():
             known = set(splits[0].field2id_token[field].tolist())
-            _write_known(source, home / source.name, field, known, splits[0].config["field_separator"])
+            _write_known(source, home / f"{name}.{suffix}", field, known, splits[0].config["field_separator"])
     for suffix in (*_ALSO_READ, *(splits[0].config["additional_feat_suffix"] or ())):
-        source = Path(splits[0].config["data_path"]) / f"{name}.{suffix}"
+        source = Path(splits[0].config["data_path"]) / f"{splits[0].dataset_name}.{suffix}"
         if source.is_file():
-            os.symlink(source.resolve(), home / source.name)
+            os.symlink(source.resolve(), home / f"{name}.{suffix}")
 
 
 def _columns(dataset: Any, pairs: Pairs, order: Any) -> pd.DataFrame:
@@ -96,18 +96,29 @@ def world_config(first: HNLMConfig, model: Any, folder: Path, epochs: int) -> HN
     given: Mapping[str, Any] = first.external_config_dict
     values = {key: _absolute(value) for key, value in given.items()}
     values.update({key: str(folder / key) for key in _OF_ITS_OWN if key in given})
-    values.update(dict.fromkeys(_DONE_BEFORE), filter_inter_by_user_or_item=False, benchmark_filename=list(PARTS))
-    if first["load_col"] is not None:
-        values["load_col"] = {key: fields for key, fields in first["load_col"].items() if key != "inter"}
-        home = folder / str(first["dataset"])
-        header = (home / f"{first['dataset']}.train.inter").read_text(encoding="utf-8").partition("\n")[0]
-        values["load_col"]["inter"] = [column.rpartition(":")[0] for column in header.split("\t")]
+    values.update(settings_of_split(first, folder / str(first["dataset"]) / f"{first['dataset']}.train.inter"))
     mode = {**(given.get("eval_args") or {}), "mode": "full"}
     values.update(
         epochs=epochs, eval_args=mode, metric_decimal_place=10, checkpoint_dir=str(folder / "saved"),
         save_dataset=False, save_dataloaders=False, dataset_save_path=None, dataloaders_save_path=None,
     )  # fmt: skip
     return _class_at(type(first), folder)(model, str(first["dataset"]), None, values)
+
+
+def settings_of_split(first: HNLMConfig, train_file: Path) -> dict[str, Any]:
+    """Settings that read what :func:`write_world` has written: nothing is filtered, labelled or split again.
+
+    Args:
+        first: The settings that made the split.
+        train_file: Its training part, for the names of the columns.
+    """
+    load_col = first["load_col"]
+    if load_col is not None:
+        with train_file.open(encoding="utf-8") as lines:
+            written = [column.rpartition(":")[0] for column in next(lines).rstrip("\n").split("\t")]
+        load_col = {**{key: fields for key, fields in load_col.items() if key != "inter"}, "inter": written}
+    fixed = {"filter_inter_by_user_or_item": False, "benchmark_filename": list(PARTS), "load_col": load_col}
+    return {**dict.fromkeys(_DONE_BEFORE), **fixed}
 
 
 def _class_at(base: type[HNLMConfig], folder: Path) -> type[HNLMConfig]:
