@@ -1,4 +1,4 @@
-"""Command lines: ``run_recbole_hnlm.py`` and ``recbole-hnlm build | inspect | export | check-leak``."""
+"""Command lines: ``run_recbole_hnlm.py`` and ``recbole-hnlm``, which builds, compares, analyses and checks."""
 
 from __future__ import annotations
 
@@ -47,9 +47,14 @@ def run_main(arguments: list[str] | None = None) -> dict[str, Any] | None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """``recbole-hnlm``: the offline part and its files, and checks of a method."""
+    """``recbole-hnlm``: the offline part and its files, comparisons, analyses and the leak check."""
     from recbole_hnlm.leak_command import add_leak_parser
 
+    arguments = sys.argv[1:] if arguments is None else arguments
+    own = {"compare": _compare, "analyse": _analyse}.get(arguments[0] if arguments else "")
+    if own is not None:
+        _guarded(lambda: own(arguments[1:]))
+        return
     parser = argparse.ArgumentParser(prog="recbole-hnlm", description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="make the artefacts of a dataset")
@@ -60,6 +65,8 @@ def main(arguments: list[str] | None = None) -> None:
     _add_common(export)
     export.add_argument("--checkpoint", type=Path, help="a .pth file, exported instead of the artefacts")
     export.add_argument("--output", type=Path, default=Path("exported"), help="folder for an exported checkpoint")
+    commands.add_parser("compare", help="tune and train a grid of rows alike, and make its tables", add_help=False)
+    commands.add_parser("analyse", help="one analysis: ablation, alpha, sparsity ... as table and plot", add_help=False)
     _add_common(add_leak_parser(commands))
     args, _ = parser.parse_known_args(arguments)
     work = {"build": _build, "inspect": _inspect, "export": _export, "check-leak": _check_leak}[args.command]
@@ -110,6 +117,18 @@ def _build(args: argparse.Namespace) -> None:
         return
     with group():
         prepare(config)
+
+
+def _compare(arguments: list[str]) -> None:
+    from recbole_hnlm.compare.command import main as compare
+
+    compare(arguments)
+
+
+def _analyse(arguments: list[str]) -> None:
+    from recbole_hnlm.compare.analyse_command import main as analyse
+
+    analyse(arguments)
 
 
 def _artefacts_of(args: argparse.Namespace) -> Path:

@@ -67,7 +67,7 @@ class RunSetting:
     def described(self) -> Record:
         """The setting as the head of its record."""
         head = {"dataset": self.dataset, "model": self.model, "values": dict(self.values), "seed": self.seed}
-        return {"key": self.key, **json.loads(canonical(head))}
+        return {"key": self.key, **json.loads(json.dumps(head, default=_plain))}
 
 
 class Ledger:
@@ -117,7 +117,7 @@ class Ledger:
     def add(self, record: Record) -> Record:
         """Keep a record on disk, synced, and hand it back as it will be read."""
         assert self._file is not None, "open the ledger with 'with' to write"
-        line = canonical(record)
+        line = json.dumps(record, default=_plain)
         self._file.write(line.encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())

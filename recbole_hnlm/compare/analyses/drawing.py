@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -39,7 +37,9 @@ def _curves(axes: Axes, readings: Sequence[Reading]) -> None:
     found = spreads(readings)
     for series in dict.fromkeys(reading.series for reading in readings):
         points = sorted(
-            (places[point] or 0.0, *metrics[readings[0].metric]) for point, metrics in found.items() if point[0] == series
+            (places[point] or 0.0, *metrics[readings[0].metric])
+            for point, metrics in found.items()
+            if point[0] == series
         )
         x, mean, deviation = zip(*points, strict=True)
         errors = [one or 0.0 for one in deviation]
@@ -57,11 +57,3 @@ def _bars(axes: Axes, readings: Sequence[Reading]) -> None:
         at = [place + (number - (len(labels) - 1) / 2) * width for place in range(len(series))]
         axes.bar(at, mean, width, yerr=errors if any(errors) else None, label=label or None)
     axes.set_xticks(range(len(series)), series, rotation=30, ha="right")
-
-
-def svg(figure: Figure) -> str:
-    """The figure as an SVG file, the same bytes for the same readings, with text as text."""
-    text = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "recbole_hnlm", "svg.fonttype": "none", "font.size": 9}):
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return text.getvalue()

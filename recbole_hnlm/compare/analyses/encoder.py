@@ -26,9 +26,11 @@ class EncoderSize(Analysis):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """``--encoders`` or ``--widths``."""
-        parser.add_argument("--encoders", nargs="+", default=None, help="folders or names of sentence-transformers models")
-        parser.add_argument("--widths", nargs="+", type=int, default=None,
-                            help="leading principal components; 0 is all of them (default: 16 32 64 128 0)")  # fmt: skip
+        parser.add_argument(
+            "--encoders", nargs="+", default=None, help="folders or names of sentence-transformers models"
+        )
+        told = "leading principal components, 0 for all (default: 16 32 64 128 0)"
+        parser.add_argument("--widths", nargs="+", type=int, default=None, help=told)
 
     def entries(self, args: Namespace, shared: Mapping[str, Any]) -> list[Entry]:
         """A row for every encoder, or for every width of one.
@@ -40,7 +42,9 @@ class EncoderSize(Analysis):
         self._by_width = args.encoders is None
         if args.encoders is not None:
             if args.widths is not None:
-                raise ValueError("--encoders and --widths are two analyses; give one, and --llm_text_width for all rows")
+                raise ValueError(
+                    "--encoders and --widths are two analyses; give one, and --llm_text_width for all rows"
+                )
             return [Entry(name, "", {**text, "llm_encoder": name}) for name in args.encoders]
         widths = args.widths if args.widths is not None else list(_WIDTHS)
         return [

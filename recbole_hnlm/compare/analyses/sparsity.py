@@ -87,5 +87,8 @@ def _written(args: Namespace, shared: Mapping[str, Any], home: Path, share: int)
             items.write_text("\n".join([f"{train.iid_field}:token", *tokens]) + "\n", encoding="utf-8")
     settings = settings_of_split(config, home / name / f"{name}.train.inter")
     if settings["load_col"] is not None:
-        settings["load_col"] = {**settings["load_col"], "item": settings["load_col"].get("item") or [config["ITEM_ID_FIELD"]]}
+        settings["load_col"] = {
+            **settings["load_col"],
+            "item": settings["load_col"].get("item") or [config["ITEM_ID_FIELD"]],
+        }
     return {**settings, "data_path": str(home.resolve())}

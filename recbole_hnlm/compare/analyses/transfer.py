@@ -27,8 +27,8 @@ class Transfer(Analysis):
         """
         if args.adapter is None or not Path(args.adapter).is_dir():
             raise ValueError(
-                f"--adapter={args.adapter} is no folder; recbole-hnlm build --dataset=OTHER --llm_negatives=hybrid makes "
-                "one and logs where it is (llm_cache_dir/hybrid/adapter-OTHER-...)"
+                f"--adapter={args.adapter} is no folder; make one by recbole-hnlm build --dataset=OTHER "
+                "--llm_negatives=hybrid, which keeps it in llm_cache_dir/hybrid/adapter-OTHER-..."
             )
         hybrid = {**defaults_of_text(shared), "llm_negatives": "hybrid"}
         adapter = str(Path(args.adapter).resolve())

@@ -1,0 +1,165 @@
+"""Jobs over several processes: which run comes next, what is known already, and a clean end at any moment."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any, Protocol
+
+from recbole_hnlm.compare.children import Child
+from recbole_hnlm.compare.ledger import FAILED, Ledger, Record, RunSetting
+from recbole_hnlm.compare.outcomes import Job
+from recbole_hnlm.compare.runner import train_once
+
+
+class Running(Protocol):
+    """A run that has been started."""
+
+    reader: Any
+
+    def result(self) -> Record:
+        """Its record."""
+
+    def stop(self) -> None:
+        """End it now."""
+
+
+Start = Callable[[RunSetting], Running]
+
+
+class Watcher(Protocol):
+    """Whoever shows how far the jobs are."""
+
+    def advanced(self, job: int, running: int, record: Record | None) -> None:
+        """A run of a job has started (``record`` is None) or ended."""
+
+
+def start_in_child(folder: Path) -> Start:
+    """Starts runs in processes of their own; ``folder`` is the comparison's."""
+    return lambda setting: Child(train_once, (setting, folder))
+
+
+class Pool:
+    """Runs jobs side by side, earlier jobs first; a run that two of them want is trained once.
+
+    Args:
+        ledger: Open for writing; what it knows is not trained.
+        start: How a run is started.
+        processes: Runs at a time.
+        retry_failed: Whether runs that failed before are tried again, once.
+        watcher: Told of every run that starts or ends.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        start: Start,
+        processes: int = 1,
+        retry_failed: bool = False,
+        watcher: Watcher | None = None,
+    ) -> None:
+        if processes < 1:
+            raise ValueError(f"processes={processes} must be at least 1")
+        self.ledger, self.start, self.processes, self.watcher = ledger, start, processes, watcher
+        self._retry, self._tried = retry_failed, set[str]()
+        self._ready: list[tuple[int, int, RunSetting]] = []
+        self._running: dict[str, tuple[int, Running, RunSetting]] = {}
+        self._wanted: dict[str, list[int]] = {}
+
+    def run(self, jobs: Sequence[Job]) -> list[Any]:
+        """Carry every job to its end, and hand back what the jobs return.
+
+        An exception, Ctrl-C among them, ends the runs in progress; what has ended is in the ledger.
+        """
+        self._jobs, self._results = list(jobs), [None] * len(jobs)
+        self._asked: list[list[RunSetting]] = [[] for _ in jobs]
+        try:
+            for index in range(len(jobs)):
+                self._go_on(index, None)
+            while self._ready or self._running:
+                self._fill()
+                self._collect()
+        finally:
+            for _, running, _ in self._running.values():
+                running.stop()
+            self._running.clear()
+        return self._results
+
+    def _go_on(self, index: int, answer: list[Record] | None) -> None:
+        """Hand a job its records and queue what it asks next, for as long as the ledger knows the answers."""
+        while True:
+            try:
+                settings = self._jobs[index].send(answer)  # type: ignore[arg-type]
+            except StopIteration as stopped:
+                self._results[index] = stopped.value
+                return
+            self._asked[index] = settings
+            unknown = {setting.key: setting for setting in settings if self._known(setting.key) is None}
+            for place, (key, setting) in enumerate(unknown.items()):
+                if key not in self._wanted:
+                    heapq.heappush(self._ready, (index, place, setting))
+                self._wanted.setdefault(key, []).append(index)
+            if unknown:
+                return
+            answer = self._answer(index)
+
+    def _known(self, key: str) -> Record | None:
+        record = self.ledger.find(key)
+        if record is not None and record["status"] == FAILED and self._retry and key not in self._tried:
+            return None
+        return record
+
+    def _answer(self, index: int) -> list[Record]:
+        records = [self.ledger.find(setting.key) for setting in self._asked[index]]
+        return [record for record in records if record is not None]
+
+    def _fill(self) -> None:
+        while self._ready and len(self._running) < self.processes:
+            index, _, setting = heapq.heappop(self._ready)
+            self._running[setting.key] = index, self.start(setting), setting
+            self._tell(index, None)
+
+    def _collect(self) -> None:
+        """Wait for one run at least, keep what has ended, and let the jobs that wanted it go on."""
+        readers = {running.reader: key for key, (_, running, _) in self._running.items()}
+        for reader in wait(list(readers)):
+            key = readers[reader]
+            index, running, setting = self._running[key]
+            try:
+                record = running.result()
+            except ChildProcessError as error:
+                record = {**setting.described(), "status": FAILED, "error": str(error)}
+            del self._running[key]
+            self._tried.add(key)
+            record = self.ledger.add(record)
+            self._tell(index, record)
+            for waiting in self._wanted.pop(key):
+                if all(self._known(other.key) is not None for other in self._asked[waiting]):
+                    self._go_on(waiting, self._answer(waiting))
+
+    def _tell(self, index: int, record: Record | None) -> None:
+        if self.watcher is not None:
+            self.watcher.advanced(index, len(self._running), record)
+
+
+def train_all(
+    settings: Sequence[RunSetting], folder: Path, processes: int = 1, options: Mapping[str, Any] | None = None
+) -> list[Record]:
+    """The records of settings that need no tuning, in their order: from the folder's ledger where they are in it.
+
+    Args:
+        settings: What to train.
+        folder: The comparison's folder.
+        processes: Runs at a time.
+        options: ``retry_failed`` and ``watcher`` of :class:`Pool`.
+    """
+    with Ledger(folder) as ledger:
+        (records,) = Pool(ledger, start_in_child(folder), processes, **(options or {})).run([_once(settings)])
+    result: list[Record] = records
+    return result
+
+
+def _once(settings: Sequence[RunSetting]) -> Any:
+    return (yield list(settings))

@@ -1,0 +1,76 @@
+"""Everything that a comparison writes beside its ledger: tables, plots and one page with both."""
+
+from __future__ import annotations
+
+import html
+import importlib.resources
+import string
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from recbole_hnlm.compare.blocks import Block, blocks_of
+from recbole_hnlm.compare.outcomes import Outcome
+from recbole_hnlm.compare.plots import bars, convergence
+from recbole_hnlm.compare.tables import accuracy_table, comma_separated, cost_table
+from recbole_hnlm.compare.writing import latex, markdown, web
+
+TITLE = "Comparison"
+
+
+def write_report(folder: Path, outcomes: Sequence[Outcome], against: str | None = None) -> list[Block]:
+    """Write ``table.md``, ``table.csv``, ``table.tex``, ``cost.md`` and ``report.html``; the blocks are handed back.
+
+    Raises:
+        ValueError: If no row is called ``against``.
+    """
+    blocks = blocks_of(outcomes, against)
+    head = head_lines(outcomes)
+    accuracy, cost = [accuracy_table(block) for block in blocks], [cost_table(block) for block in blocks]
+    written = {
+        "table.md": markdown(accuracy, "\n\n".join([f"# {TITLE}", *head])),
+        "table.csv": comma_separated(blocks),
+        "table.tex": latex(accuracy),
+        "cost.md": markdown(cost, f"# {TITLE}: cost\n\nMeans over the seeds at the tuned points."),
+        "report.html": page(blocks, head),
+    }
+    for name, text in written.items():
+        draft = folder / f".{name}.new"
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(folder / name)
+    return blocks
+
+
+def head_lines(outcomes: Sequence[Outcome]) -> list[str]:
+    """What the figures are, in sentences that hold for all rows."""
+    cells = [outcome.cell for outcome in outcomes]
+    seeds = sorted({seed for cell in cells for seed in cell.seeds})
+    common = _common([cell.values for cell in cells])
+    metric = common.pop("valid_metric", "the validation metric")
+    told = ", ".join(f"{key} {value}" for key, value in common.items())
+    return [
+        "Test metrics at the epoch that is best on validation: mean ± sample standard deviation over seeds; best bold, "
+        f"second underlined. Every row was tuned by {metric} on the validation split alone, with the trials named in "
+        "its line, on the first seed.",
+        f"Seeds {', '.join(map(str, seeds))}: each gives split, start and draws, the same in all rows. "
+        f"Settings of all rows: {told}.",
+    ]
+
+
+def _common(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    first = values[0] if values else {}
+    return {key: value for key, value in first.items() if all(key in one and one[key] == value for one in values)}
+
+
+def page(blocks: Sequence[Block], head: Sequence[str]) -> str:
+    """One HTML page with all tables and plots in it, which loads nothing from elsewhere."""
+    template = importlib.resources.files("recbole_hnlm.properties").joinpath("compare", "report.html")
+    parts = []
+    for block in blocks:
+        parts += [f"<h2>{html.escape(block.title)}</h2>", web(accuracy_table(block))]
+        if block.lines:
+            parts += [bars(block), "<h3>Convergence, first seed</h3>", convergence(block)]
+            parts += ["<h3>Cost</h3>", web(cost_table(block))]
+    text = "\n".join(f"<p>{html.escape(line)}</p>" for line in head)
+    filled = string.Template(template.read_text(encoding="utf-8"))
+    return filled.substitute(title=TITLE, head=text, body="\n".join(parts))

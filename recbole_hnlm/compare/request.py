@@ -1,0 +1,127 @@
+"""What the user asks to compare: the command line over a plan file over the defaults."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recbole_hnlm.compare.plan import CompareConfig, Request
+from recbole_hnlm.compare.rows import Grid, nearest
+
+LISTS = ("neg_samplers", "comparators", "losses", "baselines", "controls")
+MAPPINGS = ("datasets", "models")
+"""Lists of names, or mappings of a name to settings of its own."""
+FIRST_SEED = 2020
+_PLAN_KEYS = (*MAPPINGS, *LISTS, "rows", "seeds", "tune", "settings", "config_files", "processes", "out", "against")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A comparison, and how it is carried out.
+
+    Attributes:
+        request: What is compared.
+        out: Folder of everything that is written.
+        processes: Runs at a time.
+        against: Row that the others are held against; None takes the best id-only row by validation.
+    """
+
+    request: Request
+    out: Path
+    processes: int
+    against: str | None
+
+
+def read_request(given: Mapping[str, Any], settings: Sequence[str] = ()) -> Asked:
+    """Read the command line's arguments, and the plan file that they may name.
+
+    Args:
+        given: Arguments by name, None where not given.
+        settings: ``--key=value`` of RecBole or of ours, shared by all rows.
+
+    Raises:
+        ValueError: On keys of the plan file that mean nothing, and arguments that are no settings.
+        FileNotFoundError: If a file is not there.
+    """
+    plan = _plan_file(given["plan"]) if given.get("plan") else {}
+    asked = {**plan, **{key: value for key, value in given.items() if value is not None}}
+    files = _listed(asked.get("config_files"))
+    shared = {**_files(files), **_mapping("settings", asked.get("settings")), **_read_settings(settings)}
+    rows = _mapping("rows", asked.get("rows"))
+    names = {key: tuple(_listed(asked.get(key))) for key in LISTS}
+    models = _with_settings("models", asked.get("models"))
+    grid = Grid(models=tuple(models), rows=rows, **names)
+    request = Request(
+        datasets=_with_settings("datasets", asked.get("datasets")),
+        grid=grid,
+        models={name: own for name, own in models.items() if own},
+        shared=shared,
+        seeds=_seeds(asked.get("seeds", 5), shared.pop("seed", FIRST_SEED)),
+        tune=int(asked.get("tune", 8)),
+    )
+    if "out" not in asked:
+        raise ValueError("no folder for the results; name one with --out, e.g. --out results/x")
+    return Asked(request, Path(asked["out"]), int(asked.get("processes", 1)), asked.get("against"))
+
+
+def _plan_file(path: str) -> dict[str, Any]:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no plan {path}; see --help for what it holds")
+    plan = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_reader()._build_yaml_loader()) or {}
+    for key in _mapping("the plan", plan):
+        if key not in _PLAN_KEYS:
+            close = difflib.get_close_matches(str(key), _PLAN_KEYS, n=1)
+            raise ValueError(f"{path}: unknown key {key!r}, settings of runs go under 'settings'{nearest(close)}")
+    return dict(plan)
+
+
+def _reader() -> Any:
+    """RecBole's way to read YAML and the command line, without a configuration."""
+    return CompareConfig.__new__(CompareConfig)
+
+
+def _files(paths: Sequence[str]) -> dict[str, Any]:
+    for path in paths:
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"there is no file {path}; check --config_files")
+    return dict(_reader()._load_config_files(list(paths)))
+
+
+def _read_settings(arguments: Sequence[str]) -> dict[str, Any]:
+    """``--key=value`` as RecBole reads it."""
+    settings: dict[str, Any] = {}
+    for argument in arguments:
+        key, equals, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or not equals or not key:
+            raise ValueError(f"cannot read {argument!r}; settings of the runs are written --key=value")
+        settings[key] = value
+    return dict(_reader()._convert_config_dict(settings))
+
+
+def _listed(given: Any) -> list[str]:
+    if given is None:
+        return []
+    return [str(name) for name in ([given] if isinstance(given, str) else given)]
+
+
+def _mapping(name: str, given: Any) -> dict[str, Any]:
+    if given is not None and not isinstance(given, Mapping):
+        raise ValueError(f"{name} should be a mapping of names, got {given!r}")
+    return dict(given or {})
+
+
+def _with_settings(name: str, given: Any) -> dict[str, dict[str, Any]]:
+    if not isinstance(given, Mapping):
+        return {one: {} for one in _listed(given)}
+    return {str(key): _mapping(f"{name}: {key}", own) for key, own in given.items()}
+
+
+def _seeds(given: Any, first: int) -> tuple[int, ...]:
+    if isinstance(given, (list, tuple)):
+        return tuple(int(seed) for seed in given)
+    return tuple(range(int(first), int(first) + int(given)))

@@ -1,0 +1,75 @@
+"""Whether one row is better than another: paired tests over the same seeds, corrected for how many are made."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean, and sample standard deviation; None for the latter with fewer than two values."""
+    array = np.asarray(values, dtype=np.float64)
+    return float(array.mean()), float(array.std(ddof=1)) if array.size > 1 else None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One row against another.
+
+    Attributes:
+        percent: Relative difference of the means in percent, over the common seeds.
+        seeds: Common seeds.
+        p_t: Two-sided p of the paired t-test; None with fewer than two seeds.
+        p_wilcoxon: Two-sided p of the Wilcoxon signed-rank test, exact; None with fewer than two seeds.
+    """
+
+    percent: float
+    seeds: int
+    p_t: float | None
+    p_wilcoxon: float | None
+
+
+def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference | None:
+    """Compare two rows seed by seed; None where they have no seed in common.
+
+    Args:
+        ours: Metric by seed.
+        theirs: Metric of the row compared with, by seed.
+    """
+    seeds = sorted(ours.keys() & theirs.keys())
+    if not seeds:
+        return None
+    a, b = (np.array([row[seed] for seed in seeds], dtype=np.float64) for row in (ours, theirs))
+    percent = 100 * (a.mean() / b.mean() - 1) if b.mean() else float("nan")
+    if len(seeds) < 2:
+        return Difference(float(percent), len(seeds), None, None)
+    if np.all(a == b):
+        return Difference(float(percent), len(seeds), 1.0, 1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # equal differences at every seed: p 0 of the t-test, and scipy says so
+        p_t = float(stats.ttest_rel(a, b).pvalue)
+        p_wilcoxon = float(stats.wilcoxon(a, b).pvalue)
+    return Difference(float(percent), len(seeds), p_t, p_wilcoxon)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's correction: p-values that hold for all tests together; None stays None and counts for nothing.
+
+    The i-th smallest of m is multiplied by m - i, made no smaller than the one before it, and cut at 1.
+    """
+    known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    least = 0.0
+    for rank, (p, place) in enumerate(known):
+        least = max(least, min(1.0, (len(known) - rank) * p))
+        corrected[place] = least
+    return corrected
+
+
+def least_wilcoxon(seeds: int) -> float:
+    """The smallest two-sided p that the Wilcoxon test can give with so many pairs."""
+    return float(2.0 ** (1 - seeds))

@@ -1,0 +1,70 @@
+"""``plan.json``: the cells of a folder, so that tables can be made of it and a later comparison can add to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from recbole_hnlm.compare.ledger import canonical
+from recbole_hnlm.compare.plan import Cell
+from recbole_hnlm.compare.rows import KINDS, Row
+from recbole_hnlm.compare.spaces import Space, read_space
+
+NAME = "plan.json"
+
+
+def write_plan(folder: Path, cells: Sequence[Cell], against: str | None) -> list[Cell]:
+    """Add cells to a folder's plan; one of the same dataset, backbone and name stands in for the older one.
+
+    Returns:
+        Every cell of the folder, in the order of the tables.
+    """
+    place = {(cell.dataset, cell.block, cell.row.name): cell for cell in read_plan(folder)[0]}
+    place.update({(cell.dataset, cell.block, cell.row.name): cell for cell in cells})
+    every = sorted(place.values(), key=lambda cell: KINDS.index(cell.row.kind))
+    versions = {name: metadata.version(name) for name in ("recbole_hnlm", "recbole", "torch", "optuna")}
+    content = {"versions": versions, "against": against, "cells": [_described(cell) for cell in every]}
+    draft = folder / f".{NAME}.new"
+    draft.write_text(json.dumps(json.loads(canonical(content)), indent=1) + "\n", encoding="utf-8")
+    draft.replace(folder / NAME)
+    return every
+
+
+def read_plan(folder: Path) -> tuple[list[Cell], str | None]:
+    """The cells of a folder and the row they are held against; nothing where there is no plan.
+
+    Raises:
+        ValueError: If the file cannot be read.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        return [], None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return [_read(cell) for cell in content["cells"]], content["against"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); remove it and give the whole plan again") from error
+
+
+def _described(cell: Cell) -> dict[str, Any]:
+    row = cell.row
+    return {
+        "dataset": cell.dataset, "backbone": cell.block, "row": row.name, "kind": row.kind, "model": row.model,
+        "values": cell.values, "space": _space(cell.space), "start": cell.start, "trials": cell.budget,
+        "seeds": list(cell.seeds), "made_by": row.values,
+    }  # fmt: skip
+
+
+def _space(space: Space) -> dict[str, Any]:
+    return {key: knob.described() for key, knob in space.items()}
+
+
+def _read(told: dict[str, Any]) -> Cell:
+    space, block = read_space(told["space"]), told["backbone"]
+    row = Row(told["row"], told["model"], told["kind"], told["made_by"], space, everywhere=not block)
+    return Cell(
+        told["dataset"], block, row, told["values"], {}, space, told["start"], told["trials"], tuple(told["seeds"])
+    )

@@ -1,0 +1,183 @@
+"""The tables of a comparison, and its figures as CSV; the same runs give the same bytes.
+
+Accuracy and cost are apart: seconds and memory differ from one machine and day to another, accuracy does not.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from recbole_hnlm.compare.blocks import DECIMALS, Block, Figure, Line
+from recbole_hnlm.compare.ledger import canonical
+from recbole_hnlm.compare.statistics import least_wilcoxon, mean_and_deviation
+
+_SHORT = {"recall": "R", "ndcg": "N", "precision": "P", "learning_rate": "lr", "reg_weight": "l2", "weight_decay": "l2"}
+_SHORT_PREFIXES = ("neg_sampler_", "hnlm_")
+PLUS_MINUS = "±"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A block ready to be written.
+
+    Attributes:
+        title: What it is about.
+        header: Names of the columns.
+        rows: Cells as text.
+        marks: ``(row, column)`` -> 1 for the best, 2 for the second.
+        notes: Sentences below it.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    marks: dict[tuple[int, int], int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def accuracy_table(block: Block) -> Table:
+    """What every row of a block reaches, and how it compares with the base."""
+    metrics = block.metrics
+    names = [short_metric(metric) for metric in metrics]
+    base = block.base or "no row"
+    header = (
+        "row", *names, *(f"{name} vs {base}" for name in names), f"p t ({', '.join(names)})",
+        f"p Wilcoxon ({', '.join(names)})", "trials", "point", "seeds",
+    )  # fmt: skip
+    rows, marks = [], {}
+    for place, line in enumerate(block.lines):
+        figures = [line.figures[metric] for metric in metrics]
+        marks.update({(place, 1 + i): figure.rank for i, figure in enumerate(figures) if figure.rank})
+        rows.append(
+            (
+                line.name, *map(_mean_cell, figures), *map(_percent_cell, figures),
+                " / ".join(probability(figure.p_t) for figure in figures if figure.against),
+                " / ".join(probability(figure.p_wilcoxon) for figure in figures if figure.against),
+                _trials(line), describe_point(line.outcome.point or {}), str(len(line.outcome.done)),
+            )
+        )  # fmt: skip
+    return Table(block.title, header, tuple(rows), marks, tuple(_notes(block)))
+
+
+def cost_table(block: Block) -> Table:
+    """What every row of a block costs: means over the seeds' runs at the tuned point."""
+    header = ("row", "seconds an epoch", "epochs to the best", "seconds to the best", "epochs", "peak MiB")
+    columns: tuple[tuple[Callable[[Any], float | None], str], ...] = (
+        (lambda run: run["seconds_per_epoch"], ".3f"),
+        (lambda run: None if run["best_epoch"] is None else run["best_epoch"] + 1, ".1f"),
+        (lambda run: run["seconds_to_best"], ".2f"),
+        (lambda run: run["epochs"], ".1f"),
+        (lambda run: run["peak_memory_mib"], ".0f"),
+    )
+    rows = [(line.name, *(_cost_cell(line, read, form) for read, form in columns)) for line in block.lines]
+    machines = {canonical(run["machine"]): run["machine"] for line in block.lines for run in line.outcome.done}
+    described = [f"{m['processor']}, {m['cores']} cores, {m['device']}" for m in machines.values()]
+    versions = {canonical(run["versions"]): run["versions"] for line in block.lines for run in line.outcome.done}
+    notes = [f"Machine: {text}." for text in sorted(set(described))]
+    notes += [", ".join(f"{key} {value}" for key, value in one.items()) + "." for _, one in sorted(versions.items())]
+    return Table(block.title, header, tuple(rows), notes=tuple(notes))
+
+
+def _cost_cell(line: Line, read: Callable[[Any], float | None], form: str) -> str:
+    values = [value for value in map(read, line.outcome.done) if value is not None]
+    return format(mean_and_deviation(values)[0], form) if values else ""
+
+
+def _trials(line: Line) -> str:
+    failed = line.outcome.trials_failed
+    return f"{line.outcome.tried}, {failed} failed" if failed else str(line.outcome.tried)
+
+
+def _mean_cell(figure: Figure) -> str:
+    mean = f"{figure.mean:.{DECIMALS}f}"
+    return mean if figure.deviation is None else f"{mean} {PLUS_MINUS} {figure.deviation:.{DECIMALS}f}"
+
+
+def _percent_cell(figure: Figure) -> str:
+    return "" if figure.against is None else f"{figure.against.percent:+.1f} %"
+
+
+def probability(p: float | None) -> str:
+    """A p-value in three decimals, ``<.001`` below that, ``-`` where there is none."""
+    if p is None:
+        return "-"
+    return "<.001" if p < 0.0005 else f"{p:.3f}"
+
+
+def short_metric(metric: str) -> str:
+    """``R@20`` for ``recall@20``."""
+    name, _, cut = metric.partition("@")
+    return f"{_SHORT.get(name, name)}@{cut}" if cut else _SHORT.get(name, name)
+
+
+def describe_point(point: dict[str, Any]) -> str:
+    """A tuned point, briefly: ``lr 0.003, l2 1e-05, candidates 8``."""
+    parts = []
+    for key in sorted(point):
+        name = next((key.removeprefix(prefix) for prefix in _SHORT_PREFIXES if key.startswith(prefix)), key)
+        value = point[key]
+        parts.append(f"{_SHORT.get(key, name)} {value:g}" if isinstance(value, float) else f"{name} {value}")
+    return ", ".join(parts)
+
+
+def _notes(block: Block) -> list[str]:
+    notes = []
+    seeds = max((len(line.outcome.done) for line in block.lines), default=0)
+    if block.base is not None and seeds > 1:
+        notes.append(
+            f"p: two-sided, paired over seeds, against {block.base}, Holm's correction over the rows of the table "
+            f"({len(block.lines) - 1} tests a column)."
+        )
+        if least_wilcoxon(seeds) > 0.05:
+            notes.append(
+                f"With {seeds} seeds the Wilcoxon test cannot go below p {least_wilcoxon(seeds):.4f} even before "
+                "correction, so it cannot reach .05."
+            )
+    elif block.base is not None:
+        notes.append("One seed: no p-value can be given.")
+    partial = [line for line in block.lines if not line.outcome.complete]
+    for line in partial:
+        notes.append(f"{line.name}: failed with some seeds: {'; '.join(line.outcome.failures)}")
+    for outcome in block.others:
+        if outcome.missing:
+            notes.append(f"{outcome.cell.row.name}: unfinished, {outcome.missing} of {outcome.cell.runs} runs left.")
+        else:
+            notes.append(f"{outcome.cell.row.name}: failed: {'; '.join(outcome.failures)}")
+    return notes
+
+
+CSV_COLUMNS = (
+    "dataset", "backbone", "row", "kind", "model", "metric", "mean", "deviation", "valid_score", "seeds", "against",
+    "percent", "p_t", "p_t_holm", "p_wilcoxon", "p_wilcoxon_holm", "trials", "point",
+)  # fmt: skip
+
+
+def comma_separated(blocks: Sequence[Block]) -> str:
+    """Every figure as CSV, one line a row and metric."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for block in blocks:
+        writer.writerows(_csv_row(block, line, metric) for line in block.lines for metric in block.metrics)
+    return text.getvalue()
+
+
+def _csv_row(block: Block, line: Line, metric: str) -> list[Any]:
+    cell, figure, runs = line.outcome.cell, line.figures[metric], len(line.outcome.done)
+    against = figure.against
+    tests: list[float | None] = [None] * 5
+    if against is not None:
+        tests = [against.percent, against.p_t, figure.p_t, against.p_wilcoxon, figure.p_wilcoxon]
+    figures = map(_number, (figure.mean, figure.deviation, line.valid))
+    return [
+        *(block.dataset, block.backbone, line.name, cell.row.kind, cell.row.model, metric, *figures, runs),
+        *(block.base or "", *map(_number, tests), line.outcome.tried, canonical(line.outcome.point or {})),
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
