@@ -77,8 +77,7 @@ def main(arguments: Sequence[str]) -> Written:
     args.first_seed = asked.request.seeds[0] if asked.request.seeds else FIRST_SEED
     entries = analysis.entries(args, asked.request.shared)
     cells = cells_of_entries(asked, entries, args.model)
-    start = _probing(asked.out) if analysis.probes else None
-    done = train_cells(asked, cells, start, retry_failed=args.retry_failed, show=not args.no_progress)
+    done = train_cells(asked, cells, analysis.probes, retry_failed=args.retry_failed, show=not args.no_progress)
     return write(analysis, name, asked, list(zip(entries, done, strict=True)))
 
 
@@ -94,14 +93,23 @@ def cells_of_entries(asked: Asked, entries: Sequence[Entry], model: str) -> list
 
 
 def train_cells(
-    asked: Asked, cells: Sequence[Cell], start: Start | None, retry_failed: bool = False, show: bool = True
+    asked: Asked, cells: Sequence[Cell], probing: bool, retry_failed: bool = False, show: bool = True
 ) -> list[list[Record]]:
-    """Records of every cell and seed, from the folder's ledger where they are in it."""
-    with Ledger(asked.out) as ledger:
+    """Records of every cell and seed, from the folder's ledger where they are in it.
+
+    Args:
+        asked: What was asked for.
+        cells: What to train, each with its seeds.
+        probing: Whether runs are those of :func:`train_and_probe`, which a ledger of their own holds.
+        retry_failed: Whether runs that failed before are tried again.
+        show: Whether progress is shown.
+    """
+    start: Start = _probing(asked.out) if probing else start_in_child(asked.out)
+    with Ledger(asked.out / "probed" if probing else asked.out) as ledger:
         settings = [[cell.setting(cell.start, seed) for seed in cell.seeds] for cell in cells]
         known = [sum(ledger.find(one.key) is not None for one in runs) for runs in settings]
         with Progress(cells, known, show) as progress:
-            pool = Pool(ledger, start or start_in_child(asked.out), asked.processes, retry_failed, progress)
+            pool = Pool(ledger, start, asked.processes, retry_failed, progress)
             return pool.run([_once(runs) for runs in settings])
 
 
@@ -136,7 +144,7 @@ def write(analysis: Analysis, name: str, asked: Asked, done: Sequence[tuple[Entr
         raise ValueError(f"every run of the analysis failed; {failures[0] if failures else 'there was none'}")
     table = analysis.table(readings, next(iter(asked.request.datasets)))
     table = replace(table, notes=(*table.notes, *failures))
-    contents = {"md": markdown([table], f"# {table.title}\n\n![]({name}.svg)"), "csv": comma_separated(readings),
+    contents = {"md": markdown([table], f"![]({name}.svg)"), "csv": comma_separated(readings),
                 "svg": svg_element(analysis.plot(readings))}  # fmt: skip
     files = []
     for suffix, content in contents.items():

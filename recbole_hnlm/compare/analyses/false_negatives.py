@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from recbole_hnlm.compare.analyses.base import Analysis, Entry, add_samplers, values_of_sampler
 from recbole_hnlm.compare.analyses.readings import Reading
 from recbole_hnlm.compare.ledger import Record
+from recbole_hnlm.compare.tables import Table
 from recbole_hnlm.options import SAMPLER_KEY
 from recbole_hnlm.run_checks import TEXT_SAMPLER
 
 _NO_TEXT = {"hnlm_alpha": 0.0, "hnlm_alignment_weight": 0.0, "hnlm_init": "random"}
+_SHOWN = 12
 _RATES = {"false_negative_rate": "drawn", "false_negative_vectors": "vectors"}
 
 
@@ -40,6 +44,16 @@ class FalseNegatives(Analysis):
             for key, metric in _RATES.items():
                 if key in means:
                     yield Reading(entry.series, f"epoch {epoch}", epoch, metric, record["seed"], means[key])
+
+    def table(self, readings: Sequence[Reading], dataset: str) -> Table:
+        """A dozen epochs at most, from the first to the last of each sampler; the CSV has all."""
+        shown: list[Reading] = []
+        for series in dict.fromkeys(reading.series for reading in readings):
+            own = [reading for reading in readings if reading.series == series]
+            epochs = sorted({reading.x or 0.0 for reading in own})
+            told = {epochs[round(place)] for place in np.linspace(0, len(epochs) - 1, _SHOWN)}
+            shown += [reading for reading in own if reading.x in told]
+        return super().table(shown, dataset)
 
     def notes(self) -> Iterator[str]:
         """What the columns are."""
