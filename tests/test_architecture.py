@@ -29,6 +29,7 @@ OURS: dict[str, set[str]] = {
     "run_options": {"options", "option_parsing", "chat_run", "hybrid_options", "hybrid_run", "run_checks", "samplers"},
     "llm": {"options", "chat_options", "text_options", "hybrid_options", "artefacts", "llm"},
     "models": {"options", "run_options", "samplers", "artefacts", "models"},
+    "leak": {"config", "quick_start", "watching", "models", "samplers", "leak"},
     "compat": {"compat"},
     "processes": set(),
     "group_training": {"processes"},

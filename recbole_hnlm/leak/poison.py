@@ -7,8 +7,9 @@ only held-out pairs have stays where it first stood. Shapes: ``E`` pairs of a sp
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,10 +56,10 @@ def poisoned(train: Pairs, held_out: Sequence[Pairs], random: np.random.Generato
         users, items = split.users.copy(), split.items.copy()
         for row, (user, item) in enumerate(zip(users.tolist(), items.tolist(), strict=True)):
             if item in known_items:
-                other = _other(warm_items, lambda found, user=user: found not in taken[user], random)
+                other = _other(warm_items, partial(_is_free, taken, user), random)
                 items[row] = item if other is None else other
             elif user in known_users:
-                other = _other(warm_users, lambda found, item=item: item not in taken[found], random)
+                other = _other(warm_users, partial(_is_free, taken, item=item), random)
                 users[row] = user if other is None else other
             else:
                 other = None
@@ -68,9 +69,12 @@ def poisoned(train: Pairs, held_out: Sequence[Pairs], random: np.random.Generato
     return splits, kept
 
 
-def _other(choices: NDArray[np.int64], fits: object, random: np.random.Generator) -> int | None:
+def _is_free(taken: Mapping[int, set[int]], user: int, item: int) -> bool:
+    return item not in taken[user]
+
+
+def _other(choices: NDArray[np.int64], fits: Callable[[int], bool], random: np.random.Generator) -> int | None:
     """A random one of ``choices`` that fits, or None where none was found."""
-    assert callable(fits)
     for found in random.choice(choices, size=_TRIES).tolist():
         if fits(found):
             return int(found)

@@ -25,9 +25,9 @@ class Transfer(Analysis):
         Raises:
             ValueError: If no adapter is named, or it is not there.
         """
-        if args.adapter is None or not Path(args.adapter).is_dir():
+        if args.adapter is None or not (Path(args.adapter) / "hybrid.json").is_file():
             raise ValueError(
-                f"--adapter={args.adapter} is no folder; make one by recbole-hnlm build --dataset=OTHER "
+                f"--adapter={args.adapter} is no folder of an adapter; make one by recbole-hnlm build --dataset=OTHER "
                 "--llm_negatives=hybrid, which keeps it in llm_cache_dir/hybrid/adapter-OTHER-..."
             )
         hybrid = {**defaults_of_text(shared), "llm_negatives": "hybrid"}
