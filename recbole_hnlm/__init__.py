@@ -11,17 +11,19 @@ from . import compat
 
 if TYPE_CHECKING:
     from .config import HNLMConfig
+    from .leak import check_leak
     from .models import hnlm
     from .quick_start import run_recbole_hnlm
     from .registration import register, unregister
 
 __version__ = "0.1.0"
-__all__ = ["HNLMConfig", "__version__", "hnlm", "register", "run_recbole_hnlm", "unregister"]
+__all__ = ["HNLMConfig", "__version__", "check_leak", "hnlm", "register", "run_recbole_hnlm", "unregister"]
 
 # Where each public name lives. No submodule may bear the name of a public function: importing it would put the module
 # in the function's place, hence ``registration``.
 _HOMES = {
     "HNLMConfig": "config",
+    "check_leak": "leak",
     "hnlm": "models",
     "register": "registration",
     "run_recbole_hnlm": "quick_start",

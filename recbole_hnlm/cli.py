@@ -1,4 +1,4 @@
-"""Command lines: ``run_recbole_hnlm.py`` and ``recbole-hnlm build | inspect | export | compare``."""
+"""Command lines: ``run_recbole_hnlm.py`` and ``recbole-hnlm``, which builds, compares, analyses and checks."""
 
 from __future__ import annotations
 
@@ -47,10 +47,13 @@ def run_main(arguments: list[str] | None = None) -> dict[str, Any] | None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """``recbole-hnlm``: the offline part and its files, and comparisons."""
+    """``recbole-hnlm``: the offline part and its files, comparisons, analyses and the leak check."""
+    from recbole_hnlm.leak_command import add_leak_parser
+
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == ["compare"]:
-        _guarded(lambda: _compare(arguments[1:]))
+    own = {"compare": _compare, "analyse": _analyse}.get(arguments[0] if arguments else "")
+    if own is not None:
+        _guarded(lambda: own(arguments[1:]))
         return
     parser = argparse.ArgumentParser(prog="recbole-hnlm", description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -63,8 +66,10 @@ def main(arguments: list[str] | None = None) -> None:
     export.add_argument("--checkpoint", type=Path, help="a .pth file, exported instead of the artefacts")
     export.add_argument("--output", type=Path, default=Path("exported"), help="folder for an exported checkpoint")
     commands.add_parser("compare", help="tune and train a grid of rows alike, and make its tables", add_help=False)
+    commands.add_parser("analyse", help="one analysis: ablation, alpha, sparsity ... as table and plot", add_help=False)
+    _add_common(add_leak_parser(commands))
     args, _ = parser.parse_known_args(arguments)
-    work = {"build": _build, "inspect": _inspect, "export": _export}[args.command]
+    work = {"build": _build, "inspect": _inspect, "export": _export, "check-leak": _check_leak}[args.command]
     _guarded(lambda: work(args))
 
 
@@ -120,6 +125,12 @@ def _compare(arguments: list[str]) -> None:
     compare(arguments)
 
 
+def _analyse(arguments: list[str]) -> None:
+    from recbole_hnlm.compare.analyse_command import main as analyse
+
+    analyse(arguments)
+
+
 def _artefacts_of(args: argparse.Namespace) -> Path:
     from recbole_hnlm.config import MainConfig
     from recbole_hnlm.models.text import artefact_directory
@@ -148,6 +159,12 @@ def _export(args: argparse.Namespace) -> None:
     directory = _artefacts_of(args)
     export_text(directory, args.dataset)
     sys.stdout.write(f"{directory / args.dataset}.hnlm_emb and .item_text written as text\n")
+
+
+def _check_leak(args: argparse.Namespace) -> None:
+    from recbole_hnlm.leak_command import run_leak_check
+
+    run_leak_check(args, _files(args))
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ OURS: dict[str, set[str]] = {
     "graph_models": {"graph_models"},
     "trees": {"samplers", "artefacts", "trees"},
     "models": {*OPTIONS, "loss_options", "run_options", "samplers", "artefacts", "graph_models", "trees", "models"},
+    "leak": {"config", "quick_start", "watching", "models", "samplers", "leak"},
     "compat": {"compat"},
     "processes": set(),
     "group_training": {"processes"},

@@ -32,7 +32,7 @@ def bars(block: Block) -> str:
         axes.set_yticks(places, [line.name for line in block.lines] if number == 0 else [])
         axes.invert_yaxis()
         axes.set_xlabel(f"{short_metric(metric)}, test")
-    return _svg(figure)
+    return svg_element(figure)
 
 
 def convergence(block: Block) -> str:
@@ -50,10 +50,10 @@ def convergence(block: Block) -> str:
     handles, labels = figure.axes[0].get_legend_handles_labels()
     if handles:
         figure.axes[1].legend(handles, labels, fontsize="small", loc="lower right")
-    return _svg(figure)
+    return svg_element(figure)
 
 
-def _svg(figure: Figure) -> str:
+def svg_element(figure: Figure) -> str:
     """The figure's ``<svg>`` element, the same bytes for the same figures, with text as text."""
     text = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "recbole_hnlm", "svg.fonttype": "none", "font.size": 9}):

@@ -14,6 +14,7 @@ from torch import Tensor
 from recbole_hnlm.samplers import EmbeddingView, TrainingInteractions
 
 _EVERY = 8  # steps between looks at the scores, which cost two gathers
+_AS_GOOD_AS_EQUAL = 0.99
 
 
 class StepStatistics:
@@ -80,12 +81,28 @@ class StepStatistics:
                 self.add("hardness", (user_rows * (negative - view.item_rows(positives))).sum(dim=1).mean())
             if self._held_out is not None:
                 self.add("false_negative_rate", self._are_held_out(users, ids).float().mean())
+                if view is not None:
+                    negative = view.item_rows(ids) if rows is None else rows
+                    self.add("false_negative_vectors", self._beside_held_out(users, negative, view).float().mean())
 
     def _are_held_out(self, users: Tensor, ids: Tensor) -> Tensor:
         assert self._held_out is not None
         keys = users * self._interactions.n_items + ids
         at = torch.searchsorted(self._held_out, keys).clamp_(max=self._held_out.numel() - 1)
         return self._held_out[at] == keys
+
+    def _beside_held_out(self, users: Tensor, negatives: Tensor, view: EmbeddingView) -> Tensor:
+        """Which rows have a cosine above .99 to a held-out positive of their user, ``(M,), (M, D) -> (M,)``."""
+        assert self._held_out is not None
+        n_items = self._interactions.n_items
+        begin, end = (torch.searchsorted(self._held_out, (users + more) * n_items) for more in (0, 1))
+        most = torch.full_like(negatives[:, 0], -1.0)
+        for place in range(int((end - begin).max()) if users.numel() else 0):
+            there = torch.nonzero(begin + place < end).flatten()
+            items = self._held_out[begin[there] + place] % n_items
+            cosine = torch.cosine_similarity(negatives[there], view.item_rows(items), dim=1)
+            most[there] = torch.maximum(most[there], cosine)
+        return most > _AS_GOOD_AS_EQUAL
 
     def epoch_means(self) -> dict[str, float]:
         """Means since the last call, then start anew."""

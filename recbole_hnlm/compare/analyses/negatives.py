@@ -1,0 +1,36 @@
+"""How many negatives a pair should have."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from recbole_hnlm.compare.analyses.base import Analysis, Entry, add_samplers, values_of_sampler
+
+_RECBOLES_BATCH = 2048
+
+
+class NegativesPerPair(Analysis):
+    """``neg_sampler_num`` from 1 up, at the same number of pairs a step."""
+
+    title = "Negatives per pair"
+    axis = "negatives per pair"
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """``--counts`` and ``--neg_samplers``."""
+        parser.add_argument("--counts", nargs="+", type=int, default=[1, 2, 4, 8], help="default: 1 2 4 8")
+        add_samplers(parser, ("uniform", "dns", "hnlm"))
+
+    def entries(self, args: Namespace, shared: Mapping[str, Any]) -> list[Entry]:
+        """Every sampler with every count; RecBole's batch size counts rows, so it grows with the count."""
+        rows = int(shared.get("train_batch_size", _RECBOLES_BATCH))
+        return [
+            Entry(name, f"K {count}", {**values_of_sampler(name), "neg_sampler_num": count,
+                                       "train_batch_size": rows * count}, count)
+            for name in args.neg_samplers for count in args.counts
+        ]  # fmt: skip
+
+    def notes(self) -> Iterator[str]:
+        """What is held constant."""
+        yield "Every step has the same number of pairs: train_batch_size, which counts rows, is multiplied by K."

@@ -1,0 +1,39 @@
+"""Who gains: test positives by how often training has seen their item."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from recbole_hnlm.compare.analyses.base import Analysis, Entry, add_samplers, values_of_sampler
+from recbole_hnlm.compare.analyses.readings import Reading
+from recbole_hnlm.compare.ledger import Record
+
+
+class PopularityGroups(Analysis):
+    """Recall and NDCG of the least-clicked 80 % of the items, the top 5 % and the rest."""
+
+    title = "Item popularity"
+    probes = True
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """``--neg_samplers``."""
+        add_samplers(parser, ("uniform", "popularity", "dns", "mixgcf", "hnlm"))
+
+    def entries(self, args: Namespace, shared: Mapping[str, Any]) -> list[Entry]:
+        """Every sampler."""
+        return [Entry(name, "", values_of_sampler(name)) for name in args.neg_samplers]
+
+    def readings(self, entry: Entry, record: Record) -> Iterator[Reading]:
+        """The metrics of every group."""
+        for group, metrics in record["groups"].items():
+            for metric, value in metrics.items():
+                yield Reading(entry.series, group, None, metric, record["seed"], value)
+
+    def notes(self) -> Iterator[str]:
+        """How groups are counted."""
+        yield (
+            "Groups are of items, by their number of training pairs. A group's metric is the mean over the users who "
+            "have a test positive in it, of those positives alone; the ranking is that of the whole catalogue."
+        )

@@ -1,0 +1,47 @@
+"""A training run that also tells of every epoch's negatives and of item groups."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recbole_hnlm.compare.analyses.groups import metrics_by_popularity
+from recbole_hnlm.compare.ledger import FAILED, OK, Record, RunSetting
+from recbole_hnlm.compare.plan import CompareConfig
+from recbole_hnlm.compare.runner import circumstances, ensure_shared, run_values
+from recbole_hnlm.quick_start import build_model, prepare, train
+
+
+def train_and_probe(setting: RunSetting, folder: Path) -> Record:
+    """As :func:`recbole_hnlm.compare.runner.train_once`, with ``negatives`` of all epochs and ``groups``.
+
+    Args:
+        setting: The run.
+        folder: Folder of artefacts and caches that runs share.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="analyse-") as checkpoints:
+            values = run_values(setting, folder, checkpoints)
+            ensure_shared(setting, values)
+            return {**setting.described(), "status": OK, **_figures(setting, values), **circumstances()}
+    except Exception as error:  # a failing row is told below the table and stops no other
+        return {**setting.described(), "status": FAILED, "error": f"{type(error).__name__}: {error}"}
+
+
+def _figures(setting: RunSetting, values: dict[str, Any]) -> Record:
+    config = CompareConfig(setting.model, setting.dataset, config_dict=values)
+    loaders = prepare(config)
+    result = train(config, loaders)
+    model = build_model(config, loaders[0])
+    stored = torch.load(result["hnlm"]["checkpoint"], map_location=config["device"], weights_only=False)
+    model.load_state_dict(stored["state_dict"])
+    model.load_other_parameter(stored.get("other_parameter"))
+    return {
+        "valid_score": float(result["best_valid_score"]),
+        "test": {name: float(value) for name, value in result["test_result"].items()},
+        "negatives": result["hnlm"]["negatives"],
+        "groups": metrics_by_popularity(config, model, loaders),
+    }

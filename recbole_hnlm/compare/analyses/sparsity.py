@@ -1,0 +1,94 @@
+"""What becomes of a method when there is less to learn from."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recbole_hnlm.compare.analyses.base import Analysis, Entry, add_samplers, values_of_sampler
+from recbole_hnlm.compare.plan import CompareConfig
+from recbole_hnlm.leak.worlds import pairs_of, settings_of_split, write_world
+from recbole_hnlm.quick_start import split
+
+_SHARES = (20, 40, 60, 80, 100)
+
+
+class Sparsity(Analysis):
+    """20 to 100 % of every user's training pairs, the same validation, test and catalogue."""
+
+    title = "Share of the training pairs"
+    axis = "training pairs, %"
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """``--shares`` and ``--neg_samplers``."""
+        parser.add_argument("--shares", nargs="+", type=int, default=list(_SHARES), help="default: 20 40 60 80 100")
+        add_samplers(parser, ("uniform", "dns", "hnlm"))
+
+    def entries(self, args: Namespace, shared: Mapping[str, Any]) -> list[Entry]:
+        """Every sampler on every share; the data sets are written here.
+
+        Raises:
+            ValueError: On shares that are none.
+        """
+        wrong = [share for share in args.shares if not 0 < share <= 100]
+        if wrong:
+            raise ValueError(f"shares {wrong} are outside 1 to 100; they are percent of every user's training pairs")
+        home = Path(args.out) / "data"
+        settings = {share: _written(args, shared, home, share) for share in args.shares}
+        return [
+            Entry(name, f"{share} %", {**settings[share], **values_of_sampler(name)}, share, f"{args.dataset}-{share}")
+            for name in args.neg_samplers for share in args.shares
+        ]  # fmt: skip
+
+    def notes(self) -> Iterator[str]:
+        """How pairs are drawn."""
+        yield (
+            "A share holds the first pairs of a seeded order of each user's training pairs, at least one, so smaller "
+            "shares lie within larger ones. The split and the draw are those of the first seed."
+        )
+
+
+def kept_pairs(users: NDArray[np.int64], share: int, seed: int) -> NDArray[np.bool_]:
+    """Which pairs a share keeps: of each user's pairs, in a seeded order, the first ``share`` percent, rounded up.
+
+    Args:
+        users: User of each pair, shape ``(E,)``.
+        share: Percent of every user's pairs.
+        seed: Seed of the order, which does not depend on the share.
+    """
+    order = np.lexsort((np.random.default_rng(seed).permutation(len(users)), users))
+    counts = np.bincount(users)
+    place = np.empty(len(users), dtype=np.int64)
+    starts = np.cumsum(counts) - counts
+    place[order] = np.arange(len(users)) - starts[users[order]]
+    return place < -(-counts[users] * share // 100)
+
+
+def _written(args: Namespace, shared: Mapping[str, Any], home: Path, share: int) -> dict[str, Any]:
+    """Write one share as a dataset of its own, unless it is there, and give the settings that read it."""
+    name = f"{args.dataset}-{share}"
+    config = CompareConfig(args.model, args.dataset, config_dict={"seed": args.first_seed, "state": "ERROR", **shared,
+                                                                  "neg_sampler": "uniform"})  # fmt: skip
+    written = home / name / f"{name}.test.inter"
+    if not written.exists():
+        datasets = [loader._dataset for loader in split(config)]
+        train = datasets[0]
+        kept = np.flatnonzero(kept_pairs(train.inter_feat[train.uid_field].numpy(), share, args.first_seed))
+        parts = [train.copy(train.inter_feat[kept]), *datasets[1:]]
+        write_world(home, name, parts, [pairs_of(part) for part in parts], None)
+        items = home / name / f"{name}.item"
+        if not items.exists():  # so that an item whose pairs are all left out stays in the catalogue
+            tokens = train.field2id_token[train.iid_field][1:]
+            items.write_text("\n".join([f"{train.iid_field}:token", *tokens]) + "\n", encoding="utf-8")
+    settings = settings_of_split(config, home / name / f"{name}.train.inter")
+    if settings["load_col"] is not None:
+        settings["load_col"] = {
+            **settings["load_col"],
+            "item": settings["load_col"].get("item") or [config["ITEM_ID_FIELD"]],
+        }
+    return {**settings, "data_path": str(home.resolve())}

@@ -1,0 +1,345 @@
+"""The analyses: what each trains, how its figures are computed, and one whole command."""
+
+from __future__ import annotations
+
+import csv
+import math
+import multiprocessing
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from recbole_runs import ITEMS, made, settings, write_dataset
+
+from recbole_hnlm.cli import main as cli
+from recbole_hnlm.compare.analyse_command import cells_of_entries, main, parser_of
+from recbole_hnlm.compare.analyses import ANALYSES, analysis_of
+from recbole_hnlm.compare.analyses.base import Entry
+from recbole_hnlm.compare.analyses.groups import GROUPS, group_metrics, popularity_groups
+from recbole_hnlm.compare.analyses.probe import train_and_probe
+from recbole_hnlm.compare.analyses.readings import Reading, comma_separated, pivot, spreads
+from recbole_hnlm.compare.analyses.sparsity import kept_pairs
+from recbole_hnlm.compare.plots import svg_element
+from recbole_hnlm.compare.request import read_request
+from recbole_hnlm.models.statistics import StepStatistics
+from recbole_hnlm.samplers import TrainingInteractions
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("data"))
+
+
+def shared(folder: Path, **values: Any) -> list[str]:
+    small = {**settings(folder, "BPR", eval_step=1), **values}
+    del small["state"], small["show_progress"], small["metric_decimal_place"]
+    return [f"--{key}={value}" for key, value in small.items()]
+
+
+def asked_for(folder: Path, name: str, *own: str, **values: Any) -> tuple[Any, Any, list[Entry], Any]:
+    analysis = analysis_of(name)
+    Path("hybrid.json").touch()  # what an adapter's folder is known by
+    arguments = ["--dataset=tiny", "--model=BPR", f"--out={folder / 'out'}", *own, *shared(folder, **values)]
+    args, rest = parser_of(analysis, name).parse_known_args(arguments)
+    asked = read_request({"datasets": ["tiny"], "models": ["BPR"], "out": args.out, "seeds": 1, "tune": 1}, rest)
+    args.first_seed = 2020
+    return analysis, asked, analysis.entries(args, asked.request.shared), args
+
+
+OWN = {"transfer": ["--adapter=."], "sparsity": ["--shares", "20", "100"]}
+
+
+@pytest.mark.parametrize("name", sorted(ANALYSES))
+def test_every_analysis_asks_for_what_can_be_trained(folder: Path, name: str) -> None:
+    analysis, asked, entries, _ = asked_for(folder, name, *OWN.get(name, []))
+    cells = cells_of_entries(asked, entries, "BPR")
+    assert len({cell.setting(cell.start, 1).key for cell in cells}) == len(cells) == len(entries) >= 2
+    assert all(cell.budget == 1 for cell in cells)
+    assert analysis.title and type(analysis).__doc__
+    for entry, cell in zip(entries, cells, strict=True):
+        assert entry.values.items() <= {**cell.values, **cell.local}.items()
+
+
+def by_name(entries: list[Entry]) -> dict[str, dict[str, Any]]:
+    return {entry.name: dict(entry.values) for entry in entries}
+
+
+def test_ablation_leaves_one_part_out_at_a_time(folder: Path) -> None:
+    analysis, _, entries, _ = asked_for(folder, "ablation")
+    rows = by_name(entries)
+    assert rows["without mixing"]["hnlm_alpha"] == 0 and rows["without text start"]["hnlm_init"] == "random"
+    assert rows["without alignment"]["hnlm_alignment_weight"] == 0 and "without fine-tuning" not in rows
+    assert "tune no language model" in " ".join(analysis.notes())
+    analysis, _, entries, _ = asked_for(folder, "ablation", llm_negatives="hybrid")
+    assert by_name(entries)["without fine-tuning"]["llm_tune_epochs"] == 0 and not list(analysis.notes())
+
+
+def test_negatives_keep_the_pairs_of_a_step(folder: Path) -> None:
+    _, _, entries, _ = asked_for(folder, "negatives", "--counts", "1", "4", "--neg_samplers", "dns")
+    rows = [(entry.values["neg_sampler_num"], entry.values["train_batch_size"], entry.x) for entry in entries]
+    assert rows == [(1, 128, 1), (4, 512, 4)]
+
+
+def test_false_negatives_of_rules_without_text_are_logged_beside_no_text(folder: Path) -> None:
+    _, asked, entries, _ = asked_for(folder, "false-negatives", "--neg_samplers", "dns", "hnlm")
+    plain, text = (entry.values for entry in entries)
+    assert plain["hnlm_base_sampler"] == "dns" and plain["hnlm_log_false_negatives"] and plain["hnlm_alpha"] == 0
+    assert text == {"neg_sampler": "hnlm", "hnlm_log_false_negatives": True}
+    setting = cells_of_entries(asked, entries, "BPR")[0]
+    record = train_and_probe(setting.setting(setting.start, 2020), folder / "runs")
+    told = list(analysis_of("false-negatives").readings(entries[0], record))
+    assert [(one.x, one.metric) for one in told] == [(epoch, metric) for epoch in (1, 2) for metric in
+                                                     ("drawn", "vectors")]  # fmt: skip
+    assert all(0 <= one.value <= 1 for one in told)
+    assert set(record["groups"]) <= set(GROUPS) and record["status"] == "ok"
+
+
+def test_the_table_of_epochs_is_short_and_the_csv_is_not() -> None:
+    analysis = analysis_of("false-negatives")
+    readings = [Reading("dns", f"epoch {epoch}", epoch, "drawn", 1, epoch / 100) for epoch in range(1, 101)]
+    rows = analysis.table(readings, "tiny").rows
+    assert len(rows) == 12 and rows[0][1] == "epoch 1" and rows[-1][1] == "epoch 100"
+    assert len(comma_separated(readings).splitlines()) == 101
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "message"),
+    [
+        ("transfer", [], "is no folder of an adapter; make one by recbole-hnlm build"),
+        ("sparsity", ["--shares", "0", "50", "120"], r"shares \[0, 120\] are outside 1 to 100"),
+        ("encoder", ["--encoders", "a", "--widths", "3"], "two analyses"),
+        ("ablaton", [], "did you mean 'ablation'"),
+        ("alpha", ["--alphas", "1.5"], r"hnlm_alpha=1.5 is outside \[0, 1\]"),
+        ("popularity", ["--neg_samplers", "dnz"], "did you mean 'dns'"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_a_run(folder: Path, name: str, own: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        main([name, "--dataset=tiny", "--model=BPR", f"--out={folder / 'refused'}", *own, *shared(folder)])
+    assert not list((folder / "refused").glob("*.md"))
+
+
+def test_usage_names_the_analyses(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli(["analyse"])
+    assert ended.value.code == 2
+    told = capsys.readouterr().out
+    assert all(name in told for name in ANALYSES)
+
+
+def test_groups_are_the_least_clicked_the_top_and_the_rest() -> None:
+    counts = np.array([99, *range(40)])[np.r_[0, np.random.default_rng(0).permutation(40) + 1]]
+    group = popularity_groups(counts)
+    assert group[0] == -1
+    assert sorted(counts[1:][group[1:] == 0]) == list(range(32))
+    assert sorted(counts[1:][group[1:] == 1]) == list(range(32, 38))
+    assert sorted(counts[1:][group[1:] == 2]) == [38, 39]
+    assert (popularity_groups(np.zeros(21, dtype=np.int64))[1:] == np.repeat([0, 1, 2], [16, 3, 1])).all()
+
+
+def test_group_metrics_are_recall_and_ndcg_of_the_groups_own_positives() -> None:
+    random = np.random.default_rng(3)
+    ranking = np.array([random.permutation(np.arange(1, 31))[:10] for _ in range(12)])
+    positives = [random.choice(np.arange(1, 31), random.integers(1, 8), replace=False) for _ in range(12)]
+    group = np.r_[-1, random.integers(0, 2, 30)]  # the third group has no item
+    found = group_metrics(ranking, positives, group, [3, 10])
+    assert set(found) == set(GROUPS[:2])
+    for number in (0, 1):
+        for cut in (3, 10):
+            recalls, gains = [], []
+            for row, items in zip(ranking.tolist(), positives, strict=True):
+                wanted = {item for item in items.tolist() if group[item] == number}
+                if not wanted:
+                    continue
+                recalls.append(len(wanted & set(row[:cut])) / len(wanted))
+                gain = sum(1 / math.log2(place + 2) for place, item in enumerate(row[:cut]) if item in wanted)
+                ideal = sum(1 / math.log2(place + 2) for place in range(min(cut, len(wanted))))
+                gains.append(gain / ideal)
+            assert found[GROUPS[number]][f"recall@{cut}"] == pytest.approx(sum(recalls) / len(recalls))
+            assert found[GROUPS[number]][f"ndcg@{cut}"] == pytest.approx(sum(gains) / len(gains))
+
+
+@given(users=st.lists(st.integers(1, 5), min_size=1, max_size=60), seed=st.integers(0, 3))
+def test_shares_of_training_pairs_lie_within_each_other(users: list[int], seed: int) -> None:
+    ids = np.array(users)
+    before = np.zeros(len(ids), dtype=bool)
+    for share in (1, 20, 50, 99, 100):
+        kept = kept_pairs(ids, share, seed)
+        assert (kept >= before).all()
+        for user in set(users):
+            assert kept[ids == user].sum() == math.ceil((ids == user).sum() * share / 100)
+        before = kept
+    assert before.all()
+
+
+def test_a_share_changes_the_training_pairs_alone(folder: Path) -> None:
+    _, _, entries, args = asked_for(folder, "sparsity", "--shares", "20", "100", "--neg_samplers", "dns")
+    small, whole = (folder / "out" / "data" / entry.dataset for entry in entries if entry.dataset)
+    assert "data_path" in entries[0].values and isinstance(args, Namespace)
+
+    def rows(home: Path, part: str) -> list[str]:
+        return (home / f"{home.name}.{part}.inter").read_text().splitlines()
+
+    for part in ("valid", "test"):
+        assert rows(small, part) == rows(whole, part)
+    assert set(rows(small, "train")) < set(rows(whole, "train"))
+    share = (len(rows(small, "train")) - 1) / (len(rows(whole, "train")) - 1)
+    assert 0.2 <= share < 0.25
+    from recbole_hnlm.compare.plan import CompareConfig
+    from recbole_hnlm.quick_start import split
+
+    sizes = []
+    for entry in entries:
+        values = settings(folder, "BPR", **entry.values)
+        loaders = split(CompareConfig("BPR", entry.dataset, config_dict=values))
+        assert len(loaders[0]._dataset) == len(rows(folder / "out" / "data" / str(entry.dataset), "train")) - 1
+        sizes.append((loaders[0]._dataset.item_num, loaders[0]._dataset.user_num))
+    assert sizes[0] == sizes[1] == (ITEMS + 1, 61)
+
+
+def test_vectors_beside_held_out_positives_are_counted() -> None:
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(12, 3, generator=generator)
+    pairs = torch.tensor([1, 1, 2, 3]), torch.tensor([1, 2, 3, 4])
+    statistics = StepStatistics(TrainingInteractions(*pairs, n_users=5, n_items=12))
+
+    class Split:
+        uid_field, iid_field = "user_id", "item_id"
+        inter_feat = {"user_id": torch.tensor([1, 1, 3]), "item_id": torch.tensor([5, 6, 11])}
+
+    class View:
+        has_user_rows = False
+
+        def item_rows(self, items: torch.Tensor) -> torch.Tensor:
+            return table[items]
+
+    statistics.watch_held_out([Split()])
+    users = torch.tensor([1, 1, 1, 2, 3, 3, 4])
+    rows = torch.stack([table[6] * 3, table[5] + 0.01, table[7], table[5], -table[11], table[11], table[11]])
+    expected = []
+    for user, row in zip(users.tolist(), rows, strict=True):
+        held = [item for owner, item in ((1, 5), (1, 6), (3, 11)) if owner == user]
+        expected.append(any(float(torch.cosine_similarity(row, table[item], dim=0)) > 0.99 for item in held))
+    assert expected == [True, True, False, False, False, True, False]
+    assert statistics._beside_held_out(users, rows, View()).tolist() == expected  # type: ignore[arg-type]
+    statistics.observe(users, users, torch.tensor([5, 7, 8, 5, 11, 4, 11]), rows, View())  # type: ignore[arg-type]
+    told = statistics.epoch_means()
+    assert told["false_negative_vectors"] == pytest.approx(3 / 7)
+    assert told["false_negative_rate"] == pytest.approx(2 / 7)
+    nobody = statistics._beside_held_out(users[3:4], rows[3:4], View())  # type: ignore[arg-type]
+    assert nobody.tolist() == [False]
+
+
+def test_looking_for_false_negatives_changes_no_weight(folder: Path) -> None:
+    no_text = {"neg_sampler": "hnlm", "hnlm_alpha": 0.0, "hnlm_alignment_weight": 0.0, "hnlm_init": "random"}
+    weights = []
+    for logged in (False, True):
+        model, loaders, _ = made(folder, "BPR", hnlm_log_false_negatives=logged, **no_text)
+        if logged:
+            model.hnlm.statistics.watch_held_out(loaders[0].held_out)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for batch in loaders[0]:
+            optimizer.zero_grad()
+            model.calculate_loss(batch).backward()
+            optimizer.step()
+        weights.append(model.item_embedding.weight.detach().clone())
+    assert torch.equal(*weights)
+
+
+def test_readings_become_means_and_curves() -> None:
+    readings = [Reading(name, f"K {k}", k, "recall@20", seed, k / 10 + seed / 100)
+                for name in ("dns", "hnlm") for k in (1, 2) for seed in (1, 3)]  # fmt: skip
+    found = spreads(readings)
+    mean, deviation = found["dns", "K 2"]["recall@20"]
+    assert mean == pytest.approx(0.22) and deviation == pytest.approx(math.sqrt(2) / 100)
+    table = pivot(readings, "T")
+    assert table.header == ("row", "point", "R@20") and table.rows[1] == ("dns", "K 2", "0.2200 ± 0.0141")
+    analysis = analysis_of("negatives")
+    figure = analysis.plot(readings)
+    axes = figure.axes[0]
+    assert axes.get_xlabel() == "negatives per pair" and axes.get_ylabel() == "R@20"
+    curve = axes.containers[0].lines[0]  # type: ignore[attr-defined]
+    assert np.allclose(curve.get_xydata(), [[1, 0.12], [2, 0.22]])
+    drawn = svg_element(figure)
+    assert drawn == svg_element(analysis.plot(readings)) and "hnlm" in drawn
+    assert list(csv.reader(comma_separated(readings).splitlines()))[1] == ["dns", "K 1", "1", "recall@20", "1", "0.11"]
+    bars = analysis_of("popularity").plot(
+        [Reading(s, g, None, "recall@20", 1, 0.5) for s in "ab" for g in GROUPS[: 2 if s == "a" else 3]]
+    )
+    assert len(bars.axes[0].patches) == 6 and [text.get_text() for text in bars.axes[0].get_xticklabels()] == ["a", "b"]
+
+
+def test_convergence_tells_when_a_run_was_at_its_best() -> None:
+    analysis = analysis_of("convergence")
+    curve = [[0, 1.0, 0.2], [1, 2.5, 0.4], [2, 4.0, 0.396], [3, 6.0, 0.41], [4, 7.0, 0.407]]
+    record = {"curve": curve, "seed": 1}
+    readings = list(analysis.readings(Entry("dns", "", {}), record))
+    table = analysis.table(readings, "tiny")
+    assert dict(zip(table.header, table.rows[0], strict=True)) == {
+        "row": "dns", "best validation score": "0.4100", "epochs to the best": "4.0000", "seconds to the best": "6.0000",
+        "epochs to within 1 %": "4.0000", "seconds to within 1 %": "6.0000",
+    }  # fmt: skip
+    by_epoch, by_seconds = (axes.lines[0].get_xydata() for axes in analysis.plot(readings).axes)
+    assert np.allclose(by_epoch, [[epoch + 1, score] for epoch, _, score in curve])
+    assert np.allclose(by_seconds, [[seconds, score] for _, seconds, score in curve])
+
+
+class AtOnce:
+    """A run that is over when it starts, in this process."""
+
+    def __init__(self, record: dict[str, Any]) -> None:
+        self.reader, writer = multiprocessing.Pipe(duplex=False)
+        writer.send(record)
+
+    def result(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.reader.recv()
+        return found
+
+    def stop(self) -> None:
+        self.reader.close()
+
+
+def test_a_command_trains_once_and_writes_table_csv_and_plot(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recbole_hnlm.compare.analyse_command.Child", lambda work, arguments: AtOnce(work(*arguments)))
+    out = tmp_path / "out"
+    command = ["analyse", "popularity", "--dataset=tiny", "--model=BPR", f"--out={out}", "--seeds=2",
+               "--no_progress", "--neg_samplers", "uniform", "recbole", *shared(folder)]  # fmt: skip
+    cli(command)
+    files = {path.name: path.read_bytes() for path in out.glob("popularity.*")}
+    assert set(files) == {"popularity.md", "popularity.csv", "popularity.svg"}
+    ledger = (out / "probed" / "runs-1.jsonl").read_bytes()
+    assert len(ledger.splitlines()) == 4
+    text = files["popularity.md"].decode()
+    assert "![](popularity.svg)" in text and "| uniform | least-clicked 80 % |" in text and "±" in text
+    assert capsys.readouterr().out.endswith(text)
+    rows = list(csv.DictReader(files["popularity.csv"].decode().splitlines()))
+    assert {row["series"] for row in rows} == {"uniform", "recbole"}
+    assert {row["seed"] for row in rows} == {"2020", "2021"}
+    cli(command)
+    assert (out / "probed" / "runs-1.jsonl").read_bytes() == ledger
+    assert {path.name: path.read_bytes() for path in out.glob("popularity.*")} == files
+
+
+def test_failed_runs_are_told_below_the_table(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(work: Any, arguments: tuple[Any, ...]) -> AtOnce:
+        setting = arguments[0]
+        if setting.seed == 2021:
+            return AtOnce({**setting.described(), "status": "failed", "error": "ValueError: no luck"})
+        groups = {GROUPS[0]: {"recall@5": 0.5}}
+        return AtOnce({**setting.described(), "status": "ok", "groups": groups})
+
+    monkeypatch.setattr("recbole_hnlm.compare.analyse_command.Child", start)
+    command = ["popularity", "--dataset=tiny", "--model=BPR", f"--out={tmp_path}", "--no_progress",
+               "--neg_samplers", "dns", *shared(folder)]  # fmt: skip
+    written = main([*command, "--seeds=2"])
+    assert written.table.rows == (("dns", GROUPS[0], "0.5000"),)
+    assert written.table.notes[-1] == "dns, seed 2021, failed: ValueError: no luck"
+    with pytest.raises(ValueError, match="every run of the analysis failed; dns, seed 2021"):
+        main([*command, "--seed=2021"])

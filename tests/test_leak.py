@@ -1,0 +1,241 @@
+"""The leak check: honest methods pass it, planted leaks are found where they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import leak_plants
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from recbole_runs import settings, write_dataset
+
+from recbole_hnlm import check_leak
+from recbole_hnlm.cli import main
+from recbole_hnlm.config import MainConfig
+from recbole_hnlm.leak import LeakCheck, LeakReport, train_as_configured
+from recbole_hnlm.leak.poison import Pairs, poisoned
+from recbole_hnlm.leak.report import Finding
+from recbole_hnlm.leak.trace import state_digests
+
+POPULARITY = {
+    "distribution": "popularity",
+    "sample_num": 1,
+    "alpha": 1.0,
+    "dynamic": False,
+    "candidate_num": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("data"))
+
+
+def checked(folder: Path, model: Any, train: Any = train_as_configured, **values: Any) -> LeakReport:
+    return check_leak(model, "tiny", config_dict=settings(folder, model, **values), train=train)
+
+
+def differing(report: LeakReport) -> list[str]:
+    return [finding.compared for finding in report.findings if finding.equal is False]
+
+
+@pytest.mark.parametrize(
+    ("model", "values"),
+    [
+        ("BPR", {"neg_sampler": "dns"}),
+        ("BPR", {"neg_sampler": "popularity"}),
+        ("LightGCN", {"neg_sampler": "recbole"}),
+        ("NeuMF", {"neg_sampler": "mixgcf"}),
+        ("MultiVAE", {"neg_sampler": "none"}),
+        ("EASE", {"neg_sampler": "none"}),
+        ("Pop", {"neg_sampler": "none"}),
+        ("LightGCN", {"neg_sampler": "hnlm", "hnlm_alpha": 0.2, "llm_teacher_epochs": 1}),
+    ],
+)
+def test_honest_methods_pass(folder: Path, model: str, values: dict[str, Any]) -> None:
+    report = checked(folder, model, **values)
+    assert report.findings and not report.leaks and report.decided, report.table()
+    compared = {finding.compared for finding in report.findings if finding.equal}
+    assert {"weights after training", "scores of the frozen model", "items masked in test"} <= compared
+    if values["neg_sampler"] not in ("none",):
+        assert {"negatives, step by step", "metrics after further sampling"} <= compared
+        assert "metrics without sampler and text" in compared
+    assert ("files made" in compared) == (values["neg_sampler"] == "hnlm")
+    assert report.verdict == "no leak found"
+
+
+@pytest.mark.parametrize(
+    ("model", "values", "train", "first", "clean"),
+    [
+        ("BPR", {"neg_sampler": "recbole", "train_neg_sample_args": POPULARITY}, train_as_configured,
+         "negatives, step by step", "training pairs, step by step"),
+        (leak_plants.KnowingModel, {"neg_sampler": "leak_plants:SparingSampler"}, train_as_configured,
+         "negatives, step by step", "weights before training"),
+        (leak_plants.MaskingModel, {"neg_sampler": "dns"}, train_as_configured,
+         "scores of the frozen model", "weights after training"),
+        (leak_plants.CountingModel, {"neg_sampler": "dns"}, train_as_configured,
+         "files made", "weights after training"),
+        ("BPR", {"neg_sampler": "dns"}, leak_plants.masks_pseudo_positives,
+         "items masked in test", "items masked in validation"),
+        ("BPR", {"neg_sampler": "dns"}, leak_plants.drops_test_users,
+         "items masked in test", "scores of the frozen model"),
+        (leak_plants.StepSensitiveModel, {"neg_sampler": "none"}, train_as_configured,
+         "metrics after further sampling", "metrics on the true held-out data"),
+    ],
+    ids=["recbole-popularity", "spares-held-out", "masks-in-model", "counts-all", "masks-in-loader", "drops-users",
+         "steps-move-metrics"],
+)  # fmt: skip
+def test_planted_leaks_are_found(
+    folder: Path, model: Any, values: dict[str, Any], train: Any, first: str, clean: str
+) -> None:
+    report = checked(folder, model, train, **values)
+    assert report.leaks and report.decided
+    assert differing(report)[0] == first, report.table()
+    assert clean not in differing(report)
+    assert report.verdict == f"LEAK: {first} depends on held-out data"
+    found = next(finding for finding in report.findings if finding.compared == first)
+    assert found.detail and found.detail in report.table()
+
+
+def test_a_method_that_differs_by_itself_is_not_judged(folder: Path) -> None:
+    report = checked(folder, leak_plants.RestlessModel, neg_sampler="dns")
+    assert not report.decided and not report.leaks
+    assert report.verdict.startswith("UNDECIDED")
+
+
+def test_the_trace_changes_nothing(folder: Path) -> None:
+    from recbole_hnlm.quick_start import build_model, prepare
+    from recbole_hnlm.watching import watching
+    from recbole.utils import get_trainer  # isort: skip
+
+    def config() -> MainConfig:
+        return MainConfig("LightGCN", "tiny", config_dict=settings(folder, "LightGCN", neg_sampler="mixgcf"))
+
+    plain_config = config()
+    loaders = prepare(plain_config)
+    plain = build_model(plain_config, loaders[0])
+    trainer = watching(get_trainer(plain_config["MODEL_TYPE"], "LightGCN"))(plain_config, plain)
+    trainer.fit(loaders[0], None, saved=False)
+    looked_on = train_as_configured(config())
+    assert state_digests(looked_on.model) == state_digests(plain)
+    assert len(looked_on.trace.negatives) == 2 * len(loaders[0]) > 2
+    assert len(set(looked_on.trace.negatives)) == len(looked_on.trace.negatives)
+
+
+def test_filters_and_labels_of_the_split_are_not_applied_again(tmp_path: Path) -> None:
+    home = write_dataset(tmp_path, text=True)
+    values = {"neg_sampler": "dns", "val_interval": {"rating": "[2,inf)"}, "threshold": {"rating": 3},
+              "user_inter_num_interval": "[5,inf)", "item_inter_num_interval": "[3,inf)",
+              "load_col": {"inter": ["user_id", "item_id", "rating", "timestamp"], "item": ["item_id", "title"]},
+              "eval_args": {"split": {"RS": [0.7, 0.15, 0.15]}, "order": "TO", "group_by": "user"}}  # fmt: skip
+    kept = tmp_path / "kept"
+    config = settings(home, "BPR", **values)
+    report = check_leak("BPR", "tiny", config_dict=config, settings=LeakCheck(epochs=1, folder=kept))
+    assert not report.leaks, report.table()
+    from recbole_hnlm.quick_start import split
+
+    loaders = split(MainConfig("BPR", "tiny", config_dict=config))
+    for part, loader in zip(("train", "valid", "test"), loaders, strict=True):
+        dataset = loader._dataset
+        ids = (dataset.inter_feat[name].numpy() for name in ("user_id", "item_id"))
+        users, items = (dataset.field2id_token[name][at] for name, at in zip(("user_id", "item_id"), ids, strict=True))
+        true, other = (leak_plants.rows_of(kept / world / "tiny", part) for world in ("true", "poisoned"))
+        assert true == list(zip(users, items, strict=True))
+        assert (set(true) & set(other) == set()) if part != "train" else true == other
+    with pytest.raises(ValueError, match="should be an empty folder"):
+        check_leak("BPR", "tiny", config_dict=config, settings=LeakCheck(folder=kept))
+
+
+pairs_of_ids = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 12)), min_size=1, max_size=30, unique=True)
+
+
+@given(pairs=pairs_of_ids, cut=st.integers(1, 29), seed=st.integers(0, 5))
+def test_poison_keeps_training_and_the_order_of_first_occurrence(
+    pairs: list[tuple[int, int]], cut: int, seed: int
+) -> None:
+    def split(part: list[tuple[int, int]]) -> Pairs:
+        ids = np.array(part, dtype=np.int64).reshape(-1, 2)
+        return Pairs(ids[:, 0], ids[:, 1])
+
+    train, held = split(pairs[:cut]), [split(pairs[cut : cut + 5]), split(pairs[cut + 5 :])]
+    found, kept = poisoned(train, held, np.random.default_rng(seed))
+    true_pairs = set(pairs)
+    same = 0
+    for before, after in zip(held, found, strict=True):
+        for row in range(len(before.users)):
+            old, new = ((int(side.users[row]), int(side.items[row])) for side in (before, after))
+            same += old == new
+            assert old == new or new not in true_pairs
+            assert (old[0] == new[0]) or (old[1] == new[1])
+    assert same == kept
+    every = [pair for part in found for pair in zip(part.users.tolist(), part.items.tolist(), strict=True)]
+    assert len(set(every)) == len(every)
+    for column in ("users", "items"):
+        orders = []
+        for parts in (held, found):
+            together = np.concatenate([getattr(part, column) for part in (train, *parts)])
+            orders.append(list(dict.fromkeys(together.tolist())))
+        assert orders[0] == orders[1]
+
+
+def test_most_rows_of_a_real_split_are_exchanged(folder: Path) -> None:
+    report = checked(folder, "BPR", neg_sampler="dns")
+    assert report.notes[-1].startswith("120 of 120 held-out pairs were exchanged")
+
+
+def test_files_from_outside_are_named(folder: Path, tmp_path: Path) -> None:
+    prepared = tmp_path / "outside" / "clusters.npy"
+    prepared.parent.mkdir()
+    prepared.write_bytes(b"made of who knows what")
+    report = checked(folder, "BPR", neg_sampler="dns", clusters_of_mine=str(prepared))
+    assert f"given from outside and not judged: clusters_of_mine={prepared}" in report.table()
+
+
+def test_command_line_and_status(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    import yaml
+
+    values = {**settings(folder, "BPR"), "epochs": 50}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(values))
+
+    def run(*arguments: str) -> int:
+        given = ["check-leak", "--dataset=tiny", f"--config_files={tmp_path / 'own.yaml'}", *arguments]
+        monkeypatch.setattr("sys.argv", ["recbole-hnlm", *given])
+        try:
+            main(given)
+        except SystemExit as ended:
+            return int(ended.code or 0)
+        return 0
+
+    assert run("--model=BPR", "--neg_sampler=dns", "--epochs=1") == 0
+    assert "1 epochs" in capsys.readouterr().out
+    assert run("--model=leak_plants:KnowingModel", "--neg_sampler=leak_plants:SparingSampler") == 1
+    told = capsys.readouterr().out
+    assert "DIFFERS" in told and "LEAK: negatives, step by step" in told and "2 epochs" in told
+    assert run("--model=leak_plants:Nobody", "--neg_sampler=dns") == 2
+    assert "model 'leak_plants:Nobody' cannot be imported" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"eval_args": {"split": {"RS": [0.8, 0.0, 0.2]}}}, "needs validation and test pairs"),
+        ({"neg_sampler_candidate": 3}, "did you mean 'neg_sampler_candidates'"),
+    ],
+)
+def test_what_cannot_be_checked_is_refused(folder: Path, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        checked(folder, "BPR", neg_sampler="dns", **values)
+
+
+def test_settings_and_report_by_hand() -> None:
+    with pytest.raises(ValueError, match="epochs=0 must be at least 1"):
+        LeakCheck(epochs=0)
+    report = LeakReport("M", [Finding("a", True), Finding("b", False, "x"), Finding("c", None)])
+    assert report.leaks and "| b        | DIFFERS | x" in report.table()
+    assert not report.with_repeat([Finding("b", False)]).leaks
+    assert report.with_repeat([Finding("b", True)]).leaks
