@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from recbole_hnlm.models.abilities import check_model
-from recbole_hnlm.models.dual_tree import semantic_vectors, trees_of
+from recbole_hnlm.models.dual_tree import semantic_vectors, tree_options, trees_of
 from recbole_hnlm.options import LLMOptions
 from recbole_hnlm.processes import on_first_rank
 from recbole_hnlm.run_options import RunOptions, cache_directory
 from recbole_hnlm.samplers import TrainingInteractions
-from recbole_hnlm.samplers.dtl import DualTreeOptions
 from recbole_hnlm.teacher import teacher_class, teacher_tables
 from recbole_hnlm.trees.build import DualTrees, TrainReference, TreeSource, build_dual_trees
 from recbole_hnlm.trees.features import Reference
@@ -24,15 +23,15 @@ _MODEL_KEY = "neg_sampler_reference_model"
 
 
 def ensure_dual_trees(config: Any, run: RunOptions, train_data: Any) -> None:
-    """Make trees and scores of the training split where ``dtl`` runs and none of these pairs and options are kept.
+    """Make trees and scores of the training split where ``dtl`` or a guard reads them and none that fit are kept.
 
     Of several processes the first one makes them. Validation and test are never looked at.
 
     Raises:
         ValueError: If the reference model is unfit, or no hidden pair can be told.
     """
-    options = run.sampler_options
-    if not isinstance(options, DualTreeOptions):
+    options = tree_options(run)
+    if options is None:
         return
     dataset = train_data._dataset
 
@@ -67,7 +66,8 @@ def _by_rule(config: Any, run: RunOptions, source: TreeSource) -> DualTrees:
 
 def _trainer(config: Any, run: RunOptions, dataset: Any) -> TrainReference:
     """Trains the reference model on some of the split's pairs, or reads it from the cache."""
-    options: DualTreeOptions = run.sampler_options
+    options = tree_options(run)
+    assert options is not None
     teacher = LLMOptions(
         teacher_model=options.reference_model, teacher_epochs=options.reference_epochs, seed=options.tree_seed
     )

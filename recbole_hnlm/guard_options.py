@@ -14,9 +14,9 @@ class GuardOptions:
     guard: Literal["none", "score", "text", "tree"] = "none"
     """What a candidate is judged by. ``score`` = the model's score under training, as its ``predict`` gives it: an
     inner product without a fixed scale (BPR, LightGCN), a probability (NeuMF); ``text`` = cosine of the mean of the
-    user's item texts with the candidate's text, under ``neg_sampler: hnlm``; ``tree`` = the dual-tree false-negative
-    score in [0, 1], with a sampler that has one. A candidate that cannot be judged (no text) passes. Judging by the
-    score costs one more look at every candidate, by text one at the text's width."""
+    user's item texts with the candidate's text, under ``neg_sampler: hnlm``; ``tree`` = the false-negative score in
+    [0, 1] that is made for ``dtl``, with any sampler. A candidate that cannot be judged (no text) passes. Judging costs
+    one more look at every candidate."""
     guard_max_score: float | None = None
     """Candidates that score above it are not used; ``None`` = no such limit. In the unit of what judges: a cosine in
     [-1, 1] for ``text``, a probability for ``tree``; inner products grow in training, so a fixed limit on them means

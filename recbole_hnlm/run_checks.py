@@ -170,11 +170,6 @@ def check_guard(
             "neg_sampler_guard=text reads text vectors, which come with neg_sampler: hnlm; set that, with this sampler "
             "as hnlm_base_sampler, or neg_sampler_guard: score"
         )
-    if guard.guard == "tree" and not hasattr(rule_type, "false_negative_scores"):
-        raise ValueError(
-            f"neg_sampler_guard=tree needs a sampler with false-negative scores, {rule_type.__name__} has none; "
-            "use neg_sampler_guard: score"
-        )
 
 
 def check_adam(adam: str, values: Mapping[str, Any]) -> None:

@@ -354,10 +354,6 @@ class _DrawsItself(OutsideSelector):
         raise AssertionError
 
 
-class _Scored(OutsideSelector):
-    false_negative_scores = None
-
-
 class TestGuard:
     MARGIN: ClassVar = {"neg_sampler_guard_relative_margin": 0.1}
 
@@ -381,7 +377,7 @@ class TestGuard:
             _run(**values, hnlm_control="permuted")
 
     def test_a_sampler_with_scores_may_be_judged_by_them(self) -> None:
-        run = _active(neg_sampler=_Scored, neg_sampler_guard="tree", neg_sampler_guard_max_score=0.5)
+        run = _active(neg_sampler="dns", neg_sampler_guard="tree", neg_sampler_guard_max_score=0.5)
         assert run.guard.guard_max_score == 0.5
 
     @pytest.mark.parametrize(
@@ -401,7 +397,3 @@ class TestGuard:
     def test_refused(self, values: dict[str, Any], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             _run(**{"neg_sampler": "dns", **self.MARGIN, **values})
-
-    def test_trees_without_scores(self) -> None:
-        with pytest.raises(ValueError, match="guard=tree needs a sampler with false-negative scores, DynamicSelector"):
-            _run(neg_sampler="dns", neg_sampler_guard="tree", neg_sampler_guard_max_score=0.5)

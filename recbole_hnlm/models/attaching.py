@@ -11,7 +11,7 @@ from recbole_hnlm.models.batches import JointLossHook
 from recbole_hnlm.models.comparators import comparator_of_run
 from recbole_hnlm.models.dual_tree import attach_dual_trees
 from recbole_hnlm.models.grounded import attach_grounded
-from recbole_hnlm.models.guarding import judge_by_text
+from recbole_hnlm.models.guarding import TextScore, judge_by
 from recbole_hnlm.models.ranking_term import hook_ranking_loss
 from recbole_hnlm.models.start import start_from_text
 from recbole_hnlm.models.text import read_text
@@ -61,7 +61,7 @@ def attach_parts(model: Any, config: Any, dataset: Any, run: RunOptions) -> None
     if options is None or not run.reads_text:
         return
     text, space = read_text(config, dataset, options, head.interactions, run.seed), model._space
-    judge_by_text(head.sampler, run, text)
+    judge_by(head.sampler, run, "text", TextScore(text))
     if run.comparator is not None:
         head.comparator = comparator_of_run(run, text, model.row_width(), space, head.interactions)
         model.commit_rows()

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from recbole_hnlm.models.guarding import judge_by
 from recbole_hnlm.models.text import item_text_of
 from recbole_hnlm.run_options import RunOptions, cache_directory
 from recbole_hnlm.samplers import NegativeSampler, TrainingInteractions
-from recbole_hnlm.samplers.dtl import DualTreeSynthesizer
+from recbole_hnlm.samplers.dtl import DualTreeOptions, DualTreeSynthesizer
+from recbole_hnlm.samplers.guard import TreeScore
 from recbole_hnlm.trees.store import JUDGE_TEMPLATE, fingerprint, read_dual_trees, store_path, tables_of
 
 logger = logging.getLogger(__name__)
@@ -25,6 +27,13 @@ def semantic_vectors(config: Any, dataset: Any, run: RunOptions) -> np.ndarray |
     return np.where(mask.numpy()[:, None], vectors.numpy(), 0).astype(np.float32)
 
 
+def tree_options(run: RunOptions) -> DualTreeOptions | None:
+    """Options of trees and scores: the sampler's own, defaults for a guard that asks for them, or None."""
+    if isinstance(run.sampler_options, DualTreeOptions):
+        return run.sampler_options
+    return DualTreeOptions() if run.guard.guard == "tree" else None
+
+
 def trees_of(
     config: Any, seen: TrainingInteractions, run: RunOptions, vectors: np.ndarray | None, judge: str
 ) -> tuple[Path, str]:
@@ -34,12 +43,12 @@ def trees_of(
         assert run.chat is not None
         asked = run.chat.model
         extra["judge"] = [JUDGE_TEMPLATE, asked.chat_model, asked.chat_revision, asked.temperature]
-    key = fingerprint(seen, run.sampler_options, vectors, extra)
+    key = fingerprint(seen, tree_options(run) or DualTreeOptions(), vectors, extra)
     return store_path(cache_directory(run), str(config["dataset"]), key), key
 
 
 def attach_dual_trees(sampler: NegativeSampler | None, config: Any, dataset: Any, run: RunOptions) -> None:
-    """Give a :class:`DualTreeSynthesizer` its tables; does nothing to any other sampler.
+    """Give a :class:`DualTreeSynthesizer`, or a guard that judges by them, the tables; else does nothing.
 
     Args:
         sampler: The sampler of a model under training.
@@ -50,19 +59,24 @@ def attach_dual_trees(sampler: NegativeSampler | None, config: Any, dataset: Any
     Raises:
         FileNotFoundError: If they have not been made for this split and these options.
     """
-    if not isinstance(sampler, DualTreeSynthesizer):
+    options = tree_options(run)
+    if sampler is None or options is None:
         return
     vectors = semantic_vectors(config, dataset, run)
-    path, key = trees_of(config, sampler.interactions, run, vectors, run.sampler_options.judge)
+    path, key = trees_of(config, sampler.interactions, run, vectors, options.judge)
     found = read_dual_trees(path, key)
     if found is None:
         raise FileNotFoundError(
             f"{path} with trees and scores of these training pairs and options is not there or damaged; train through "
             "run_recbole_hnlm or recbole_hnlm.register(), which make it"
         )
-    sampler.use(tables_of(found, sampler.interactions.n_items))
-    assert sampler.suspects is not None
-    logger.info("dual trees from %s: %d scored pairs, %d suspected", path, len(found.scores), len(sampler.suspects))
+    tables = tables_of(found, sampler.interactions.n_items).to(sampler.interactions.device)
+    logger.info("dual trees from %s: %d scored pairs", path, len(tables.scores))
+    judge_by(sampler, run, "tree", TreeScore(tables.scores))
+    if isinstance(sampler, DualTreeSynthesizer):
+        sampler.use(tables)
+        assert sampler.suspects is not None
+        logger.info("%d pairs are suspected false negatives", len(sampler.suspects))
 
 
 def share_dual_trees(source: NegativeSampler | None, target: NegativeSampler | None) -> None:

@@ -12,7 +12,7 @@ from recbole_hnlm.models.text import TextVectors
 from recbole_hnlm.models.view import gathered_scores
 from recbole_hnlm.run_options import RunOptions
 from recbole_hnlm.samplers import EmbeddingView, NegativeSampler
-from recbole_hnlm.samplers.guard import CandidateGuard, GuardScore, TreeScore, model_score
+from recbole_hnlm.samplers.guard import CandidateGuard, GuardScore, model_score
 
 _GUARD_SEEDS = 7_368_787  # apart from the draws of the sampler and of other ranks
 
@@ -38,12 +38,12 @@ class TextScore:
         return cosines.masked_fill_(~known, -torch.inf)
 
 
-def _by_text_to_come(users: Tensor, items: Tensor, view: EmbeddingView) -> Tensor:
-    raise RuntimeError("the guard has no text vectors yet; build the model with its text artefacts")
+def _yet_to_come(users: Tensor, items: Tensor, view: EmbeddingView) -> Tensor:
+    raise RuntimeError("the guard has nothing to judge by yet; train through run_recbole_hnlm, which makes it")
 
 
 def attach_guard(sampler: NegativeSampler, run: RunOptions, seed: int) -> None:
-    """Give a sampler the guard that the options ask for; one that judges by text waits for :func:`judge_by_text`.
+    """Give a sampler the guard that the options ask for; one that judges by text or trees waits for :func:`judge_by`.
 
     Args:
         sampler: The sampler of a model under training.
@@ -52,19 +52,19 @@ def attach_guard(sampler: NegativeSampler, run: RunOptions, seed: int) -> None:
     """
     if not run.guard.active:
         return
-    scores: dict[str, GuardScore] = {"score": model_score, "text": _by_text_to_come, "tree": TreeScore(sampler)}
+    score = model_score if run.guard.guard == "score" else _yet_to_come
     generator = torch.Generator(device=sampler.generator.device).manual_seed(seed + _GUARD_SEEDS)
-    sampler.guard = CandidateGuard(run.guard, sampler.drawer.with_generator(generator), scores[run.guard.guard])
+    sampler.guard = CandidateGuard(run.guard, sampler.drawer.with_generator(generator), score)
 
 
-def judge_by_text(sampler: NegativeSampler | None, run: RunOptions, text: TextVectors) -> None:
-    """Let the guard of a sampler judge by text where the options say so."""
-    if sampler is not None and sampler.guard is not None and run.guard.guard == "text":
-        sampler.guard.score = TextScore(text)
+def judge_by(sampler: NegativeSampler | None, run: RunOptions, kind: str, score: GuardScore) -> None:
+    """Let the guard of a sampler judge by ``score`` where the options name its ``kind``, "text" or "tree"."""
+    if sampler is not None and sampler.guard is not None and run.guard.guard == kind:
+        sampler.guard.score = score
 
 
 def share_score(source: NegativeSampler | None, target: NegativeSampler | None) -> None:
-    """Let the guard of a copied sampler judge by the text of the original."""
+    """Let the guard of a copied sampler judge by the text or the trees of the original."""
     guards = [sampler.guard for sampler in (source, target) if sampler is not None and sampler.guard is not None]
-    if len(guards) == 2 and isinstance(guards[0].score, TextScore):
+    if len(guards) == 2:
         guards[1].score = guards[0].score

@@ -14,13 +14,7 @@ from torch import Tensor
 from recbole_hnlm.guard_options import GuardOptions
 from recbole_hnlm.samplers.base import EmbeddingView
 from recbole_hnlm.samplers.candidates import CandidateDrawer
-
-
-class FalseNegativeScores(Protocol):
-    """How likely items are false negatives, by a fixed table; a sampler offers it as ``false_negative_scores``."""
-
-    def __call__(self, users: Tensor, items: Tensor) -> Tensor:
-        """Scores in [0, 1], ``(B,), (B, C) -> (B, C)``."""
+from recbole_hnlm.samplers.false_negative_scores import FalseNegativeScores
 
 
 class GuardScore(Protocol):
@@ -36,22 +30,18 @@ def model_score(users: Tensor, items: Tensor, view: EmbeddingView) -> Tensor:
 
 
 class TreeScore:
-    """The false-negative scores that a sampler offers, as a guard asks for them.
+    """Dual-tree scores, as a guard asks for them; items without a score have 0.
 
     Args:
-        sampler: A sampler with an attribute ``false_negative_scores``, filled before the first batch.
+        scores: Each user's leading candidates, scored before training.
     """
 
-    def __init__(self, sampler: Any) -> None:
-        self.sampler = sampler
+    def __init__(self, scores: FalseNegativeScores) -> None:
+        self.scores = scores
 
     def __call__(self, users: Tensor, items: Tensor, view: EmbeddingView) -> Tensor:
         """The table's scores; the model is not asked."""
-        scores: FalseNegativeScores | None = getattr(self.sampler, "false_negative_scores", None)
-        if scores is None:
-            name = type(self.sampler).__name__
-            raise RuntimeError(f"neg_sampler_guard=tree asks {name} for false-negative scores, it has none yet")
-        return scores(users, items)
+        return self.scores.of(users, items)
 
 
 class _ScoredView:

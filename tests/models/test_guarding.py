@@ -140,6 +140,26 @@ def test_a_guard_by_text_brings_the_text_that_nothing_else_reads(folder: Path) -
     assert cosines[0][own - 1].mean() > cosines[0].mean()  # one's own taste is nearer in text
 
 
+@pytest.mark.parametrize("rule", ["dns", "dtl"])
+def test_a_guard_by_trees_never_lets_a_scored_item_through(
+    folder: Path, rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # trees are kept in hnlm_cache
+    limits = {"neg_sampler_guard": "tree", "neg_sampler_guard_max_score": 0.0, "neg_sampler_guard_spares": 30}
+    own = {"neg_sampler_policy": "downweight"} if rule == "dtl" else {}
+    trainer = fitted(folder, "BPR", neg_sampler=rule, neg_sampler_candidates=3, **limits, **own)
+    model = trainer.model
+    assert 0 < trainer.negative_statistics[-1]["guard_refused"] < 1
+    interactions, guard = model.hnlm.interactions, model.hnlm.sampler.guard
+    users = torch.arange(1, interactions.n_users).repeat_interleave(20)
+    positives = (interactions.keys % interactions.n_items)[interactions.user_starts[users]]
+    ids = model.hnlm.sampler.sample(users, positives, model.hnlm_view()).ids
+    scored = guard.score(users, ids, model.hnlm_view()).squeeze(1) > 0
+    everything = guard.score(users, torch.arange(1, interactions.n_items).repeat(users.numel(), 1), model.hnlm_view())
+    assert scored.float().mean() < 0.05 < (everything > 0).float().mean()
+    assert copy.deepcopy(model).hnlm.sampler.guard.score is guard.score
+
+
 def test_text_score_against_cosines() -> None:
     interactions = TrainingInteractions(torch.tensor([1, 1, 2]), torch.tensor([1, 2, 4]), n_users=4, n_items=5)
     items = torch.randn(5, 3, generator=torch.Generator().manual_seed(1))

@@ -15,6 +15,7 @@ from recbole_hnlm.samplers import NegativeSampler, TrainingInteractions, sampler
 from recbole_hnlm.samplers.base import EmbeddingView
 from recbole_hnlm.samplers.candidates import CandidateDrawer, UniformCandidates
 from recbole_hnlm.samplers.dns import DynamicSelector
+from recbole_hnlm.samplers.false_negative_scores import FalseNegativeScores
 from recbole_hnlm.samplers.guard import CandidateGuard, GuardScore, TreeScore, model_score
 from recbole_hnlm.samplers.uniform import UniformSampler
 from tests.samplers.contract import (
@@ -215,14 +216,10 @@ def test_grounded_items_are_judged_too() -> None:
     assert not {4, 5} & set(ids.flatten().tolist()) and (ids == 6).any()
 
 
-def test_scores_of_a_sampler() -> None:
-    sampler: Any = build(UniformSampler)
-    score = TreeScore(sampler)
-    users, items = torch.tensor([1]), torch.tensor([[2, 3]])
-    with pytest.raises(RuntimeError, match="neg_sampler_guard=tree asks UniformSampler for false-negative scores"):
-        score(users, items, TensorView())
-    sampler.false_negative_scores = lambda users, items: items / 10 + users.unsqueeze(1)
-    torch.testing.assert_close(score(users, items, TensorView()), torch.tensor([[1.2, 1.3]]))
+def test_scores_of_trees() -> None:
+    table = FalseNegativeScores(torch.tensor([1, 2]), torch.tensor([3, 2]), torch.tensor([0.4, 0.9]), N_ITEMS)
+    found = TreeScore(table)(torch.tensor([1, 2]), torch.tensor([[2, 3], [2, 3]]), TensorView())
+    torch.testing.assert_close(found, torch.tensor([[0.0, 0.4], [0.9, 0.0]]))
 
 
 @pytest.mark.parametrize(
