@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-logger = logging.getLogger(__name__)
+from recbole_hnlm.generators import restore, seed_of_rank
 
-_RANK_SEEDS = 1_000_003
+logger = logging.getLogger(__name__)
 
 
 class SignedNoise(nn.Module):
@@ -34,27 +34,28 @@ class SignedNoise(nn.Module):
         if eps < 0:
             raise ValueError(f"eps={eps} is the length of the noise and must be at least 0")
         self.eps = eps
-        self.generator = torch.Generator(device=device).manual_seed(seed + rank * _RANK_SEEDS)
+        self._rank = rank
+        self.generator = torch.Generator(device=device).manual_seed(seed_of_rank(seed, rank))
 
     def forward(self, rows: Tensor) -> Tensor:
         """The rows and their noise, ``(N, D) -> (N, D)``."""
         drawn = torch.rand(rows.shape, generator=self.generator, device=rows.device, dtype=rows.dtype)
         return rows + rows.sign() * functional.normalize(drawn, dim=-1) * self.eps
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """The generator's state."""
-        return {"generator": self.generator.get_state(), "device": self.generator.device.type}
+    def get_extra_state(self) -> Tensor:
+        """The generator's state, a tensor, so that weights with it can be kept without pickle."""
+        return self.generator.get_state()
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Go on where the state was taken, unless it is one of another kind of device."""
-        if state["device"] == self.generator.device.type:
-            self.generator.set_state(state["generator"].cpu())
+    def set_extra_state(self, state: Tensor) -> None:
+        """Go on where the state was taken, unless it is one of another kind of device, which has another length."""
+        if state.numel() == self.generator.get_state().numel():
+            restore(self.generator, state, self._rank)
         else:
-            logger.warning("a checkpoint of %s restores no noise on %s", state["device"], self.generator.device.type)
+            logger.warning("a checkpoint of another kind of device restores no noise on %s", self.generator.device.type)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SignedNoise:
         """One with a generator of its own in the same state; torch's cannot be copied."""
-        copied = SignedNoise(self.eps, 0, self.generator.device)
+        copied = SignedNoise(self.eps, 0, self.generator.device, self._rank)
         copied.generator.set_state(self.generator.get_state())
         return copied
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recbole_hnlm.generators import restore, seed_of_rank
 from recbole_hnlm.models.comparators.base import Comparator, Step, read_instead
 from recbole_hnlm.models.dual_tree import share_dual_trees
 from recbole_hnlm.models.grounded import share_grounded
@@ -24,8 +25,6 @@ from recbole_hnlm.run_options import RunOptions
 from recbole_hnlm.samplers import EmbeddingView, Negatives, NegativeSampler, TrainingInteractions
 
 logger = logging.getLogger(__name__)
-
-_RANK_SEEDS = 1_000_003
 
 
 class HardNegativeHead(nn.Module):
@@ -45,12 +44,13 @@ class HardNegativeHead(nn.Module):
         self.run = run
         self.interactions = interactions
         self._rank = rank
-        self.generator = torch.Generator(device=device).manual_seed(run.seed + rank * _RANK_SEEDS)
+        seed = seed_of_rank(run.seed, rank)
+        self.generator = torch.Generator(device=device).manual_seed(seed)
         self.sampler: NegativeSampler | None = None
         self.gates: nn.Module | None = None
         if run.sampler_type is not None:
             self.sampler = run.sampler_type(run.sampler_options, interactions, self.generator)
-            attach_guard(self.sampler, run, run.seed + rank * _RANK_SEEDS)
+            attach_guard(self.sampler, run, seed)
         self.ranking = RankingTerm(run.ranking, interactions, self.generator) if run.ranking is not None else None
         self.text_head: TextHead | None = None
         self.comparator: Comparator | None = None
@@ -192,20 +192,13 @@ class HardNegativeHead(nn.Module):
         return {**states, "device": self.generator.device.type}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restore the generators, unless the state is one of another kind of device.
-
-        A checkpoint holds the first rank's state; the others go on from it on draws of their own.
-        """
+        """Restore the generators, unless the state is one of another kind of device."""
         if state["device"] != self.generator.device.type:
             logger.warning("a checkpoint of %s restores no draws on %s", state["device"], self.generator.device.type)
             return
         for name, generator in self._generators.items():
-            if name not in state:  # the run that wrote it had no guard
-                continue
-            generator.set_state(state[name].cpu())
-            if self._rank:
-                drawn = torch.randint(1 << 62, (), generator=generator, device=generator.device)
-                generator.manual_seed(int(drawn) + self._rank * _RANK_SEEDS)
+            if name in state:  # else the run that wrote it had no guard
+                restore(generator, state[name], self._rank)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> HardNegativeHead:
         """A head of its own over the same interactions and text; RecBole copies models to count their operations."""

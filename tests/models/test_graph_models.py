@@ -14,6 +14,7 @@ from torch.nn import functional
 
 import recbole_hnlm
 from recbole_hnlm import run_recbole_hnlm
+from recbole_hnlm.export import export_checkpoint, plain_state
 from recbole_hnlm.graph_models.noise import SignedNoise, contrast
 
 NAMES = ("SimGCL", "XSimGCL")
@@ -135,6 +136,43 @@ def test_the_noise_goes_on_where_a_checkpoint_was_taken(folder: Path, name: str)
     copied = copy.deepcopy(model)
     assert torch.equal(model.calculate_loss(batch).detach(), loss)
     assert torch.equal(copied.calculate_loss(batch).detach(), loss)
+
+
+def test_ranks_go_on_from_the_first_ones_checkpoint_with_noise_of_their_own() -> None:
+    rows, cpu = torch.ones(4, 3), torch.device("cpu")
+    first, second = SignedNoise(0.3, 7, cpu), SignedNoise(0.3, 7, cpu, rank=1)
+    first(rows)
+    state = first.state_dict()
+    unbroken = first(rows)
+    for noise in (first, second):
+        noise.load_state_dict(state)
+    again, other = first(rows), second(rows)
+    assert torch.equal(again, unbroken) and not torch.equal(other, unbroken)
+    copied = copy.deepcopy(second)
+    copied.load_state_dict(state)
+    assert torch.equal(copied(rows), other)
+
+
+def test_noise_of_another_kind_of_device_is_told_and_left(caplog: pytest.LogCaptureFixture) -> None:
+    noise = SignedNoise(0.3, 7, torch.device("cpu"))
+    before = noise.generator.get_state()
+    noise.load_state_dict({"_extra_state": torch.zeros(16, dtype=torch.uint8)})  # as long as CUDA's
+    assert "restores no noise on cpu" in caplog.text and torch.equal(noise.generator.get_state(), before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_exported_model_is_that_of_the_checkpoint(folder: Path, tmp_path: Path, name: str) -> None:
+    from safetensors.torch import load_file
+
+    values = settings(folder, name, neg_sampler="uniform", epochs=1)
+    result = run_recbole_hnlm(name, "tiny", config_dict=values)
+    checkpoint = Path(result["hnlm"]["checkpoint"])
+    weights = load_file(export_checkpoint(checkpoint, tmp_path / "out")[0])
+    model, loaders, _ = made(folder, name, neg_sampler="none")
+    model.load_state_dict(weights)
+    stored = torch.load(checkpoint, weights_only=False)["state_dict"]
+    assert weights.keys() == plain_state(stored).keys() == model.state_dict().keys()
+    assert all(torch.equal(weights[key], stored[key]) for key in weights)
 
 
 @pytest.mark.parametrize("name", NAMES)
