@@ -137,6 +137,8 @@ class DualTreeSynthesizer(MixGCFSynthesizer):
             items = torch.cat([interactions.keys - owner * interactions.n_items, self.suspects.items])
             not_drawn = TrainingInteractions(known, items, interactions.n_users, interactions.n_items)
             self.drawer = UniformCandidates(not_drawn, self.generator)
+            if self.guard is not None:  # spare candidates are drawn too
+                self.guard.drawer = self.drawer.with_generator(self.guard.drawer.generator)
 
     def hardest(self, users: Tensor, positives: Tensor, candidates: Tensor, view: EmbeddingView) -> list[Tensor]:
         """The candidate of each hop, ``H`` tensors ``(B,)``."""

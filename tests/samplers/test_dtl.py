@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
+from recbole_hnlm.guard_options import GuardOptions
 from recbole_hnlm.samplers import NegativeSampler, TrainingInteractions
 from recbole_hnlm.samplers.dtl import DualTreeOptions, DualTreeSynthesizer, DualTreeTables
 from recbole_hnlm.samplers.false_negative_scores import FalseNegativeScores
+from recbole_hnlm.samplers.guard import CandidateGuard
 from recbole_hnlm.samplers.mixgcf import MixGCFSynthesizer
 from recbole_hnlm.samplers.tree_codes import TreeCodes
 from tests.samplers.contract import (
@@ -190,6 +192,19 @@ class TestPolicies:
         drawn = set(zip(users.tolist(), ids.tolist(), strict=True))
         assert not drawn & suspected
         assert (1, 7) in drawn and (4, 7) in drawn
+
+    @pytest.mark.parametrize("policy", ["exclude", "soft_positive"])
+    def test_a_guard_brings_no_suspect_back(self, policy: str) -> None:
+        """The guard comes before the tables do; it refuses item 7, and draws spare ones for it."""
+        sampler = build(DualTreeSynthesizer, candidates=3, policy=policy, suspect_share=1.0)
+        spares = sampler.drawer.with_generator(torch.Generator().manual_seed(1))
+        options = GuardOptions(guard="score", guard_max_score=0.5)
+        sampler.guard = CandidateGuard(options, spares, lambda users, items, view: (items == 7).float())
+        sampler.use(tiny_tables())
+        assert sampler.guard.drawer.generator is spares.generator is not sampler.generator
+        users = torch.full((300,), 4)
+        used, _ = sampler.guard.clean(users, users, sampler.draw_candidates(users), TensorView())
+        assert set(used.unique().tolist()) == set(range(1, N_ITEMS)) - POSITIVES[4] - {4, 5, 6, 7}
 
     def test_the_rest_is_uniform(self) -> None:
         users = torch.full((6000,), 4)
