@@ -183,8 +183,10 @@ def check_adam(adam: str, values: Mapping[str, Any]) -> None:
             raise ValueError(f"adam=rows cannot do {' and '.join(useless)}, which read all rows; set adam=fused")
 
 
-def check_ranking(ranking: RankingRun, negatives: int, rule: Any, hnlm: HNLMOptions | None) -> None:
-    """Refuse negatives that a ranking loss of ours would never rank."""
+def check_ranking(
+    ranking: RankingRun, negatives: int, rule: Any, hnlm: HNLMOptions | None, guard: GuardOptions
+) -> None:
+    """Refuse negatives that a ranking loss of ours would never rank, and a guard of them."""
     name = f"{RANKING_KEY}={ranking.name}"
     draws = "draws its own negatives" if hasattr(ranking.options, "negatives") else "draws no negatives"
     if rule not in ("uniform", RECBOLE_SAMPLER):
@@ -193,5 +195,7 @@ def check_ranking(ranking: RankingRun, negatives: int, rule: Any, hnlm: HNLMOpti
         raise ValueError(f"{name} {draws}, so those of {label} would have no effect; set {key}: uniform")
     if negatives > 1:
         raise ValueError(f"{name} {draws}, so neg_sampler_num={negatives} has no effect; remove it")
+    if guard.active:
+        raise ValueError(f"{name} {draws}, so neg_sampler_guard={guard.guard} guards none that is ranked; remove it")
     if hnlm is not None and hnlm.alpha > 0:
         raise ValueError(f"{name} {draws}, so text mixed into one has no effect; set hnlm_alpha: 0")

@@ -175,7 +175,7 @@ def _check(run: RunOptions, values: Mapping[str, Any], given: tuple[str, ...], r
     check_combination(run.negatives, run.sampler_type, run.hnlm)
     check_guard(run.guard, given, run.sampler_type, run.hnlm is not None)
     if run.ranking is not None:
-        check_ranking(run.ranking, run.negatives, rule, run.hnlm)
+        check_ranking(run.ranking, run.negatives, rule, run.hnlm, run.guard)
     if run.general.adam in ("fused", "rows"):
         check_adam(run.general.adam, values)
     if run.hnlm is not None:

@@ -159,6 +159,7 @@ REFUSED = [
     ("SimpleX", {}, "cannot train SimpleX, which has no"),
     ("ConvNCF", {}, "cannot train ConvNCF, which has no"),
     ("BPR", {"neg_sampler": "dns"}, "directau draws no negatives, so those of dns would have no effect.*uniform"),
+    ("BPR", {"neg_sampler_guard": "score", "neg_sampler_guard_max_score": 1.0}, "so neg_sampler_guard=score guards none"),
     ("BPR", {"neg_sampler_num": 2}, "directau draws no negatives, so neg_sampler_num=2 has no effect"),
     ("BPR", {"neg_sampler": "none"}, "ranking_loss has no effect here: RecBole trains this model by itself"),
     ("BPR", {"ranking_loss": "bsl", "ranking_loss_gamma": 2.0}, "ranking_loss_gamma has no effect.*=directau.*uses bsl"),
