@@ -63,7 +63,7 @@ def attach_parts(model: Any, config: Any, dataset: Any, run: RunOptions) -> None
     text, space = read_text(config, dataset, options, head.interactions, run.seed), model._space
     judge_by(head.sampler, run, "text", TextScore(text))
     if run.comparator is not None:
-        head.comparator = comparator_of_run(run, text, model.row_width(), space, head.interactions)
+        head.comparator = comparator_of_run(run, text, model.row_width, space, head.interactions)
         model.commit_rows()
     elif options.reads_text:  # else the guard alone does
         if options.init != "random" and space.items:

@@ -159,6 +159,7 @@ class HardNegativeMixin(CommittingMixin):
         """
         if self.hnlm is None:
             raise ValueError(f"{self.hnlm_base.__name__} runs without neg_sampler, so it has no view; set one")
+        self.commit_rows()
         view, _ = self._view(self.hnlm, with_hops=self.hnlm.needs_hops)
         return view
 

@@ -309,7 +309,7 @@ def test_gradients_reach_the_base_and_every_part(folder: Path, name: str, method
 @pytest.mark.parametrize(
     ("name", "method", "weights"),
     [
-        *((name, "rlmrec_con", {"comparator_weight": 0}) for name in ("BPR", "LightGCN", "SGL")),
+        *((name, "rlmrec_con", {"comparator_weight": 0}) for name in ("BPR", "LightGCN", "SGL", "XSimGCL")),
         *((name, "rlmrec_gen", {"comparator_weight": 0}) for name in ("LightGCN", "SGL")),
         *((name, "llmrec", {"comparator_weight": 0, "comparator_text_weight": 0}) for name in ("BPR", "LightGCN")),
     ],
@@ -363,9 +363,12 @@ def test_what_is_evaluated_follows_every_step(folder: Path, method: str) -> None
     for _ in range(2):
         first_loss(model, loaders)
         optimizer.step()
+        pair = torch.tensor([1]), torch.arange(model.n_items).unsqueeze(0)
+        seen = model.hnlm_view().score(*pair)
         model.eval()
         torch.testing.assert_close(model.item_embedding.weight, model.hnlm.comparator.merged()[1])
         scores.append(model.full_sort_predict(batch))
+        torch.testing.assert_close(seen, model.hnlm_view().score(*pair))
     assert not torch.allclose(scores[0], scores[1])
     names = {key for key, parameter in model.named_parameters() if not parameter.requires_grad}
     assert names == {"user_embedding.weight", "item_embedding.weight"}

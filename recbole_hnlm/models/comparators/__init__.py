@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from recbole_hnlm.comparator_options import (
@@ -32,14 +34,18 @@ CLASSES: dict[type, type[Comparator]] = {
 
 
 def comparator_of_run(
-    run: RunOptions, text: TextVectors, row_width: int, space: ItemSpace, interactions: TrainingInteractions
+    run: RunOptions,
+    text: TextVectors,
+    row_width: Callable[[], int],
+    space: ItemSpace,
+    interactions: TrainingInteractions,
 ) -> Comparator | None:
     """The comparator of a run on the device of its interactions, or None where its weight takes it out.
 
     Args:
         run: The run's options, with a comparator.
         text: Its text vectors.
-        row_width: Width of the model's final item rows.
+        row_width: Tells the width of the model's final item rows; asked only where there is a comparator to build.
         space: Where the model reads items.
         interactions: Training pairs.
 
@@ -48,22 +54,22 @@ def comparator_of_run(
     """
     options, best = run.comparator, None
     assert options is not None
+    if isinstance(options, (RLMRecConOptions, RLMRecGenOptions)) and options.weight == 0:
+        return None
     if isinstance(options, LLMRecOptions):
         best = read_reference(run, interactions, options.top_items)
-    built = build_comparator(options, Surroundings(text, row_width, space.users, space.items, best), run.seed)
-    return None if built is None else built.to(interactions.device)
+    built = build_comparator(options, Surroundings(text, row_width(), space.users, space.items, best), run.seed)
+    return built.to(interactions.device)
 
 
-def build_comparator(options: ComparatorOptions, around: Surroundings, seed: int) -> Comparator | None:
-    """The comparator of a run, or None where its weight takes it out of the run.
+def build_comparator(options: ComparatorOptions, around: Surroundings, seed: int) -> Comparator:
+    """The comparator of some options.
 
     Args:
         options: Its options.
         around: The model and the text.
         seed: Seed of its weights; global random state is left alone.
     """
-    if isinstance(options, (RLMRecConOptions, RLMRecGenOptions)) and options.weight == 0:
-        return None
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return CLASSES[type(options)](options, around)
