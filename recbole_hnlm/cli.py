@@ -107,11 +107,12 @@ def _build(args: argparse.Namespace) -> None:
     from recbole_hnlm.config import MainConfig
     from recbole_hnlm.llm.sharding import group
     from recbole_hnlm.offline import plan
+    from recbole_hnlm.preparing import needs_anything
     from recbole_hnlm.quick_start import prepare, split
 
     config = MainConfig(args.model, args.dataset, _files(args))
-    if config.run is None or not config.run.reads_text:
-        raise ValueError("these settings read no text, so there is nothing to build; leave neg_sampler at hnlm")
+    if config.run is None or not needs_anything(config.run):
+        raise ValueError("these settings read no text and no trees, so there is nothing to build; use neg_sampler=hnlm")
     if args.dry_run:
         sys.stdout.write(plan(config, config.run, split(config)[0]) + "\n")
         return

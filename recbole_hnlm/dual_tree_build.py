@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from recbole_hnlm.llm.sharding import by_the_first
 from recbole_hnlm.models.abilities import check_model
 from recbole_hnlm.models.dual_tree import semantic_vectors, tree_options, trees_of
 from recbole_hnlm.options import LLMOptions
@@ -49,7 +50,7 @@ def ensure_dual_trees(config: Any, run: RunOptions, train_data: Any) -> None:
 
             write_dual_trees(path, judged_by_model(config, run, seen, trees), key)
 
-    on_first_rank(config, build)
+    on_first_rank(config, lambda: by_the_first(build, cache_directory(run)))
 
 
 def _by_rule(config: Any, run: RunOptions, source: TreeSource) -> DualTrees:

@@ -10,7 +10,7 @@ from recbole_hnlm.artefacts.manifest import ArtefactPaths
 from recbole_hnlm.artefacts.neg_text import NegTextManifest, read_neg_text_manifest
 from recbole_hnlm.chat_build import ChatSources, text_run
 from recbole_hnlm.llm.neighbours import NO_MODEL, neighbours_provenance, write_text_neighbours
-from recbole_hnlm.llm.sharding import is_first, is_sharded, wait_for_all
+from recbole_hnlm.llm.sharding import by_the_first
 from recbole_hnlm.llm.text_pipeline import TextRun
 from recbole_hnlm.models.text import artefact_directory, hash_of_training_pairs
 from recbole_hnlm.offline import text_sources
@@ -39,12 +39,9 @@ def ensure_grounded(config: Any, run: RunOptions, train_data: Any) -> None:
         return
 
     def build() -> None:
-        if is_first():
-            _build(config, run, train_data._dataset)
-        if is_sharded():
-            wait_for_all(cache_directory(run))
+        _build(config, run, train_data._dataset)
 
-    on_first_rank(config, build)
+    on_first_rank(config, lambda: by_the_first(build, cache_directory(run)))
 
 
 def _build(config: Any, run: RunOptions, dataset: Any) -> None:

@@ -6,9 +6,16 @@ from typing import Any
 
 from recbole_hnlm.dual_tree_build import ensure_dual_trees
 from recbole_hnlm.grounded_build import ensure_grounded
+from recbole_hnlm.models.dual_tree import tree_options
 from recbole_hnlm.offline import ensure_artefacts
 from recbole_hnlm.reference_build import ensure_reference
 from recbole_hnlm.run_options import RunOptions
+from recbole_hnlm.samplers.semantic import SemanticOptions
+
+
+def needs_anything(run: RunOptions) -> bool:
+    """Whether a run reads what :func:`make_what_is_absent` makes."""
+    return run.reads_text or tree_options(run) is not None or isinstance(run.sampler_options, SemanticOptions)
 
 
 def make_what_is_absent(config: Any, run: RunOptions, train_data: Any) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 from typing import Any
 
 import numpy as np
 import torch
 
+from recbole_hnlm.artefacts.storage import write_npy
 from recbole_hnlm.comparator_options import LLMRecOptions
+from recbole_hnlm.llm.sharding import by_the_first
 from recbole_hnlm.models.comparators.reference import best_unseen, reference_file
 from recbole_hnlm.processes import on_first_rank
 from recbole_hnlm.run_options import RunOptions, cache_directory
@@ -46,12 +47,7 @@ def ensure_reference(config: Any, run: RunOptions, train_data: Any) -> None:
         users, items = (torch.from_numpy(table) for table in tables)
         best = best_unseen(users, items, interactions, options.top_items)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            np.save(file, best.numpy().astype(np.int32))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_npy(path, best.numpy(), np.int32)
         logger.info("the %d best items of %d users in %s", options.top_items, dataset.user_num - 1, path)
 
-    on_first_rank(config, build)
+    on_first_rank(config, lambda: by_the_first(build, cache_directory(run)))

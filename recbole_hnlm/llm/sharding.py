@@ -12,7 +12,7 @@ import hashlib
 import logging
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from itertools import compress
 from pathlib import Path
@@ -128,6 +128,18 @@ def wait_for_all(cache_dir: str | Path) -> None:
         dist.barrier()
     except RuntimeError as error:
         raise _stopped(cache_dir) from error
+
+
+def by_the_first(work: Callable[[], None], cache_dir: str | Path) -> None:
+    """Do ``work`` in the first process of the group alone; returns when it is done.
+
+    Raises:
+        ShardError: If another process stopped.
+    """
+    if is_first():
+        work()
+    if is_sharded():
+        wait_for_all(cache_dir)
 
 
 def shares(costs: Sequence[int], count: int) -> list[list[int]]:

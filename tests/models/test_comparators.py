@@ -16,11 +16,13 @@ from torch import Tensor
 from recbole_hnlm import run_recbole_hnlm
 from recbole_hnlm.config import HNLMConfig, PlainConfig
 from recbole_hnlm.export import export_checkpoint, plain_state
+from recbole_hnlm.llm import sharding
 from recbole_hnlm.models.comparators.base import Step, read_instead
 from recbole_hnlm.models.comparators.contrast import contrast
 from recbole_hnlm.models.comparators.llmrec import kept_triples, pick_by_text
 from recbole_hnlm.models.comparators.reference import best_unseen
 from recbole_hnlm.quick_start import build_model, prepare
+from recbole_hnlm.reference_build import ensure_reference
 from recbole_hnlm.samplers import TrainingInteractions
 
 ALL = ("rlmrec_con", "rlmrec_gen", "kar", "llmrec")
@@ -448,6 +450,21 @@ def test_negatives_are_uniform_as_published_and_ours_stays_out(folder: Path) -> 
     assert not any(key.startswith("comparator_") for key in PlainConfig(
         "BPR", "tiny", config_dict=settings(folder, "BPR", **values_of(folder, "kar", comparator_own_experts=1))
     ).external_config_dict)  # fmt: skip
+
+
+def test_a_second_process_of_a_build_waits_for_the_reference(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[Path] = []
+    _, loaders = made(folder, "BPR", "llmrec", comparator_top_items=3)
+    values = settings(folder, "BPR", **values_of(folder, "llmrec", comparator_top_items=4))
+    config, kept = HNLMConfig("BPR", "tiny", config_dict=values), set((folder / "cache").iterdir())
+    with monkeypatch.context() as second:
+        second.setattr(sharding, "is_first", lambda: False)
+        second.setattr(sharding, "is_sharded", lambda: True)
+        second.setattr(sharding, "wait_for_all", waited.append)
+        ensure_reference(config, config.run, loaders[0])
+    assert waited == [folder / "cache"] and set((folder / "cache").iterdir()) == kept
+    ensure_reference(config, config.run, loaders[0])
+    assert len(set((folder / "cache").iterdir()) - kept) == 1
 
 
 def test_a_chat_model_names_no_likes_yet(folder: Path) -> None:

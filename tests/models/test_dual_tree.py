@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from recbole_runs import first_loss, made, settings, write_dataset
 
 from recbole_hnlm import run_recbole_hnlm
+from recbole_hnlm.cli import main
 from recbole_hnlm.config import HNLMConfig
+from recbole_hnlm.llm import sharding
 from recbole_hnlm.quick_start import build_model, prepare, split
 from recbole_hnlm.samplers.dtl import DualTreeSynthesizer
 
@@ -161,3 +165,32 @@ def test_two_runs_are_the_same_and_learn(folder: Path) -> None:
 def test_options_that_cannot_work_are_refused(folder: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         made(folder, "BPR", **{**DTL, **change})
+
+
+def test_the_build_command_makes_trees_and_a_second_process_of_it_waits(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited = []
+    values = settings(folder, "BPR", **DTL)
+    path = tmp_path / "dtl.yaml"
+    path.write_text(yaml.safe_dump(values))
+    words = ["build", "--model=BPR", "--dataset=tiny", f"--config_files={path}"]
+    monkeypatch.setattr(sys, "argv", ["recbole-hnlm", *words])
+    with monkeypatch.context() as second:
+        second.setattr(sharding, "is_first", lambda: False)
+        second.setattr(sharding, "is_sharded", lambda: True)
+        second.setattr(sharding, "wait_for_all", waited.append)
+        main(words)
+    assert not kept() and waited == [Path("hnlm_cache")]
+    main(words)
+    assert len(kept()) == 1
+
+
+def test_the_build_command_says_where_there_is_nothing_to_make(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["build", "--model=BPR", "--dataset=tiny", f"--data_path={folder}", "--neg_sampler=dns"]
+    monkeypatch.setattr(sys, "argv", ["recbole-hnlm", *words])
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "read no text and no trees, so there is nothing to build" in capsys.readouterr().err
