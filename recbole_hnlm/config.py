@@ -20,7 +20,7 @@ from recbole_hnlm.models.support import refuse_unsupported
 from recbole_hnlm.option_parsing import parse_options
 from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions, LLMOptions
 from recbole_hnlm.processes import join_group
-from recbole_hnlm.run_checks import NO_SAMPLER, RECBOLE_SAMPLER, TEXT_SAMPLER, GeneralOptions
+from recbole_hnlm.run_checks import NO_SAMPLER, RECBOLE_SAMPLER, TEXT_SAMPLER, WRAPPED_KEYS, GeneralOptions
 from recbole_hnlm.run_options import RunOptions, base_sampler_of, parse_run
 
 _RECBOLE_DISTRIBUTIONS = ("uniform", "popularity", None, "None", "none")
@@ -176,7 +176,7 @@ class PlainConfig(HNLMConfig):
 
     def _merge_external_config_dict(self) -> None:
         super()._merge_external_config_dict()
-        ours = (SAMPLER_KEY, RANKING_KEY, HNLMOptions.PREFIX, LLMOptions.PREFIX, COMPARATOR_PREFIX)
+        ours = (SAMPLER_KEY, RANKING_KEY, HNLMOptions.PREFIX, LLMOptions.PREFIX, COMPARATOR_PREFIX, *WRAPPED_KEYS)
         kept = {key: value for key, value in self.external_config_dict.items() if not key.startswith(ours)}
         self.external_config_dict = {**kept, SAMPLER_KEY: NO_SAMPLER}
 

@@ -20,6 +20,8 @@ RECBOLE_SAMPLER = "recbole"
 """RecBole's own drawing by ``train_neg_sample_args``, unchanged; text may still be mixed in."""
 TEXT_SAMPLER = "hnlm"
 NO_SAMPLER = "none"
+WRAPPED_KEYS = ("fast_propagation", "adam")
+"""Keys without prefix that only a wrapped model obeys."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +119,9 @@ def check_keys(
     ranking, useless_ranking = ranking_keys(loss)
     elsewhere.update(useless_ranking)
     if sampler is not None and sampler != NO_SAMPLER:
-        known |= {"fast_propagation", "adam", *ranking}
+        known |= {*WRAPPED_KEYS, *ranking}
     else:
-        alone = ("fast_propagation", "adam", *(() if loss == OWN_LOSS else ranking))
+        alone = (*WRAPPED_KEYS, *(() if loss == OWN_LOSS else ranking))
         elsewhere.update(dict.fromkeys(alone, "RecBole trains this model by itself"))
         known |= {RANKING_KEY} if loss == OWN_LOSS else set()
     if rule_type is not None:

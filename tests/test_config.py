@@ -14,7 +14,7 @@ import yaml
 from recbole.config import Config
 
 from recbole_hnlm import config as config_module
-from recbole_hnlm.config import HNLMConfig, MainConfig, packaged_defaults, translate_recbole_spelling
+from recbole_hnlm.config import HNLMConfig, MainConfig, PlainConfig, packaged_defaults, translate_recbole_spelling
 from recbole_hnlm.models import hnlm
 from recbole_hnlm.option_parsing import option_keys
 from recbole_hnlm.options import HNLMOptions
@@ -117,6 +117,11 @@ class TestPrecedence:
         files = [_write(tmp_path / "d.yaml", learning_rate=0.01, train_batch_size=64, n_layers=2, topk=[5])]
         config = _config("LightGCN", files=files, neg_sampler="dns", gpu_id="", worker=0, eval_batch_size=128)
         assert config["n_layers"] == 2
+
+    def test_the_plain_config_leaves_out_all_that_is_ours_and_keeps_the_rest(self) -> None:
+        ours = {"neg_sampler": "uniform", "ranking_loss": "bsl", "adam": "fused", "fast_propagation": True}
+        config = PlainConfig("BPR", "ml-100k", config_dict={**ours, "torch_threads": 1, "embedding_size": 8})
+        assert config.__dict__["run"] is None and config["embedding_size"] == 8 and config["torch_threads"] == 1
 
     def test_main_config_samples_by_text_unless_told_otherwise(self) -> None:
         assert _run(MainConfig("BPR", "ml-100k")).sampler == "hnlm(dns)"
