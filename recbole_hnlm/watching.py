@@ -62,6 +62,8 @@ class _WatchingMixin:
         started = time.perf_counter()
         result = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)  # type: ignore[misc]
         self.epoch_seconds.append(time.perf_counter() - started)
+        if head is not None:
+            self.model.commit_rows()  # type: ignore[attr-defined]  # NCL clusters them before it trains on
         return result
 
     def _valid_epoch(self, *args: Any, **kwargs: Any) -> Any:

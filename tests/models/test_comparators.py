@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from recbole.trainer import Trainer
 from recbole_runs import PAIRWISE, POINTWISE, first_loss, settings, write_dataset
 from torch import Tensor
 
@@ -24,6 +25,7 @@ from recbole_hnlm.models.comparators.reference import best_unseen
 from recbole_hnlm.quick_start import build_model, prepare
 from recbole_hnlm.reference_build import ensure_reference
 from recbole_hnlm.samplers import TrainingInteractions
+from recbole_hnlm.watching import watching
 
 ALL = ("rlmrec_con", "rlmrec_gen", "kar", "llmrec")
 MERGING = ("kar", "llmrec")
@@ -376,6 +378,16 @@ def test_what_is_evaluated_follows_every_step(folder: Path, method: str) -> None
     assert names == {"user_embedding.weight", "item_embedding.weight"}
 
 
+@pytest.mark.parametrize("method", MERGING)
+def test_between_epochs_the_embeddings_are_those_trained_last(folder: Path, method: str) -> None:
+    """NCL clusters them there."""
+    config = HNLMConfig("BPR", "tiny", config_dict=settings(folder, "BPR", **values_of(folder, method)))
+    loaders = prepare(config)
+    trainer = watching(Trainer)(config, build_model(config, loaders[0]))
+    trainer._train_epoch(loaders[0], 0)
+    torch.testing.assert_close(trainer.model.user_embedding.weight, trainer.model.hnlm.comparator.merged()[0])
+
+
 @pytest.mark.parametrize("method", ALL)
 @pytest.mark.parametrize("control", ["permuted", "gaussian"])
 def test_controls_change_the_run(folder: Path, method: str, control: str) -> None:
@@ -418,8 +430,10 @@ def test_rows_are_given_back_after_an_error(folder: Path) -> None:
         ("BPR", "kar", {"comparator_weight": 0.1}, "comparator_weight has no effect here: it belongs to"),
         ("BPR", "none", {"comparator_hidden_width": 9}, "it belongs to hnlm_comparator=kar"),
         ("BPR", "kar", {"comparator_hiden_width": 9}, "did you mean 'comparator_hidden_width'"),
-        ("BPR", "rlmrec_con", {"comparator_weight": -1.0}, "comparator_weight=-1.0 is negative"),
+        ("BPR", "rlmrec_con", {"comparator_weight": -1.0}, "comparator_weight=-1.0 should be at least 0"),
+        ("BPR", "llmrec", {"comparator_text_weight": float("inf")}, "comparator_text_weight=inf should be at least 0"),
         ("BPR", "rlmrec_con", {"comparator_temperature": 0.0}, "comparator_temperature=0.0 must be above 0"),
+        ("BPR", "rlmrec_con", {"comparator_temperature": float("inf")}, "comparator_temperature=inf must be above 0"),
         ("BPR", "rlmrec_con", {"comparator_negatives": 1}, "comparator_negatives=1 leaves nothing"),
         ("LightGCN", "rlmrec_gen", {"comparator_mask_share": 1.0}, r"outside \(0, 1\)"),
         ("BPR", "kar", {"comparator_own_experts": -1}, "comparator_own_experts=-1 is negative"),
