@@ -6,6 +6,7 @@ model's own start, no mixing, no alignment; ``hnlm_base_sampler`` draws its nega
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -117,15 +118,18 @@ class LLMRecOptions:
 
     def __post_init__(self) -> None:
         for name in ("text_weight", "weight"):
-            _require(getattr(self, name) >= 0, f"comparator_{name}={getattr(self, name)} is negative; 0 turns it off")
+            _require(
+                0 <= getattr(self, name) < math.inf,
+                f"comparator_{name}={getattr(self, name)} should be at least 0, and finite; 0 turns it off",
+            )
         _require(0 < self.user_share <= 1, f"comparator_user_share={self.user_share} is outside (0, 1]")
         _require(0 <= self.drop_share < 1, f"comparator_drop_share={self.drop_share} is outside [0, 1); 0 keeps all")
         _require(self.top_items >= 2, f"comparator_top_items={self.top_items} leaves no like and dislike; take 10")
 
 
 def _check_contrast(weight: float, temperature: float, negatives: int) -> None:
-    _require(weight >= 0, f"comparator_weight={weight} is negative; 0 switches the term off")
-    _require(temperature > 0, f"comparator_temperature={temperature} must be above 0, e.g. 0.2")
+    _require(0 <= weight < math.inf, f"comparator_weight={weight} should be at least 0, and finite; 0 turns it off")
+    _require(0 < temperature < math.inf, f"comparator_temperature={temperature} must be above 0, e.g. 0.2")
     _require(negatives >= 2, f"comparator_negatives={negatives} leaves nothing to contrast with; take 4096")
 
 

@@ -19,8 +19,8 @@ class GuardOptions:
     one more look at every candidate."""
     guard_max_score: float | None = None
     """Candidates that score above it are not used; ``None`` = no such limit. In the unit of what judges: a cosine in
-    [-1, 1] for ``text``, a probability for ``tree``; inner products grow in training, so a fixed limit on them means
-    something else in every epoch."""
+    [-1, 1) for ``text``, a probability below 1 for ``tree``; inner products grow in training, so a fixed limit on them
+    means something else in every epoch."""
     guard_relative_margin: float | None = None
     """Candidates that score above ``pos_score - abs(pos_score) * relative_margin`` are not used, at least 0; ``None``
     = no such limit. 0.05 keeps what scores at most 95 % of the positive. The knob for ``score``, as it has no scale;
@@ -38,8 +38,10 @@ class GuardOptions:
         if self.guard_spares < 0:
             raise ValueError(f"neg_sampler_guard_spares={self.guard_spares} is negative; 0 draws none")
         lowest = {"text": -1, "tree": 0}.get(self.guard)
-        if lowest is not None and limit is not None and not lowest <= limit <= 1:
-            raise ValueError(f"neg_sampler_guard_max_score={limit} is outside [{lowest}, 1] of guard={self.guard}")
+        if lowest is not None and limit is not None and not lowest <= limit < 1:
+            raise ValueError(
+                f"neg_sampler_guard_max_score={limit} is outside [{lowest}, 1) of guard={self.guard}; 1 refuses nothing"
+            )
         if self.guard == "tree" and margin is not None:
             raise ValueError(
                 "neg_sampler_guard_relative_margin compares with the positive, which neg_sampler_guard=tree does not "

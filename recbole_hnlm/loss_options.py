@@ -6,6 +6,7 @@ class in ``models/ranking_losses.py``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,8 +21,8 @@ OWN_LOSS = "base"
 
 def _above_zero(options: Any, *names: str) -> None:
     for name in names:
-        if not getattr(options, name) > 0:
-            raise ValueError(f"{RANKING_PREFIX}{name}={getattr(options, name)} must be above 0")
+        if not 0 < getattr(options, name) < math.inf:
+            raise ValueError(f"{RANKING_PREFIX}{name}={getattr(options, name)} must be above 0, and finite")
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ class DirectAULossOptions:
     """Weight of uniformity beside alignment, at least 0; the paper's grid runs from .2 to 10."""
 
     def __post_init__(self) -> None:
-        if self.gamma < 0:
-            raise ValueError(f"{RANKING_PREFIX}gamma={self.gamma} must be at least 0")
+        if not 0 <= self.gamma < math.inf:
+            raise ValueError(f"{RANKING_PREFIX}gamma={self.gamma} must be at least 0, and finite")
 
 
 RANKING_LOSS_OPTIONS: dict[str, type] = {

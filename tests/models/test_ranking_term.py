@@ -169,6 +169,8 @@ REFUSED = [
     ("BPR", {"ranking_loss_gama": 1.0}, "unknown option 'ranking_loss_gama'; did you mean 'ranking_loss_gamma'"),
     ("BPR", {"ranking_loss_gamma": -1.0}, "ranking_loss_gamma=-1.0 must be at least 0"),
     ("BPR", {"ranking_loss": "psl", "ranking_loss_activation": "tan"}, "activation='tan' is not one of.*'tanh'"),
+    ("BPR", {"ranking_loss_gamma": float("nan")}, "ranking_loss_gamma=nan must be at least 0, and finite"),
+    ("BPR", {"ranking_loss": "bsl", "ranking_loss_temperature": float("inf")}, "ranking_loss_temperature=inf must be"),
     ("BPR", {"ranking_loss": "psl", "ranking_loss_temperature": 0.0}, "ranking_loss_temperature=0.0 must be above 0"),
     ("BPR", {"ranking_loss": "bsl", "neg_sampler": "mixgcf"}, "bsl draws its own negatives, so those of mixgcf"),
     ("BPR", {"neg_sampler": "hnlm", "hnlm_base_sampler": "uniform", "hnlm_alpha": 0.3}, "text.*no effect; set hnlm_alpha: 0"),

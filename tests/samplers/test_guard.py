@@ -278,8 +278,9 @@ class TestContractUnderGuard(SamplerContract):
         ({"guard": "score", "guard_relative_margin": float("nan")}, "guard_relative_margin=nan must be at least 0"),
         ({"guard": "score", "guard_max_score": float("inf")}, "guard_max_score=inf must be a finite number"),
         ({"guard": "score", "guard_max_score": 1.0, "guard_spares": -1}, "guard_spares=-1 is negative; 0 draws none"),
-        ({"guard": "text", "guard_max_score": 1.5}, r"guard_max_score=1.5 is outside \[-1, 1\] of guard=text"),
-        ({"guard": "tree", "guard_max_score": -0.5}, r"guard_max_score=-0.5 is outside \[0, 1\] of guard=tree"),
+        ({"guard": "text", "guard_max_score": 1.5}, r"guard_max_score=1.5 is outside \[-1, 1\) of guard=text"),
+        ({"guard": "tree", "guard_max_score": 1.0}, r"=1.0 is outside \[0, 1\) of guard=tree; 1 refuses nothing"),
+        ({"guard": "tree", "guard_max_score": -0.5}, r"guard_max_score=-0.5 is outside \[0, 1\) of guard=tree"),
         ({"guard": "tree", "guard_max_score": 0.5, "guard_relative_margin": 0.1}, "compares with the positive, which"),
     ],
 )
