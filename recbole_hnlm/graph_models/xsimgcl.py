@@ -47,6 +47,10 @@ class XSimGCL(SimGCL):
         self._contrasted = ((users, items), (layer_users, layer_items))
         return users, items
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the rows of the last pass: torch copies no tensor that another was computed from."""
+        return {**self.__dict__, "_contrasted": None}
+
     def calculate_loss(self, interaction: Interaction) -> Tensor:
         """LightGCN's loss on the noisy tables, and their contrast with the layer's."""
         loss: Tensor = LightGCN.calculate_loss(self, interaction)

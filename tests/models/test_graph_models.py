@@ -176,6 +176,17 @@ def test_an_exported_model_is_that_of_the_checkpoint(folder: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_model_is_copied_after_a_pass_with_gradients(folder: Path, name: str) -> None:
+    model, loaders, _ = made(folder, name, neg_sampler="uniform")
+    model.train()
+    view = model.hnlm_view()
+    copied = copy.deepcopy(model)
+    assert view.items.requires_grad
+    batch = next(iter(loaders[0]))
+    assert torch.equal(copied.calculate_loss(copy.copy(batch)), model.calculate_loss(batch))
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_weight_zero_and_no_noise_leave_the_ranking_alone(folder: Path, name: str) -> None:
     """Noise then only moves SimGCL's generator; XSimGCL's ranking is noisy unless eps is 0."""
     losses = []
