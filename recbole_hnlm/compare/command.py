@@ -13,7 +13,7 @@ from typing import Any
 
 from recbole_hnlm.compare.blocks import Block
 from recbole_hnlm.compare.ledger import Ledger
-from recbole_hnlm.compare.outcomes import Outcome, job, replay
+from recbole_hnlm.compare.outcomes import job, replay
 from recbole_hnlm.compare.plan import Cell, cells_of
 from recbole_hnlm.compare.pool import Pool, Start, start_in_child
 from recbole_hnlm.compare.progress import Progress
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> list[Block]:
         return report(Path(args.out), args.against)
     asked = read_request({key: value for key, value in given.items() if not isinstance(value, bool)}, settings)
     cells = cells_of(asked.request)
-    names = sorted({cell.row.name for cell in cells})
+    names = sorted({cell.row.name for cell in [*cells, *read_plan(asked.out)[0]]})
     if asked.against is not None and asked.against not in names:
         close = difflib.get_close_matches(asked.against, names, n=1)
         raise ValueError(f"against={asked.against!r} is no row, choose one of {names}{nearest(close)}")
@@ -107,7 +107,7 @@ def compare(
     folder = asked.out
     with Ledger(folder) as ledger:
         write_plan(folder, cells, asked.against)
-        known = [cell.runs - _left(replay(cell, ledger)) for cell in cells]
+        known = [cell.runs - replay(cell, ledger).missing for cell in cells]
         before = signal.signal(signal.SIGTERM, _interrupt)
         try:
             with Progress(cells, known, show) as progress:
@@ -120,10 +120,6 @@ def compare(
         finally:
             signal.signal(signal.SIGTERM, before)
     return report(folder, asked.against)
-
-
-def _left(outcome: Outcome) -> int:
-    return outcome.missing
 
 
 def _interrupt(number: int, frame: Any) -> None:

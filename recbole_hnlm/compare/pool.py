@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Protocol
@@ -118,13 +118,16 @@ class Pool:
     def _fill(self) -> None:
         while self._ready and len(self._running) < self.processes:
             index, _, setting = heapq.heappop(self._ready)
+            if self._known(setting.key) is not None:  # another comparison in the folder has trained it meanwhile
+                self._ended(setting.key)
+                continue
             self._running[setting.key] = index, self.start(setting), setting
             self._tell(index, None)
 
     def _collect(self) -> None:
         """Wait for one run at least, keep what has ended, and let the jobs that wanted it go on."""
         readers = {running.reader: key for key, (_, running, _) in self._running.items()}
-        for reader in wait(list(readers)):
+        for reader in wait(list(readers)) if readers else ():
             key = readers[reader]
             index, running, setting = self._running[key]
             try:
@@ -135,31 +138,14 @@ class Pool:
             self._tried.add(key)
             record = self.ledger.add(record)
             self._tell(index, record)
-            for waiting in self._wanted.pop(key):
-                if all(self._known(other.key) is not None for other in self._asked[waiting]):
-                    self._go_on(waiting, self._answer(waiting))
+            self._ended(key)
+
+    def _ended(self, key: str) -> None:
+        """Let the jobs go on that wait for nothing else."""
+        for waiting in self._wanted.pop(key):
+            if all(self._known(other.key) is not None for other in self._asked[waiting]):
+                self._go_on(waiting, self._answer(waiting))
 
     def _tell(self, index: int, record: Record | None) -> None:
         if self.watcher is not None:
             self.watcher.advanced(index, len(self._running), record)
-
-
-def train_all(
-    settings: Sequence[RunSetting], folder: Path, processes: int = 1, options: Mapping[str, Any] | None = None
-) -> list[Record]:
-    """The records of settings that need no tuning, in their order: from the folder's ledger where they are in it.
-
-    Args:
-        settings: What to train.
-        folder: The comparison's folder.
-        processes: Runs at a time.
-        options: ``retry_failed`` and ``watcher`` of :class:`Pool`.
-    """
-    with Ledger(folder) as ledger:
-        (records,) = Pool(ledger, start_in_child(folder), processes, **(options or {})).run([_once(settings)])
-    result: list[Record] = records
-    return result
-
-
-def _once(settings: Sequence[RunSetting]) -> Any:
-    return (yield list(settings))
