@@ -69,8 +69,8 @@ def _described(cell: Cell) -> dict[str, Any]:
     row = cell.row
     return {
         "dataset": cell.dataset, "data": cell.data, "backbone": cell.block, "row": row.name, "kind": row.kind,
-        "model": row.model, "values": cell.values, "space": _space(cell.space), "start": cell.start, "trials": cell.budget,
-        "seeds": list(cell.seeds), "made_by": row.values,
+        "model": row.model, "values": cell.values, "space": _space(cell.space), "start": cell.start,
+        "trials": cell.budget, "seeds": list(cell.seeds), "made_by": row.values,
     }  # fmt: skip
 
 

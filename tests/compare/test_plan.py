@@ -164,6 +164,31 @@ def test_arguments_that_are_no_settings_are_refused() -> None:
         main(["--datasets", "tiny", "--epochs", "3", "--out", "x"])
 
 
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--learnin_rate=0.1", "unknown option 'learnin_rate'; did you mean 'learning_rate'"),
+        ("--n_layer=3", "unknown option 'n_layer'; did you mean 'n_layers'"),
+        ("--dataset=tiny", "dataset is no setting of single runs here; use datasets"),
+        ("--model=BPR", "model is no setting of single runs here; use models"),
+    ],
+)
+def test_settings_that_no_run_reads_are_refused(argument: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_request({"out": "x"}, [argument])
+
+
+def test_settings_of_ours_and_of_recbole_are_not_taken_for_slips() -> None:
+    from recbole_hnlm.config import packaged_defaults
+    from recbole_hnlm.graph_models import GRAPH_MODELS
+
+    keys = ["torch_threads", "adam", "fast_propagation", "ranking_loss", "ranking_loss_gamma", "neg_sampler_num",
+            "neg_sampler_guard_spares", "hnlm_alpha", "llm_encoder", "comparator_weight", "load_col", "val_interval",
+            "reg_weight", "n_layers", *(key for name in GRAPH_MODELS for key in packaged_defaults(f"model/{name}.yaml"))]  # fmt: skip
+    shared = read_request({"out": "x"}, [f"--{key}=1" for key in keys]).request.shared
+    assert set(shared) == set(keys)
+
+
 def test_seed_says_where_the_seeds_begin() -> None:
     assert read_request({"out": "x", "seeds": 2}, ["--seed=5"]).request.seeds == (5, 6)
 
