@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import math
 import multiprocessing
+import os
+import signal
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -122,6 +124,19 @@ def test_wrong_arguments_are_refused_before_a_run(folder: Path, name: str, own: 
     with pytest.raises(ValueError, match=message):
         main([name, "--dataset=tiny", "--model=BPR", f"--out={folder / 'refused'}", *own, *shared(folder)])
     assert not list((folder / "refused").glob("*.md"))
+
+
+def test_an_analysis_that_is_stopped_ends_with_a_word(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stopped(setting: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("recbole_hnlm.compare.analyse_command.start_in_child", lambda place: stopped)
+    with pytest.raises(SystemExit, match="130"):
+        main(["alpha", "--dataset=tiny", "--model=BPR", f"--out={folder / 'stopped'}", *shared(folder)])
+    assert "every run that has ended is kept" in caplog.text
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_usage_names_the_analyses(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
-from collections.abc import Callable, Sequence
+import logging
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +15,8 @@ from recbole_hnlm.compare.children import Child
 from recbole_hnlm.compare.ledger import FAILED, Ledger, Record, RunSetting
 from recbole_hnlm.compare.outcomes import Job
 from recbole_hnlm.compare.runner import train_once
+
+logger = logging.getLogger(__name__)
 
 
 class Running(Protocol):
@@ -39,6 +44,24 @@ class Watcher(Protocol):
 def start_in_child(folder: Path) -> Start:
     """Starts runs in processes of their own; ``folder`` is the comparison's."""
     return lambda setting: Child(train_once, (setting, folder))
+
+
+@contextlib.contextmanager
+def stoppable(then: Callable[[], Any] = lambda: None) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the runs inside with a word and status 130, after ``then``."""
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        then()
+        logger.warning("stopped; every run that has ended is kept, and the same command goes on from there")
+        raise SystemExit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
 
 
 class Pool:

@@ -8,6 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from recbole_hnlm.compare.ledger import canonical
 from recbole_hnlm.compare.plan import Cell
 from recbole_hnlm.compare.rows import KINDS, Row
@@ -25,15 +27,16 @@ def write_plan(folder: Path, cells: Sequence[Cell], against: str | None) -> list
     Raises:
         ValueError: If rows of a dataset would stand in one table though data, split or metrics differ.
     """
-    place = {(cell.dataset, cell.block, cell.row.name): cell for cell in read_plan(folder)[0]}
-    place.update({(cell.dataset, cell.block, cell.row.name): cell for cell in cells})
-    every = sorted(place.values(), key=lambda cell: KINDS.index(cell.row.kind))
-    _refuse_incomparable(folder, every)
-    versions = {name: metadata.version(name) for name in ("recbole_hnlm", "recbole", "torch", "optuna")}
-    content = {"versions": versions, "against": against, "cells": [_described(cell) for cell in every]}
-    draft = folder / f".{NAME}.new"
-    draft.write_text(json.dumps(json.loads(canonical(content)), indent=1) + "\n", encoding="utf-8")
-    draft.replace(folder / NAME)
+    with FileLock(folder / ".plan.lock"):  # two comparisons may add their rows at the same time
+        place = {(cell.dataset, cell.block, cell.row.name): cell for cell in read_plan(folder)[0]}
+        place.update({(cell.dataset, cell.block, cell.row.name): cell for cell in cells})
+        every = sorted(place.values(), key=lambda cell: KINDS.index(cell.row.kind))
+        _refuse_incomparable(folder, every)
+        versions = {name: metadata.version(name) for name in ("recbole_hnlm", "recbole", "torch", "optuna")}
+        content = {"versions": versions, "against": against, "cells": [_described(cell) for cell in every]}
+        draft = folder / f".{NAME}.new"
+        draft.write_text(json.dumps(json.loads(canonical(content)), indent=1) + "\n", encoding="utf-8")
+        draft.replace(folder / NAME)
     return every
 
 

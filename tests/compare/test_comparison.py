@@ -240,8 +240,9 @@ def test_baselines_stand_beside_every_backbone(tmp_path: Path, data: Path) -> No
 
 
 def test_the_page_loads_nothing_and_shows_the_plots(tmp_path: Path, data: Path) -> None:
-    compared(tmp_path, request(data), Fake())
+    compared(tmp_path, request(data, rows={"a $^ & b$": {"neg_sampler": "dns"}}), Fake())
     page = (tmp_path / "report.html").read_text()
+    assert "<td>a $^ &amp; b$</td>" in page and ">a $^ &amp; b$</text>" in page
     assert page.count("<svg") == 2 and page.count("</table>") == 2
     assert "<script" not in page and "<link" not in page and "src=" not in page and 'href="http' not in page
 

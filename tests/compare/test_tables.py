@@ -42,6 +42,8 @@ def outcomes() -> list[Outcome]:
 def test_the_base_is_the_best_id_only_row_on_validation(outcomes: list[Outcome]) -> None:
     """EASE and mixgcf draw on validation, the first stands; dns is better on test and hnlm reads text."""
     assert blocks_of(outcomes)[0].base == "EASE"
+    outcomes.append(outcome("bsl", [0.1, 0.1], [0.8, 0.8], "loss"))
+    assert blocks_of(outcomes)[0].base == "bsl"  # reads interactions alone, too
     with pytest.raises(ValueError, match="against='x' is no row; choose one of"):
         blocks_of(outcomes, "x")
 
@@ -86,6 +88,14 @@ def test_cost_by_hand(outcomes: list[Outcome]) -> None:
     table = cost_table(blocks_of(outcomes)[0])
     assert table.rows[1] == ("dns", "0.250", "4.0", "1.00", "9.0", "512")
     assert table.notes == ("Machine: p, 2 cores, cpu.", "torch 2.")
+
+
+def test_runs_of_several_versions_are_told(outcomes: list[Outcome]) -> None:
+    assert not any("several versions" in note for note in accuracy_table(blocks_of(outcomes)[0]).notes)
+    outcomes.append(outcome("ahns", [0.1, 0.1], [0.1, 0.1], versions={"torch": "3"}))
+    (block,) = blocks_of(outcomes)
+    assert "Rows were trained with several versions" in " ".join(accuracy_table(block).notes)
+    assert cost_table(block).notes[1:] == ("torch 2.", "torch 3.")
 
 
 def test_latex_escapes_everything_that_means_something() -> None:
