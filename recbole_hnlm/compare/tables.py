@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -103,7 +104,10 @@ def _mean_cell(figure: Figure) -> str:
 
 
 def _percent_cell(figure: Figure) -> str:
-    return "" if figure.against is None else f"{figure.against.percent:+.1f} %"
+    if figure.against is None:
+        return ""
+    percent = figure.against.percent
+    return f"{percent:+.1f} %" if math.isfinite(percent) else "-"  # of a base that is 0
 
 
 def probability(p: float | None) -> str:

@@ -90,6 +90,11 @@ def test_cost_by_hand(outcomes: list[Outcome]) -> None:
     assert table.notes == ("Machine: p, 2 cores, cpu.", "torch 2.")
 
 
+def test_nothing_is_told_in_percent_of_nothing() -> None:
+    (block,) = blocks_of([outcome("uniform", [0.0, 0.0], [0.5, 0.5]), outcome("dns", [0.1, 0.2], [0.1, 0.1])])
+    assert [row[2] for row in accuracy_table(block).rows] == ["", "-"]
+
+
 def test_runs_of_several_versions_are_told(outcomes: list[Outcome]) -> None:
     assert not any("several versions" in note for note in accuracy_table(blocks_of(outcomes)[0]).notes)
     outcomes.append(outcome("ahns", [0.1, 0.1], [0.1, 0.1], versions={"torch": "3"}))
