@@ -46,15 +46,22 @@ def paired_p(ours: list[float], base: list[float]) -> float:
 
 def told(values: dict[str, Any]) -> str:
     """The point of a row in short."""
-    keys = {"hnlm_alpha": "alpha", "neg_sampler_share": "share"}
+    keys = {
+        "hnlm_alpha": "alpha",
+        "neg_sampler_share": "share",
+        "hnlm_alignment_weight": "lambda1",
+        "neg_sampler_num": "K",
+    }
     return ", ".join(f"{name} {values[key]}" for key, name in keys.items() if values.get(key))
 
 
 def reference(row: str) -> str:
-    """The row that reads the same items' vectors and mixes nothing."""
+    """The row that reads the same items' vectors, at the same knob, and mixes nothing."""
     if row.startswith(BASE):
         return BASE
-    return OF_ITEMS.get(rows_of(0.0)[row][0], BASE)
+    unmixed = OF_ITEMS.get(rows_of(0.0)[row][0], BASE)
+    at_the_knob = f"{unmixed}, {row.partition(', ')[2]}"
+    return at_the_knob if at_the_knob in rows_of(0.0) else unmixed
 
 
 def table(runs: list[Run]) -> list[str]:

@@ -38,6 +38,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 ALPHAS = (0.05, 0.2)
 RATES = (0.001, 0.005)
+KNOBS = {
+    "lambda1": [{"hnlm_alignment_weight": weight} for weight in (0.0003, 0.003)],
+    "two negatives": [{"neg_sampler_num": 2}],
+}
+"""Settings of the tuned row, and of the row that mixes nothing, beside alpha."""
 
 
 def base_config(args: argparse.Namespace, seed: int) -> dict[str, Any]:
@@ -133,6 +138,11 @@ def rows_of(rate: float) -> dict[str, tuple[str, list[dict[str, Any]]]]:
         "tuned, alpha growing": ("tuned", [{**point, "hnlm_alpha_epochs": 20} for point in mixed]),
         "teacher item, an extra negative": ("teacher", extra),
         "teacher of 60 epochs, its item": ("older teacher", mixed),
+        **{
+            f"{row}, {knob}": ("tuned", [{**fixed, "hnlm_alpha": alpha, **point} for point in points])
+            for row, alpha in (("alpha 0, tuned items", 0.0), ("tuned", 0.05))
+            for knob, points in KNOBS.items()
+        },
         "nearest items of tuned": ("grounded", [{**near, "neg_sampler_share": share} for share in (0.02, 0.1)]),
     }
 

@@ -11,6 +11,7 @@ import yaml
 from recbole.data import create_dataset
 
 from recbole_hnlm.graph_models import GRAPH_MODELS
+from recbole_hnlm.option_parsing import nearest
 
 _KNOWN_TO_RECBOLE = ("recbole", "recbole_hnlm")
 
@@ -19,13 +20,16 @@ def find_model(name: Any) -> Any:
     """The class that a name stands for where RecBole would not find it; anything else as it is.
 
     Raises:
-        ValueError: If ``package.module:Class`` cannot be imported.
+        ValueError: If ``package.module:Class`` cannot be imported, or nobody knows the name.
         TypeError: If it is no class.
     """
-    if not isinstance(name, str) or (name not in GRAPH_MODELS and ":" not in name):
+    if not isinstance(name, str):
         return name
     if name in GRAPH_MODELS:
         return GRAPH_MODELS[name]
+    if ":" not in name:
+        _refuse_unknown(name)
+        return name
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
@@ -34,6 +38,19 @@ def find_model(name: Any) -> Any:
     if not isinstance(found, type):
         raise TypeError(f"model {name!r} should be a class, got {type(found).__name__}; give package.module:Class")
     return found
+
+
+def _refuse_unknown(name: str) -> None:
+    """Refuse a name that is no model of RecBole's, which would import all it has, lightgbm too, before it says so."""
+    general = importlib.import_module("recbole.model.general_recommender")
+    classes = [known for known, value in vars(general).items() if isinstance(value, type)]
+    names = {known.lower(): known for known in (*classes, *GRAPH_MODELS)}
+    folders = importlib.resources.files("recbole.model")
+    other = any(folder.joinpath(f"{name.lower()}.py").is_file() for folder in folders.iterdir() if folder.is_dir())
+    if name not in names.values() and (name.lower() in names or not other):
+        close = names.get(name.lower()) or name
+        hint = f"; did you mean {close!r}?" if close != name else nearest(name, names.values())
+        raise ValueError(f"there is no model {name!r}{hint}; give one of RecBole's or package.module:Class")
 
 
 def _package_of(model_class: type) -> str:

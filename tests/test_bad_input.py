@@ -115,6 +115,20 @@ def test_options_fail_before_any_data_is_read(tmp_path: Path, values: dict[str, 
         run_recbole_hnlm("BPR", "absent", config_dict=settings(tmp_path, "BPR", **values))
 
 
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("LihgtGCN", "there is no model 'LihgtGCN'; did you mean 'LightGCN'"),
+        ("simgcl", "there is no model 'simgcl'; did you mean 'SimGCL'"),
+        ("GRU4Rec", "GRU4Rec is a SEQUENTIAL model; only RecBole's general models are supported"),
+        ("nowhere.models:Mine", "model 'nowhere.models:Mine' cannot be imported"),
+    ],
+)
+def test_wrong_models_fail_before_any_data_is_read(tmp_path: Path, model: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        run_recbole_hnlm(model, "absent", config_dict=settings(tmp_path, model, neg_sampler="dns"))
+
+
 def test_artefacts_made_with_other_settings_are_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"llm_teacher_epochs=1, this run asks for 2.*hnlm_rebuild"):
         run_recbole_hnlm("BPR", "tiny", config_dict=settings(folder, "BPR", **{**BUILT, "llm_teacher_epochs": 2}))

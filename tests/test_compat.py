@@ -363,6 +363,25 @@ class TestReach:
         finally:  # other tests hold the classes of the first import
             vars(configurator).update(before)
 
+    def test_a_wrong_model_name_leaves_gradients_alone(self) -> None:
+        script = """
+import torch, recbole_hnlm
+from recbole.utils import get_model
+try:
+    get_model("LihgtGCN")
+except (ValueError, ImportError):  # it looks through decision trees too, which need lightgbm
+    import sys
+    print("recbole.model.sequential_recommender.sine" in sys.modules, torch.is_anomaly_enabled())
+"""
+        root = str(Path(recbole_hnlm.__file__).parents[1])
+        run = subprocess.run(
+            [sys.executable, "-c", f"import sys; sys.path.insert(0, {root!r})\n{script}"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.stdout.split() == ["True", "False"], run.stderr[-3000:]
+
     @pytest.mark.parametrize("first", ["recbole_hnlm", "recbole.data, recbole.config, recbole.trainer"])
     def test_in_either_order(self, first: str, tmp_path: Path) -> None:
         script = f"""

@@ -9,16 +9,17 @@ repairs one of them. It
 
 ``import recbole_hnlm`` calls :func:`install`. That is cheap: a shim runs right after the module it repairs is first
 imported, by whomever, or at once if that has happened already. The shims: :mod:`.numerics` (numpy, scipy),
-:mod:`.checkpoints` and :mod:`.downloads` (torch), :mod:`.tables` (pandas), :mod:`.optional` (ray, pkg_resources).
+:mod:`.checkpoints`, :mod:`.downloads` and :mod:`.autograd` (torch), :mod:`.tables` (pandas), :mod:`.optional` (ray,
+pkg_resources).
 """
 
 import importlib
 import sys
 
-from . import checkpoints, downloads, numerics, optional, registry, tables
+from . import autograd, checkpoints, downloads, numerics, optional, registry, tables
 from .import_hook import ImportHook
 
-__all__ = ["active", "apply", "checkpoints", "downloads", "install", "numerics", "optional", "tables"]
+__all__ = ["active", "apply", "autograd", "checkpoints", "downloads", "install", "numerics", "optional", "tables"]
 
 _hook = ImportHook({*registry.shims, *registry.surroundings}, registry.execute_repaired)
 

@@ -449,7 +449,5 @@ def test_negatives_are_uniform_as_published_and_ours_stays_out(folder: Path) -> 
 
 def test_a_chat_model_names_no_likes_yet(folder: Path) -> None:
     values = {"neg_sampler": "hnlm", "hnlm_comparator": "llmrec", "llm_backend": "openai", "llm_chat_model": "m"}
-    with pytest.raises(
-        ValueError, match="hnlm_comparator=llmrec are made by text similarity; set llm_backend=template"
-    ):
+    with pytest.raises(ValueError, match="hnlm_comparator=llmrec picks by text similarity; set llm_backend=template"):
         HNLMConfig("BPR", "tiny", config_dict=settings(folder, "BPR", **values))
