@@ -129,6 +129,23 @@ def test_a_wrong_dataset_names_its_folder(data: Path) -> None:
         cells_of(Request({"nowhere": {}}, asked.grid, shared=asked.shared))
 
 
+def test_a_dataset_that_recbole_fetches_is_fetched_once_and_known_by_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[Path] = []
+
+    def fetch(config: Any) -> None:
+        fetched.append(Path(config["data_path"]))
+        fetched[-1].mkdir()
+        (fetched[-1] / "ml-1m.inter").write_text("user_id:token\titem_id:token\n1\t1\n")
+
+    monkeypatch.setattr("recbole_hnlm.compare.plan.load_dataset", fetch)
+    grid = Grid(models=("BPR",), neg_samplers=("uniform", "dns"))
+    first, again = (cells_of(Request({"ml-1m": {}}, grid, shared={"data_path": str(tmp_path)})) for _ in range(2))
+    assert fetched == [tmp_path / "ml-1m"]
+    assert len({cell.data for cell in [*first, *again]}) == 1
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
