@@ -196,6 +196,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--work", type=Path, default=Path("ahns_data"), help="where the atomic files go")
     parser.add_argument("options", nargs="*", help="further settings, e.g. neg_sampler_shift=0.5 or start=normal")
     args = parser.parse_args(arguments)
+    wrong = [text for text in args.options if "=" not in text]
+    if wrong:
+        parser.error(f"cannot read {' '.join(wrong)}; further settings are written key=value")
     options = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in args.options)}
     settings = protocol(args.work, args.name, args.sampler, options)
     sys.stdout.write(f"{WARNING}\n{convert(args.data, args.work, args.name)}\n")

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import glob
+import hashlib
 import http.client
 import importlib.resources
 import os
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from recbole_hnlm.model_lookup import dataset_for
+
+_ATOMIC = ("inter", "user", "item", "kg", "link", "net")
 
 
 def check_dataset_files(config: Any) -> None:
@@ -38,6 +44,29 @@ def _downloadable(config: Any, name: str) -> bool:
         return True
     listed = importlib.resources.files("recbole").joinpath("properties", "dataset", "url.yaml")
     return name in (yaml.safe_load(listed.read_text(encoding="utf-8")) or {})
+
+
+def data_digest(config: Any) -> str:
+    """Short hash of the names and contents of a dataset's files, so that results on other data are told apart."""
+    name = glob.escape(str(config["dataset"]))
+    suffixes = {f".{suffix}" for suffix in (*_ATOMIC, *(config["additional_feat_suffix"] or ()))}
+    files = [path for path in Path(str(config["data_path"])).glob(f"{name}.*") if path.suffix in suffixes]
+    if config["dataset_save_path"]:
+        files.append(Path(config["dataset_save_path"]))
+    known = [(str(path), path.stat()) for path in sorted(files) if path.is_file()]
+    return _digest_of(tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in known))
+
+
+@functools.cache
+def _digest_of(files: tuple[tuple[str, int, int], ...]) -> str:
+    """The hash of files; their sizes and times are there for the cache."""
+    hashed = hashlib.sha256()
+    for path, size, _ in files:
+        hashed.update(f"{os.path.basename(path)}\0{size}\0".encode())
+        with open(path, "rb") as file:
+            for block in iter(functools.partial(file.read, 1 << 20), b""):
+                hashed.update(block)
+    return hashed.hexdigest()[:20]
 
 
 def load_dataset(config: Any) -> Any:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
 from recbole_hnlm.compare.command import compare
-from recbole_hnlm.compare.ledger import FAILED, OK, Record, RunSetting, canonical
+from recbole_hnlm.compare.ledger import FAILED, OK, Ledger, Record, RunSetting, canonical
 from recbole_hnlm.compare.plan import Cell, Request, cells_of
+from recbole_hnlm.compare.pool import Pool, start_in_child
 from recbole_hnlm.compare.request import Asked
 from recbole_hnlm.compare.rows import Grid
 
@@ -86,3 +87,15 @@ def cells(data: Path, **changed: Any) -> list[Cell]:
 def compared(out: Path, asked: Request, start: Fake, **changed: Any) -> Any:
     options = {"processes": 1, "against": None, **changed}
     return compare(Asked(asked, out, **options), cells_of(asked), show=False, start=start)
+
+
+def train_all(settings: list[RunSetting], folder: Path, processes: int = 1) -> list[Record]:
+    """The records of settings, trained in processes of their own."""
+
+    def once() -> Generator[list[RunSetting], list[Record], Any]:
+        return (yield settings)
+
+    with Ledger(folder) as ledger:
+        (records,) = Pool(ledger, start_in_child(folder), processes).run([once()])
+    trained: list[Record] = records
+    return trained

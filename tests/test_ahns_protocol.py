@@ -136,6 +136,12 @@ def test_the_whole_script(small: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert (result["hnlm"]["best_epoch"] + 1) % 5 == 0
 
 
+def test_options_without_a_value_are_refused(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([f"--data={small}", "--name=mine", "epochs", "3", "state=ERROR"])
+    assert "cannot read epochs 3; further settings are written key=value" in capsys.readouterr().err
+
+
 def test_it_stops_after_ten_evaluations_without_gain(
     small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import math
 import multiprocessing
+import os
+import signal
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -124,6 +126,19 @@ def test_wrong_arguments_are_refused_before_a_run(folder: Path, name: str, own: 
     assert not list((folder / "refused").glob("*.md"))
 
 
+def test_an_analysis_that_is_stopped_ends_with_a_word(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stopped(setting: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("recbole_hnlm.compare.analyse_command.start_in_child", lambda place: stopped)
+    with pytest.raises(SystemExit, match="130"):
+        main(["alpha", "--dataset=tiny", "--model=BPR", f"--out={folder / 'stopped'}", *shared(folder)])
+    assert "every run that has ended is kept" in caplog.text
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 def test_usage_names_the_analyses(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli(["analyse"])
@@ -179,7 +194,7 @@ def test_shares_of_training_pairs_lie_within_each_other(users: list[int], seed: 
 
 def test_a_share_changes_the_training_pairs_alone(folder: Path) -> None:
     _, _, entries, args = asked_for(folder, "sparsity", "--shares", "20", "100", "--neg_samplers", "dns")
-    small, whole = (folder / "out" / "data" / entry.dataset for entry in entries if entry.dataset)
+    small, whole = (Path(entry.values["data_path"]) / str(entry.dataset) for entry in entries)
     assert "data_path" in entries[0].values and isinstance(args, Namespace)
 
     def rows(home: Path, part: str) -> list[str]:
@@ -197,9 +212,45 @@ def test_a_share_changes_the_training_pairs_alone(folder: Path) -> None:
     for entry in entries:
         values = settings(folder, "BPR", **entry.values)
         loaders = split(CompareConfig("BPR", entry.dataset, config_dict=values))
-        assert len(loaders[0]._dataset) == len(rows(folder / "out" / "data" / str(entry.dataset), "train")) - 1
+        assert len(loaders[0]._dataset) == len(rows(Path(entry.values["data_path"]) / str(entry.dataset), "train")) - 1
         sizes.append((loaders[0]._dataset.item_num, loaders[0]._dataset.user_num))
     assert sizes[0] == sizes[1] == (ITEMS + 1, 61)
+
+
+def test_shares_of_another_split_are_other_data(folder: Path) -> None:
+    """Same folder, same names; neither the files nor the runs of the first are taken for those of the second."""
+
+    def cell(*own: str, **values: Any) -> Any:
+        _, asked, entries, _ = asked_for(folder, "sparsity", "--shares", "40", "--neg_samplers", "dns", *own, **values)
+        return cells_of_entries(asked, entries, "BPR")[0]
+
+    first, same = cell(), cell(learning_rate=0.5)
+    other = cell(eval_args={"split": {"RS": [0.5, 0.25, 0.25]}})
+    assert first.data == same.data != other.data and first.local["data_path"] != other.local["data_path"]
+    assert first.setting({}, 1).key != other.setting({}, 1).key
+    assert (
+        cell("--neg_samplers", "hnlm", hnlm_alpha=0.2).data == first.data
+    )  # what uniform would refuse is no part of the split
+
+
+def test_a_share_that_a_kill_left_half_written_is_written_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from recbole_hnlm.compare.analyses import sparsity
+
+    arguments = ["sparsity", "--shares", "60", "--neg_samplers", "dns"]
+
+    def killed(folder: Path, name: str, *rest: Any) -> None:
+        (folder / name).mkdir(parents=True)
+        (folder / name / f"{name}.test.inter").write_text("torn")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as during:
+        during.setattr(sparsity, "write_world", killed)
+        with pytest.raises(KeyboardInterrupt):
+            asked_for(folder, *arguments)
+    (entry,) = asked_for(folder, *arguments)[2]
+    home = Path(entry.values["data_path"])
+    assert len((home / "tiny-60" / "tiny-60.test.inter").read_text().splitlines()) > 1
+    assert not list(home.glob(".*"))
 
 
 def test_vectors_beside_held_out_positives_are_counted() -> None:

@@ -18,7 +18,7 @@ from recbole_hnlm.config import MainConfig
 from recbole_hnlm.leak import LeakCheck, LeakReport, train_as_configured
 from recbole_hnlm.leak.poison import Pairs, poisoned
 from recbole_hnlm.leak.report import Finding
-from recbole_hnlm.leak.trace import state_digests
+from recbole_hnlm.leak.trace import file_digests, state_digests
 
 POPULARITY = {
     "distribution": "popularity",
@@ -184,6 +184,13 @@ def test_poison_keeps_training_and_the_order_of_first_occurrence(
 def test_most_rows_of_a_real_split_are_exchanged(folder: Path) -> None:
     report = checked(folder, "BPR", neg_sampler="dns")
     assert report.notes[-1].startswith("120 of 120 held-out pairs were exchanged")
+
+
+def test_only_recboles_own_logs_and_checkpoints_are_left_out(tmp_path: Path) -> None:
+    for name in ("log/BPR/a.log", "log_tensorboard/b", "saved/c.pth", "logits/d.npy", "e.bin", "input"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert list(file_digests(tmp_path, {tmp_path / "input"})) == ["e.bin", "logits/d.npy"]
 
 
 def test_files_from_outside_are_named(folder: Path, tmp_path: Path) -> None:

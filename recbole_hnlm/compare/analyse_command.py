@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,14 +16,12 @@ from recbole_hnlm.compare.children import Child
 from recbole_hnlm.compare.ledger import FAILED, OK, Ledger, Record, RunSetting
 from recbole_hnlm.compare.plan import Cell, cells_of
 from recbole_hnlm.compare.plots import svg_element
-from recbole_hnlm.compare.pool import Pool, Start, start_in_child
+from recbole_hnlm.compare.pool import Pool, Start, start_in_child, stoppable
 from recbole_hnlm.compare.progress import Progress
 from recbole_hnlm.compare.request import FIRST_SEED, Asked, read_request
 from recbole_hnlm.compare.rows import Grid
 from recbole_hnlm.compare.tables import Table
 from recbole_hnlm.compare.writing import markdown
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,7 @@ def train_cells(
     with Ledger(asked.out / "probed" if probing else asked.out) as ledger:
         settings = [[cell.setting(cell.start, seed) for seed in cell.seeds] for cell in cells]
         known = [sum(ledger.find(one.key) is not None for one in runs) for runs in settings]
-        with Progress(cells, known, show) as progress:
+        with stoppable(), Progress(cells, known, show) as progress:
             pool = Pool(ledger, start, asked.processes, retry_failed, progress)
             return pool.run([_once(runs) for runs in settings])
 
@@ -149,7 +146,9 @@ def write(analysis: Analysis, name: str, asked: Asked, done: Sequence[tuple[Entr
     files = []
     for suffix, content in contents.items():
         path = asked.out / f"{name}.{suffix}"
-        path.write_text(content, encoding="utf-8")
+        draft = path.with_name(f".{path.name}.new")
+        draft.write_text(content, encoding="utf-8")
+        draft.replace(path)
         files.append(path)
     sys.stdout.write(contents["md"])
     return Written(table, readings, tuple(files))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from recbole.evaluator.register import smaller_metrics
+
 from recbole_hnlm.compare.outcomes import Outcome
 from recbole_hnlm.compare.rows import ID_ONLY
 from recbole_hnlm.compare.statistics import Difference, difference, holm, mean_and_deviation
@@ -141,6 +143,6 @@ def _figures(outcomes: Sequence[Outcome], metric: str, base: str | None) -> list
     p_wilcoxon = holm([None if one is None else one.p_wilcoxon for one in differences])
     means = [mean_and_deviation(list(values.values())) for values in by_seed]
     shown = [round(mean, DECIMALS) for mean, _ in means]
-    order = sorted(set(shown), reverse=True)[:2]
+    order = sorted(set(shown), reverse=metric.partition("@")[0] not in smaller_metrics)[:2]
     ranks = [order.index(value) + 1 if value in order else 0 for value in shown]
     return [Figure(*means[i], ranks[i], differences[i], p_t[i], p_wilcoxon[i]) for i in range(len(outcomes))]

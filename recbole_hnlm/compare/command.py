@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import logging
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from recbole_hnlm.compare.blocks import Block
 from recbole_hnlm.compare.ledger import Ledger
-from recbole_hnlm.compare.outcomes import Outcome, job, replay
+from recbole_hnlm.compare.outcomes import job, replay
 from recbole_hnlm.compare.plan import Cell, cells_of
-from recbole_hnlm.compare.pool import Pool, Start, start_in_child
+from recbole_hnlm.compare.pool import Pool, Start, start_in_child, stoppable
 from recbole_hnlm.compare.progress import Progress
 from recbole_hnlm.compare.report import write_report
 from recbole_hnlm.compare.request import LISTS, Asked, read_request
@@ -23,8 +20,6 @@ from recbole_hnlm.compare.rows import nearest
 from recbole_hnlm.compare.store import read_plan, write_plan
 from recbole_hnlm.compare.tables import accuracy_table
 from recbole_hnlm.compare.writing import markdown
-
-logger = logging.getLogger(__name__)
 
 _HELP = {
     "datasets": "names of datasets",
@@ -74,7 +69,7 @@ def main(arguments: Sequence[str]) -> list[Block]:
         return report(Path(args.out), args.against)
     asked = read_request({key: value for key, value in given.items() if not isinstance(value, bool)}, settings)
     cells = cells_of(asked.request)
-    names = sorted({cell.row.name for cell in cells})
+    names = sorted({cell.row.name for cell in [*cells, *read_plan(asked.out)[0]]})
     if asked.against is not None and asked.against not in names:
         close = difflib.get_close_matches(asked.against, names, n=1)
         raise ValueError(f"against={asked.against!r} is no row, choose one of {names}{nearest(close)}")
@@ -107,27 +102,11 @@ def compare(
     folder = asked.out
     with Ledger(folder) as ledger:
         write_plan(folder, cells, asked.against)
-        known = [cell.runs - _left(replay(cell, ledger)) for cell in cells]
-        before = signal.signal(signal.SIGTERM, _interrupt)
-        try:
-            with Progress(cells, known, show) as progress:
-                pool = Pool(ledger, start or start_in_child(folder), asked.processes, retry_failed, progress)
-                pool.run([job(cell, ledger) for cell in cells])
-        except KeyboardInterrupt:
-            report(folder, asked.against)
-            logger.warning("stopped; every run that has ended is kept, and the same command goes on from there")
-            raise SystemExit(130) from None
-        finally:
-            signal.signal(signal.SIGTERM, before)
+        known = [cell.runs - replay(cell, ledger).missing for cell in cells]
+        with stoppable(lambda: report(folder, asked.against)), Progress(cells, known, show) as progress:
+            pool = Pool(ledger, start or start_in_child(folder), asked.processes, retry_failed, progress)
+            pool.run([job(cell, ledger) for cell in cells])
     return report(folder, asked.against)
-
-
-def _left(outcome: Outcome) -> int:
-    return outcome.missing
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def report(folder: Path, against: str | None = None) -> list[Block]:

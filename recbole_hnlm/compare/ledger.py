@@ -51,6 +51,7 @@ class RunSetting:
         values: Every setting of the run but its seed, flat, as RecBole reads them.
         seed: RecBole's seed: split, start and draws.
         local: Settings that say where and not what is computed (``data_path``, ``gpu_id`` ...); no part of the key.
+        data: Hash of the dataset's files.
     """
 
     dataset: str
@@ -58,11 +59,12 @@ class RunSetting:
     values: Mapping[str, Any]
     seed: int
     local: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    data: str = ""
 
     @cached_property
     def key(self) -> str:
         """What the ledger knows the run by."""
-        return digest([self.dataset, self.model, self.values, self.seed])
+        return digest([self.dataset, self.data, self.model, self.values, self.seed])
 
     def described(self) -> Record:
         """The setting as the head of its record."""

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from recbole.utils import ModelType
+from recbole.utils.argument_list import dataset_arguments
 
 from recbole_hnlm.compare.ledger import RunSetting, digest
 from recbole_hnlm.compare.rows import Grid, Row, nearest, rows_of
 from recbole_hnlm.compare.spaces import L2, Point, Space, packaged_rows, read_space
 from recbole_hnlm.config import HNLMConfig
-from recbole_hnlm.data_source import check_dataset_files
+from recbole_hnlm.data_source import check_dataset_files, data_digest, load_dataset
 from recbole_hnlm.graph_models import GRAPH_MODELS
 from recbole_hnlm.run_options import describe_options
 
@@ -31,7 +32,13 @@ DEFAULTS: dict[str, Any] = {
 QUIET: dict[str, Any] = {"show_progress": False, "state": "ERROR"}
 LOCAL = ("data_path", "gpu_id", "use_gpu", "worker", "checkpoint_dir", "log_wandb", *QUIET)
 """Settings that say where and how loudly a run is computed, and not what."""
+_SHARED_BY_ROWS = ("topk", "metrics", "valid_metric")
 _USELESS = re.compile(r"^(\w+) has no effect here")
+
+
+def shaping(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings among ``values`` that say what is read of a dataset and how it is split."""
+    return {key: value for key, value in values.items() if key in ("eval_args", *dataset_arguments)}
 
 
 class CompareConfig(HNLMConfig):
@@ -55,6 +62,7 @@ class Cell:
         start: The first trial: the defaults of what is tuned.
         budget: Trials, the same for every row that has something to tune; 1 where there is nothing.
         seeds: Seeds of the final runs; trials take the first.
+        data: Hash of the dataset's files.
     """
 
     dataset: str
@@ -66,22 +74,29 @@ class Cell:
     start: Point
     budget: int
     seeds: tuple[int, ...]
+    data: str = ""
 
     def setting(self, point: Point, seed: int) -> RunSetting:
         """The run of this cell at a point with a seed."""
-        return RunSetting(self.dataset, self.row.model, {**self.values, **point}, seed, self.local)
+        return RunSetting(self.dataset, self.row.model, {**self.values, **point}, seed, self.local, self.data)
 
     @property
     def key(self) -> str:
         """What the ledger knows the cell's tuning by."""
         space = {key: knob.described() for key, knob in self.space.items()}
-        made_of = [self.dataset, self.row.model, self.values, space, self.start, self.budget, self.seeds[0]]
+        made_of = [self.dataset, self.data, self.row.model, self.values, space, self.start, self.budget, self.seeds[0]]
         return "tuning-" + digest(made_of)
 
     @property
     def runs(self) -> int:
         """Runs that the cell takes at most: trials, and seeds beyond the first at the best of them."""
         return self.budget + len(self.seeds) - 1
+
+    @property
+    def measured_on(self) -> dict[str, Any]:
+        """What rows must share to be compared: data, split, filters and metrics."""
+        chosen = {key: value for key, value in self.values.items() if key in _SHARED_BY_ROWS}
+        return {"files of the dataset": self.data, **shaping(self.values), **chosen}
 
     @property
     def label(self) -> str:
@@ -154,6 +169,8 @@ def _cell(request: Request, dataset: str, row: Row, shared: dict[str, Any]) -> t
                 raise
             dropped.add(useless[1])
     check_dataset_files(config)
+    if not Path(config["data_path"]).exists():
+        load_dataset(config)  # RecBole fetches it: once, here, and not in several runs at a time
     _check_selection(config)
     if config["MODEL_TYPE"] is ModelType.TRADITIONAL:  # RecBole trains it for one epoch
         values["eval_step"] = 1
@@ -164,7 +181,8 @@ def _cell(request: Request, dataset: str, row: Row, shared: dict[str, Any]) -> t
         local["data_path"] = str(Path(local["data_path"]).resolve())
     block = "" if row.everywhere else row.model
     budget = request.tune if space else 1
-    return Cell(dataset, block, row, values, local, space, start, budget, request.seeds), dropped
+    cell = Cell(dataset, block, row, values, local, space, start, budget, request.seeds, data_digest(config))
+    return cell, dropped
 
 
 def _defaults(space: Space, config: HNLMConfig) -> Point:

@@ -29,7 +29,7 @@ def bars(block: Block) -> str:
         colours = [_COLOURS[line.outcome.cell.row.kind] for line in block.lines]
         errors = [one.deviation or 0.0 for one in told]
         axes.barh(places, [one.mean for one in told], xerr=errors, color=colours, error_kw={"elinewidth": 0.8})
-        axes.set_yticks(places, [line.name for line in block.lines] if number == 0 else [])
+        axes.set_yticks(places, [_plain(line.name) for line in block.lines] if number == 0 else [])
         axes.invert_yaxis()
         axes.set_xlabel(f"{short_metric(metric)}, test")
     return svg_element(figure)
@@ -44,13 +44,20 @@ def convergence(block: Block) -> str:
         for line in block.lines:
             curve = line.outcome.done[0]["curve"]
             if len(curve) > 1:
-                axes.plot([row[column] for row in curve], [row[2] for row in curve], label=line.name, linewidth=1.1)
+                axes.plot(
+                    [row[column] for row in curve], [row[2] for row in curve], label=_plain(line.name), linewidth=1.1
+                )
         axes.set_xlabel(label)
         axes.set_ylabel("validation score")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     if handles:
         figure.axes[1].legend(handles, labels, fontsize="small", loc="lower right")
     return svg_element(figure)
+
+
+def _plain(name: str) -> str:
+    """A name in which matplotlib reads no formula."""
+    return name.replace("$", r"\$")
 
 
 def svg_element(figure: Figure) -> str:

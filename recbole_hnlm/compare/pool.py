@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
-from collections.abc import Callable, Mapping, Sequence
+import logging
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +15,8 @@ from recbole_hnlm.compare.children import Child
 from recbole_hnlm.compare.ledger import FAILED, Ledger, Record, RunSetting
 from recbole_hnlm.compare.outcomes import Job
 from recbole_hnlm.compare.runner import train_once
+
+logger = logging.getLogger(__name__)
 
 
 class Running(Protocol):
@@ -39,6 +44,24 @@ class Watcher(Protocol):
 def start_in_child(folder: Path) -> Start:
     """Starts runs in processes of their own; ``folder`` is the comparison's."""
     return lambda setting: Child(train_once, (setting, folder))
+
+
+@contextlib.contextmanager
+def stoppable(then: Callable[[], Any] = lambda: None) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the runs inside with a word and status 130, after ``then``."""
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        then()
+        logger.warning("stopped; every run that has ended is kept, and the same command goes on from there")
+        raise SystemExit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
 
 
 class Pool:
@@ -118,13 +141,16 @@ class Pool:
     def _fill(self) -> None:
         while self._ready and len(self._running) < self.processes:
             index, _, setting = heapq.heappop(self._ready)
+            if self._known(setting.key) is not None:  # another comparison in the folder has trained it meanwhile
+                self._ended(setting.key)
+                continue
             self._running[setting.key] = index, self.start(setting), setting
             self._tell(index, None)
 
     def _collect(self) -> None:
         """Wait for one run at least, keep what has ended, and let the jobs that wanted it go on."""
         readers = {running.reader: key for key, (_, running, _) in self._running.items()}
-        for reader in wait(list(readers)):
+        for reader in wait(list(readers)) if readers else ():
             key = readers[reader]
             index, running, setting = self._running[key]
             try:
@@ -135,31 +161,14 @@ class Pool:
             self._tried.add(key)
             record = self.ledger.add(record)
             self._tell(index, record)
-            for waiting in self._wanted.pop(key):
-                if all(self._known(other.key) is not None for other in self._asked[waiting]):
-                    self._go_on(waiting, self._answer(waiting))
+            self._ended(key)
+
+    def _ended(self, key: str) -> None:
+        """Let the jobs go on that wait for nothing else."""
+        for waiting in self._wanted.pop(key):
+            if all(self._known(other.key) is not None for other in self._asked[waiting]):
+                self._go_on(waiting, self._answer(waiting))
 
     def _tell(self, index: int, record: Record | None) -> None:
         if self.watcher is not None:
             self.watcher.advanced(index, len(self._running), record)
-
-
-def train_all(
-    settings: Sequence[RunSetting], folder: Path, processes: int = 1, options: Mapping[str, Any] | None = None
-) -> list[Record]:
-    """The records of settings that need no tuning, in their order: from the folder's ledger where they are in it.
-
-    Args:
-        settings: What to train.
-        folder: The comparison's folder.
-        processes: Runs at a time.
-        options: ``retry_failed`` and ``watcher`` of :class:`Pool`.
-    """
-    with Ledger(folder) as ledger:
-        (records,) = Pool(ledger, start_in_child(folder), processes, **(options or {})).run([_once(settings)])
-    result: list[Record] = records
-    return result
-
-
-def _once(settings: Sequence[RunSetting]) -> Any:
-    return (yield list(settings))

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import importlib.resources
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from recbole.utils import argument_list
 
 from recbole_hnlm.compare.plan import CompareConfig, Request
 from recbole_hnlm.compare.rows import Grid, nearest
+from recbole_hnlm.config import packaged_defaults
+from recbole_hnlm.graph_models import GRAPH_MODELS
+from recbole_hnlm.option_parsing import reject_misspelled
 
 LISTS = ("neg_samplers", "comparators", "losses", "baselines", "controls")
 MAPPINGS = ("datasets", "models")
 """Lists of names, or mappings of a name to settings of its own."""
 FIRST_SEED = 2020
+_SAID_ELSEWHERE = {"dataset": "datasets", "model": "models", "seed": "seeds"}
 _PLAN_KEYS = (*MAPPINGS, *LISTS, "rows", "seeds", "tune", "settings", "config_files", "processes", "out", "against")
 
 
@@ -53,20 +59,42 @@ def read_request(given: Mapping[str, Any], settings: Sequence[str] = ()) -> Aske
     files = _listed(asked.get("config_files"))
     shared = {**_files(files), **_mapping("settings", asked.get("settings")), **_read_settings(settings)}
     rows = _mapping("rows", asked.get("rows"))
+    first_seed = shared.pop("seed", FIRST_SEED)
     names = {key: tuple(_listed(asked.get(key))) for key in LISTS}
     models = _with_settings("models", asked.get("models"))
     grid = Grid(models=tuple(models), rows=rows, **names)
+    datasets = _with_settings("datasets", asked.get("datasets"))
+    _check_keys([shared, *datasets.values(), *models.values()], [row for row in rows.values() if row])
     request = Request(
-        datasets=_with_settings("datasets", asked.get("datasets")),
+        datasets=datasets,
         grid=grid,
         models={name: own for name, own in models.items() if own},
         shared=shared,
-        seeds=_seeds(asked.get("seeds", 5), shared.pop("seed", FIRST_SEED)),
+        seeds=_seeds(asked.get("seeds", 5), first_seed),
         tune=int(asked.get("tune", 8)),
     )
     if "out" not in asked:
         raise ValueError("no folder for the results; name one with --out, e.g. --out results/x")
     return Asked(request, Path(asked["out"]), int(asked.get("processes", 1)), asked.get("against"))
+
+
+def _check_keys(settings: Sequence[Mapping[str, Any]], rows: Sequence[Any]) -> None:
+    """Refuse settings that nothing reads: RecBole takes unknown keys for absent ones and says nothing."""
+    for key in dict.fromkeys(key for group in settings for key in group if key in _SAID_ELSEWHERE):
+        raise ValueError(f"{key} is no setting of single runs here; use {_SAID_ELSEWHERE[key]}")
+    given = {str(key) for group in [*settings, *rows] if isinstance(group, Mapping) for key in group}
+    reject_misspelled(sorted(given), ("model", "kind", "space"), _known_keys())
+
+
+def _known_keys() -> set[str]:
+    """What RecBole, its models and ours read, but for options of this package."""
+    lists = ("general", "training", "evaluation", "dataset")
+    known = {key for name in lists for key in getattr(argument_list, f"{name}_arguments")}
+    for file in importlib.resources.files("recbole").joinpath("properties", "model").iterdir():
+        known.update(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
+    for name in GRAPH_MODELS:
+        known.update(packaged_defaults(f"model/{name}.yaml"))
+    return known
 
 
 def _plan_file(path: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from recbole_hnlm.run_checks import NO_SAMPLER, TEXT_SAMPLER
 
 KINDS = ("baseline", "sampler", "loss", "comparator", "text", "control")
 """Kinds of rows in the order of the table."""
-ID_ONLY = ("baseline", "sampler")
+ID_ONLY = ("baseline", "sampler", "loss")
 """Kinds that read interactions alone; the best of them is what the others are held against."""
 
 

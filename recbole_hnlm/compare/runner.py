@@ -6,6 +6,7 @@ import os
 import platform
 import tempfile
 import traceback
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,11 @@ from filelock import FileLock
 from recbole_hnlm.compare.children import in_child
 from recbole_hnlm.compare.ledger import FAILED, OK, Record, RunSetting, digest
 
-_ARTEFACT_KEYS = ("neg_sampler", "hnlm_base_sampler", "hnlm_comparator")
+_ARTEFACT_KEYS = (
+    "neg_sampler", "hnlm_base_sampler", "hnlm_comparator", "neg_sampler_guard", "neg_sampler_judge",
+    "neg_sampler_reference_model", "neg_sampler_reference_epochs", "neg_sampler_tree_seed",
+)  # fmt: skip
+"""Settings beside those of the offline part that say what a run makes before it trains."""
 
 
 def train_once(setting: RunSetting, folder: Path) -> Record:
@@ -33,7 +38,7 @@ def train_once(setting: RunSetting, folder: Path) -> Record:
         with tempfile.TemporaryDirectory(prefix="compare-") as checkpoints:
             values = run_values(setting, folder, checkpoints)
             ensure_shared(setting, values)
-            return {**setting.described(), "status": OK, **_figures(setting, values), **circumstances()}
+            return {**setting.described(), "status": OK, **_figures(setting, values), **circumstances(values)}
     except Exception as error:  # a failing row is told in the table and stops no other
         message = f"{type(error).__name__}: {error}"
         return {**setting.described(), "status": FAILED, "error": message, "trace": traceback.format_exc()[-4000:]}
@@ -65,11 +70,10 @@ def run_values(setting: RunSetting, folder: Path, checkpoints: str) -> dict[str,
     """
     values = {**setting.values, **setting.local, "seed": setting.seed, "checkpoint_dir": checkpoints}
     if values.get("neg_sampler") == "hnlm":
-        from recbole.utils.argument_list import dataset_arguments
+        from recbole_hnlm.compare.plan import shaping
 
-        shaping = {key: value for key, value in setting.values.items() if key in ("eval_args", *dataset_arguments)}
-        shaping.update({key: value for key, value in setting.values.items() if key.startswith("llm_")})
-        name = f"seed-{setting.seed}" + (f"-{digest(shaping)[:8]}" if shaping else "")
+        made_by = {key: value for key, value in setting.values.items() if key.startswith("llm_")}
+        name = f"seed-{setting.seed}-{digest([setting.data, shaping(setting.values), made_by])[:8]}"
         values.setdefault("hnlm_artefact_dir", str((folder / "artefacts" / setting.dataset / name).resolve()))
         values.setdefault("llm_cache_dir", str((folder / "artefacts" / setting.dataset / "cache").resolve()))
     return values
@@ -110,12 +114,17 @@ def _build(model: str, dataset: str, values: dict[str, Any]) -> str:
     return ""
 
 
-def circumstances() -> Record:
-    """Versions and machine of a run."""
+def circumstances(values: Mapping[str, Any]) -> Record:
+    """Versions and machine of a run with these settings."""
     packages = ("recbole_hnlm", "torch", "recbole", "numpy")
     return {
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}},
-        "machine": {"host": platform.node(), "processor": _processor(), "cores": os.cpu_count(), "device": _device()},
+        "machine": {
+            "host": platform.node(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "device": _device(values),
+        },
     }
 
 
@@ -125,7 +134,8 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _device() -> str:
+def _device(values: Mapping[str, Any]) -> str:
     import torch
 
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    used = torch.cuda.is_available() and values.get("use_gpu") is not False
+    return torch.cuda.get_device_name() if used else "cpu"

@@ -8,6 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from recbole_hnlm.compare.ledger import canonical
 from recbole_hnlm.compare.plan import Cell
 from recbole_hnlm.compare.rows import KINDS, Row
@@ -21,16 +23,33 @@ def write_plan(folder: Path, cells: Sequence[Cell], against: str | None) -> list
 
     Returns:
         Every cell of the folder, in the order of the tables.
+
+    Raises:
+        ValueError: If rows of a dataset would stand in one table though data, split or metrics differ.
     """
-    place = {(cell.dataset, cell.block, cell.row.name): cell for cell in read_plan(folder)[0]}
-    place.update({(cell.dataset, cell.block, cell.row.name): cell for cell in cells})
-    every = sorted(place.values(), key=lambda cell: KINDS.index(cell.row.kind))
-    versions = {name: metadata.version(name) for name in ("recbole_hnlm", "recbole", "torch", "optuna")}
-    content = {"versions": versions, "against": against, "cells": [_described(cell) for cell in every]}
-    draft = folder / f".{NAME}.new"
-    draft.write_text(json.dumps(json.loads(canonical(content)), indent=1) + "\n", encoding="utf-8")
-    draft.replace(folder / NAME)
+    with FileLock(folder / ".plan.lock"):  # two comparisons may add their rows at the same time
+        place = {(cell.dataset, cell.block, cell.row.name): cell for cell in read_plan(folder)[0]}
+        place.update({(cell.dataset, cell.block, cell.row.name): cell for cell in cells})
+        every = sorted(place.values(), key=lambda cell: KINDS.index(cell.row.kind))
+        _refuse_incomparable(folder, every)
+        versions = {name: metadata.version(name) for name in ("recbole_hnlm", "recbole", "torch", "optuna")}
+        content = {"versions": versions, "against": against, "cells": [_described(cell) for cell in every]}
+        draft = folder / f".{NAME}.new"
+        draft.write_text(json.dumps(json.loads(canonical(content)), indent=1) + "\n", encoding="utf-8")
+        draft.replace(folder / NAME)
     return every
+
+
+def _refuse_incomparable(folder: Path, cells: Sequence[Cell]) -> None:
+    first: dict[str, Cell] = {}
+    for cell in cells:
+        one, other = first.setdefault(cell.dataset, cell).measured_on, cell.measured_on
+        differs = [key for key in {**one, **other} if canonical(one.get(key)) != canonical(other.get(key))]
+        if differs:
+            raise ValueError(
+                f"{cell.label} and {first[cell.dataset].label} of {folder} differ in {', '.join(differs)}, so they "
+                "cannot stand in one table; give all rows the same, or name another --out"
+            )
 
 
 def read_plan(folder: Path) -> tuple[list[Cell], str | None]:
@@ -52,19 +71,21 @@ def read_plan(folder: Path) -> tuple[list[Cell], str | None]:
 def _described(cell: Cell) -> dict[str, Any]:
     row = cell.row
     return {
-        "dataset": cell.dataset, "backbone": cell.block, "row": row.name, "kind": row.kind, "model": row.model,
-        "values": cell.values, "space": _space(cell.space), "start": cell.start, "trials": cell.budget,
-        "seeds": list(cell.seeds), "made_by": row.values,
+        "dataset": cell.dataset, "data": cell.data, "backbone": cell.block, "row": row.name, "kind": row.kind,
+        "model": row.model, "values": cell.values, "space": _space(cell.space), "start": cell.start,
+        "trials": cell.budget, "seeds": list(cell.seeds), "made_by": row.values,
     }  # fmt: skip
 
 
-def _space(space: Space) -> dict[str, Any]:
-    return {key: knob.described() for key, knob in space.items()}
+def _space(space: Space) -> list[Any]:
+    """In pairs, as a search goes through the knobs in their order."""
+    return [[key, knob.described()] for key, knob in space.items()]
 
 
 def _read(told: dict[str, Any]) -> Cell:
-    space, block = read_space(told["space"]), told["backbone"]
+    space, block = read_space(dict(told["space"])), told["backbone"]
     row = Row(told["row"], told["model"], told["kind"], told["made_by"], space, everywhere=not block)
+    seeds = tuple(told["seeds"])
     return Cell(
-        told["dataset"], block, row, told["values"], {}, space, told["start"], told["trials"], tuple(told["seeds"])
+        told["dataset"], block, row, told["values"], {}, space, told["start"], told["trials"], seeds, told["data"]
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,10 +77,15 @@ def cost_table(block: Block) -> Table:
     rows = [(line.name, *(_cost_cell(line, read, form) for read, form in columns)) for line in block.lines]
     machines = {canonical(run["machine"]): run["machine"] for line in block.lines for run in line.outcome.done}
     described = [f"{m['processor']}, {m['cores']} cores, {m['device']}" for m in machines.values()]
-    versions = {canonical(run["versions"]): run["versions"] for line in block.lines for run in line.outcome.done}
     notes = [f"Machine: {text}." for text in sorted(set(described))]
-    notes += [", ".join(f"{key} {value}" for key, value in one.items()) + "." for _, one in sorted(versions.items())]
+    notes += [", ".join(f"{key} {value}" for key, value in one.items()) + "." for one in _versions(block)]
     return Table(block.title, header, tuple(rows), notes=tuple(notes))
+
+
+def _versions(block: Block) -> list[dict[str, str]]:
+    """Versions of packages that the block's runs were made with, each once."""
+    found = {canonical(run["versions"]): run["versions"] for line in block.lines for run in line.outcome.done}
+    return [versions for _, versions in sorted(found.items())]
 
 
 def _cost_cell(line: Line, read: Callable[[Any], float | None], form: str) -> str:
@@ -98,7 +104,10 @@ def _mean_cell(figure: Figure) -> str:
 
 
 def _percent_cell(figure: Figure) -> str:
-    return "" if figure.against is None else f"{figure.against.percent:+.1f} %"
+    if figure.against is None:
+        return ""
+    percent = figure.against.percent
+    return f"{percent:+.1f} %" if math.isfinite(percent) else "-"  # of a base that is 0
 
 
 def probability(p: float | None) -> str:
@@ -139,6 +148,8 @@ def _notes(block: Block) -> list[str]:
             )
     elif block.base is not None:
         notes.append("One seed: no p-value can be given.")
+    if len(_versions(block)) > 1:
+        notes.append("Rows were trained with several versions of packages, which cost.md names; a new --out has one.")
     partial = [line for line in block.lines if not line.outcome.complete]
     for line in partial:
         notes.append(f"{line.name}: failed with some seeds: {'; '.join(line.outcome.failures)}")

@@ -14,7 +14,7 @@ def markdown(tables: Sequence[Table], head: str) -> str:
     for table in tables:
         lines += ["", f"## {table.title}"]
         if table.rows:
-            lines += ["", _pipes(table.header), "|" + "---|" * len(table.header)]
+            lines += ["", _pipes([_pipe_safe(name) for name in table.header]), "|" + "---|" * len(table.header)]
         for place, row in enumerate(table.rows):
             lines.append(_pipes(_marked(table, place, row, ("**{}**", "<u>{}</u>"), _pipe_safe)))
         lines += [line for note in table.notes for line in ("", _pipe_safe(note))]
@@ -39,7 +39,7 @@ def _marked(
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    PLUS_MINUS: r"$\pm$",
+    "|": r"\textbar{}", PLUS_MINUS: r"$\pm$",
 }  # fmt: skip
 
 

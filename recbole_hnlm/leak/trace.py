@@ -19,6 +19,9 @@ from torch import Tensor
 
 from recbole_hnlm.samplers import Negatives
 
+_OF_RECBOLE = ("log", "log_tensorboard", "saved")
+"""Folders of logs and checkpoints, which RecBole makes and which hold times."""
+
 
 def digest(value: Any) -> str:
     """Digest of a tensor, or of a nest of tensors and plain values."""
@@ -73,7 +76,7 @@ def file_digests(folder: Path, besides: set[Path]) -> dict[str, str]:
     made: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if path.is_file() and path not in besides and not name.parts[0].startswith("log") and name.parts[0] != "saved":
+        if path.is_file() and path not in besides and name.parts[0] not in _OF_RECBOLE:
             made[name.as_posix()] = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
     return made
 

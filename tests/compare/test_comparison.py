@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from compare_runs import Fake, cells, compared, request, share
@@ -14,6 +17,8 @@ from recbole_hnlm.compare.ledger import Ledger, RunSetting
 from recbole_hnlm.compare.outcomes import job, replay
 from recbole_hnlm.compare.plan import Request
 from recbole_hnlm.compare.pool import Pool
+from recbole_hnlm.compare.runner import run_values
+from recbole_hnlm.compare.store import read_plan, write_plan
 
 TABLES = ("table.md", "table.csv", "table.tex", "cost.md", "report.html")
 
@@ -135,12 +140,77 @@ def test_a_run_that_two_rows_want_is_trained_once(tmp_path: Path, data: Path) ->
     assert one.figures["ndcg@20"].rank == two.figures["ndcg@20"].rank == 1
 
 
+def test_what_another_comparison_trains_meanwhile_is_not_trained_again(tmp_path: Path, data: Path) -> None:
+    asked = request(data, neg_samplers=("uniform", "dns", "mixgcf"), tune=1)
+
+    class Overtaken(Fake):
+        def __call__(self, setting: RunSetting):  # type: ignore[no-untyped-def]
+            if not self.trained:
+                compared(tmp_path, asked, Fake())
+            return super().__call__(setting)
+
+    fake = Overtaken()
+    (block,) = compared(tmp_path, asked, fake)
+    assert len(fake.trained) == 1 and all(line.outcome.complete for line in block.lines)
+
+
 def test_a_later_comparison_adds_to_the_folder(tmp_path: Path, data: Path) -> None:
     compared(tmp_path, request(data, neg_samplers=("uniform", "dns")), Fake())
     fake = Fake()
     (block,) = compared(tmp_path, request(data, neg_samplers=("mixgcf",)), fake)
     assert [line.name for line in block.lines] == ["uniform", "dns", "mixgcf"]
     assert {run.values["neg_sampler"] for run in fake.trained} == {"mixgcf"}
+
+
+def copied(data: Path, target: Path, line: str = "") -> Path:
+    shutil.copytree(data, target)
+    with (target / "tiny" / "tiny.inter").open("a") as file:
+        file.write(line)
+    return target
+
+
+def test_runs_on_other_files_of_the_same_name_are_other_runs(tmp_path: Path, data: Path) -> None:
+    line = (data / "tiny" / "tiny.inter").read_text().splitlines()[-1] + "\n"
+    same, other = copied(data, tmp_path / "same"), copied(data, tmp_path / "other", line)
+    fakes = [Fake(), Fake(), Fake()]
+    for fake, place in zip(fakes, (data, same, other), strict=True):
+        compared(tmp_path / "out", request(place), fake)
+    assert fakes[0].trained and fakes[1].trained == []
+    assert not {run.key for run in fakes[2].trained} & {run.key for run in fakes[0].trained}
+    assert len(fakes[2].trained) == len(fakes[0].trained)
+    text = [cells(place, neg_samplers=("hnlm",))[0].setting({}, 2020) for place in (data, same, other)]
+    homes = [run_values(run, tmp_path, "checkpoints")["hnlm_artefact_dir"] for run in text]
+    assert homes[0] == homes[1] != homes[2]
+
+
+@pytest.mark.parametrize("values", [{"val_interval": {"rating": "[3,inf)"}}, {"topk": [10, 20]}])
+def test_rows_of_another_split_or_metric_do_not_join_the_table(
+    tmp_path: Path, data: Path, values: dict[str, Any]
+) -> None:
+    asked = request(data, neg_samplers=("uniform",), tune=1)
+    compared(tmp_path, asked, Fake())
+    plan = (tmp_path / "plan.json").read_bytes()
+    more = request(data, neg_samplers=("dns",), tune=1)
+    fake = Fake()
+    with pytest.raises(ValueError, match=f"BPR / dns and .* differ in {next(iter(values))}, so they cannot stand"):
+        compared(tmp_path, replace(more, shared={**more.shared, **values}), fake)
+    assert fake.trained == [] and (tmp_path / "plan.json").read_bytes() == plan
+
+
+def test_an_interrupted_search_is_told_as_far_as_it_is(tmp_path: Path, data: Path) -> None:
+    """Knobs in the order in which the search goes through them, which is not that of the alphabet."""
+    fake = Fake()
+    (cell,) = made = cells(data, neg_samplers=("hnlm",), tune=6)
+    assert list(cell.space) != sorted(cell.space)
+    with Ledger(tmp_path) as ledger:
+        write_plan(tmp_path, made, None)
+        steps = job(cell, ledger)
+        settings = next(steps)
+        for _ in range(4):
+            settings = steps.send([ledger.add(fake(one).record) for one in settings])
+        ledger.add(fake(settings[0]).record)
+    told = replay(read_plan(tmp_path)[0][0], Ledger(tmp_path))
+    assert (told.tried, told.missing) == (5, 3)
 
 
 def test_unfinished_rows_say_what_is_left(tmp_path: Path, data: Path) -> None:
@@ -170,8 +240,9 @@ def test_baselines_stand_beside_every_backbone(tmp_path: Path, data: Path) -> No
 
 
 def test_the_page_loads_nothing_and_shows_the_plots(tmp_path: Path, data: Path) -> None:
-    compared(tmp_path, request(data), Fake())
+    compared(tmp_path, request(data, rows={"a $^ & b$": {"neg_sampler": "dns"}}), Fake())
     page = (tmp_path / "report.html").read_text()
+    assert "<td>a $^ &amp; b$</td>" in page and ">a $^ &amp; b$</text>" in page
     assert page.count("<svg") == 2 and page.count("</table>") == 2
     assert "<script" not in page and "<link" not in page and "src=" not in page and 'href="http' not in page
 

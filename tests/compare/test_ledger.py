@@ -31,7 +31,8 @@ def test_the_key_is_what_is_computed_and_not_where() -> None:
     same = RunSetting("data", "BPR", {"b": [1, 2], "a": 1}, 1, {"data_path": "x"})
     assert same.key == RunSetting("data", "BPR", {"a": np.int64(1), "b": (1, 2)}, 1, {"data_path": "y"}).key
     others = [setting(2), setting(epochs=4), setting(more=1), RunSetting("data", "NGCF", {"epochs": 3}, 1)]
-    assert len({run.key for run in [setting(), *others]}) == 5
+    others.append(RunSetting("data", "BPR", {"epochs": 3}, 1, data="other files"))
+    assert len({run.key for run in [setting(), *others]}) == 6
 
 
 def test_a_torn_line_is_left_out_and_costs_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

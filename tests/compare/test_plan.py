@@ -129,6 +129,23 @@ def test_a_wrong_dataset_names_its_folder(data: Path) -> None:
         cells_of(Request({"nowhere": {}}, asked.grid, shared=asked.shared))
 
 
+def test_a_dataset_that_recbole_fetches_is_fetched_once_and_known_by_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[Path] = []
+
+    def fetch(config: Any) -> None:
+        fetched.append(Path(config["data_path"]))
+        fetched[-1].mkdir()
+        (fetched[-1] / "ml-1m.inter").write_text("user_id:token\titem_id:token\n1\t1\n")
+
+    monkeypatch.setattr("recbole_hnlm.compare.plan.load_dataset", fetch)
+    grid = Grid(models=("BPR",), neg_samplers=("uniform", "dns"))
+    first, again = (cells_of(Request({"ml-1m": {}}, grid, shared={"data_path": str(tmp_path)})) for _ in range(2))
+    assert fetched == [tmp_path / "ml-1m"]
+    assert len({cell.data for cell in [*first, *again]}) == 1
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -162,6 +179,31 @@ def test_a_plan_file_and_the_command_line_over_it(tmp_path: Path, data: Path) ->
 def test_arguments_that_are_no_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="cannot read '--epochs'; settings of the runs are written --key=value"):
         main(["--datasets", "tiny", "--epochs", "3", "--out", "x"])
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--learnin_rate=0.1", "unknown option 'learnin_rate'; did you mean 'learning_rate'"),
+        ("--n_layer=3", "unknown option 'n_layer'; did you mean 'n_layers'"),
+        ("--dataset=tiny", "dataset is no setting of single runs here; use datasets"),
+        ("--model=BPR", "model is no setting of single runs here; use models"),
+    ],
+)
+def test_settings_that_no_run_reads_are_refused(argument: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_request({"out": "x"}, [argument])
+
+
+def test_settings_of_ours_and_of_recbole_are_not_taken_for_slips() -> None:
+    from recbole_hnlm.config import packaged_defaults
+    from recbole_hnlm.graph_models import GRAPH_MODELS
+
+    keys = ["torch_threads", "adam", "fast_propagation", "ranking_loss", "ranking_loss_gamma", "neg_sampler_num",
+            "neg_sampler_guard_spares", "hnlm_alpha", "llm_encoder", "comparator_weight", "load_col", "val_interval",
+            "reg_weight", "n_layers", *(key for name in GRAPH_MODELS for key in packaged_defaults(f"model/{name}.yaml"))]  # fmt: skip
+    shared = read_request({"out": "x"}, [f"--{key}=1" for key in keys]).request.shared
+    assert set(shared) == set(keys)
 
 
 def test_seed_says_where_the_seeds_begin() -> None:

@@ -7,18 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from compare_runs import cells, request
+from compare_runs import cells, request, train_all
 
 from recbole_hnlm.compare.children import Child
 from recbole_hnlm.compare.ledger import FAILED, OK
 from recbole_hnlm.compare.plan import Request, cells_of
-from recbole_hnlm.compare.pool import train_all
 from recbole_hnlm.compare.runner import train_once
 
 SMALL = {"embedding_size": 8, "epochs": 4, "use_gpu": False, "train_batch_size": 128}
@@ -115,6 +115,20 @@ def test_a_process_that_ends_without_a_word_is_told() -> None:
         Child(leave, (3,)).result()
     with pytest.raises(ChildProcessError, match="ended with signal SIGKILL; out of memory?"):
         Child(kill_itself, ()).result()
+
+
+def wait_in(folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder):
+        (folder / "begun").touch()
+        time.sleep(60)
+
+
+def test_a_stopped_run_leaves_no_temporary_files(tmp_path: Path) -> None:
+    child = Child(wait_in, (tmp_path,))
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.02)
+    child.stop()
+    assert [path.name for path in tmp_path.iterdir()] == ["begun"] and child.process.exitcode is not None
 
 
 ORPHAN = """

@@ -58,3 +58,17 @@ def test_deviation_is_the_samples() -> None:
 def test_five_seeds_are_too_few_for_wilcoxon() -> None:
     told = difference(dict(enumerate([1.1, 2.2, 3.3, 4.4, 5.5])), dict(enumerate([1.0, 2.0, 3.0, 4.0, 5.0])))
     assert told is not None and told.p_wilcoxon == pytest.approx(0.0625) == least_wilcoxon(5)
+
+
+@pytest.mark.parametrize(
+    ("differences", "p"),
+    [
+        ([1, 1, 1, 1, 1], 2 / 32),  # ties: all signs alike, one of 32 patterns at either end
+        ([0, 1, 1, 2, 2], 2 / 16),  # a zero is left out
+        ([-1, 2, 2, 3, 3], 4 / 32),  # ranks 1, 2.5, 2.5, 4.5, 4.5: as far out are the two ends of 13 and of 15
+    ],
+)
+def test_wilcoxon_is_exact_with_ties_and_zeros(differences: list[int], p: float) -> None:
+    """No normal approximation, which would fall below what so few seeds can give."""
+    told = difference(dict(enumerate(float(10 + one) for one in differences)), dict.fromkeys(range(5), 10.0))
+    assert told is not None and told.p_wilcoxon == pytest.approx(p)

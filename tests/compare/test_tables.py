@@ -42,6 +42,8 @@ def outcomes() -> list[Outcome]:
 def test_the_base_is_the_best_id_only_row_on_validation(outcomes: list[Outcome]) -> None:
     """EASE and mixgcf draw on validation, the first stands; dns is better on test and hnlm reads text."""
     assert blocks_of(outcomes)[0].base == "EASE"
+    outcomes.append(outcome("bsl", [0.1, 0.1], [0.8, 0.8], "loss"))
+    assert blocks_of(outcomes)[0].base == "bsl"  # reads interactions alone, too
     with pytest.raises(ValueError, match="against='x' is no row; choose one of"):
         blocks_of(outcomes, "x")
 
@@ -51,6 +53,15 @@ def test_equal_rows_share_the_best_and_the_next_is_second(outcomes: list[Outcome
     assert table.marks == {(1, 1): 1, (2, 1): 1, (3, 1): 2}
     text = markdown([table], "# head")
     assert text.count("**0.2100 ± 0.0141**") == 2 and "<u>0.1500 ± 0.0000</u>" in text
+
+
+def test_the_least_is_best_where_less_is_better() -> None:
+    rows = [outcome(name, [0.1], [0.1]) for name in ("uniform", "dns", "mixgcf")]
+    for row, value in zip(rows, (0.3, 0.9, 0.1), strict=True):
+        row.records[0]["test"] = {"giniindex@20": value, "recall@20": value}
+    (block,) = blocks_of(rows)
+    ranks = {metric: [line.figures[metric].rank for line in block.lines] for metric in block.metrics}
+    assert ranks == {"giniindex@20": [2, 0, 1], "recall@20": [2, 1, 0]}
 
 
 def test_the_table_by_hand(outcomes: list[Outcome]) -> None:
@@ -79,19 +90,32 @@ def test_cost_by_hand(outcomes: list[Outcome]) -> None:
     assert table.notes == ("Machine: p, 2 cores, cpu.", "torch 2.")
 
 
+def test_nothing_is_told_in_percent_of_nothing() -> None:
+    (block,) = blocks_of([outcome("uniform", [0.0, 0.0], [0.5, 0.5]), outcome("dns", [0.1, 0.2], [0.1, 0.1])])
+    assert [row[2] for row in accuracy_table(block).rows] == ["", "-"]
+
+
+def test_runs_of_several_versions_are_told(outcomes: list[Outcome]) -> None:
+    assert not any("several versions" in note for note in accuracy_table(blocks_of(outcomes)[0]).notes)
+    outcomes.append(outcome("ahns", [0.1, 0.1], [0.1, 0.1], versions={"torch": "3"}))
+    (block,) = blocks_of(outcomes)
+    assert "Rows were trained with several versions" in " ".join(accuracy_table(block).notes)
+    assert cost_table(block).notes[1:] == ("torch 2.", "torch 3.")
+
+
 def test_latex_escapes_everything_that_means_something() -> None:
     assert latex_safe(r"a_b & 5 % of $x^2 {#~\ <1 ± 2") == (
         r"a\_b \& 5 \% of \$x\textasciicircum{}2 \{\#\textasciitilde{}\textbackslash{} \textless{}1 $\pm$ 2"
     )
 
 
-TABLE = Table("t_1", ("row", "N@20", "point"), (("a_b|c", "1 ± 2", "lr 1"),), {(0, 1): 2}, ("5 % <b>",))
+TABLE = Table("t_1", ("row", "N@20 vs a|b", "point"), (("a_b|c", "1 ± 2", "lr 1"),), {(0, 1): 2}, ("5 % <b>",))
 
 
 def test_latex_is_booktabs_and_leaves_out_the_point() -> None:
     text = latex([TABLE])
     for line in (
-        r"\begin{tabular}{lr}", r"\toprule", r"row & N@20 \\", r"a\_b|c & \underline{1 $\pm$ 2} \\", r"\bottomrule",
+        r"\begin{tabular}{lr}", r"\toprule", r"row & N@20 vs a\textbar{}b \\", r"a\_b\textbar{}c & \underline{1 $\pm$ 2} \\", r"\bottomrule",
         r"\par 5 \% \textless{}b\textgreater{}", r"\caption{t\_1}",
     ):  # fmt: skip
         assert line in text.splitlines()
@@ -99,6 +123,7 @@ def test_latex_is_booktabs_and_leaves_out_the_point() -> None:
 
 def test_markdown_and_html_keep_names_whole() -> None:
     text = markdown([TABLE], "# head")
+    assert r"| row | N@20 vs a\|b | point |" in text
     assert r"| a_b\|c | <u>1 ± 2</u> | lr 1 |" in text and text.endswith("\n5 % &lt;b>\n")
     assert "<td>a_b|c</td><td><u>1 ± 2</u></td>" in web(TABLE) and "<p>5 % &lt;b&gt;</p>" in web(TABLE)
 

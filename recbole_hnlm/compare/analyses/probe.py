@@ -26,7 +26,7 @@ def train_and_probe(setting: RunSetting, folder: Path) -> Record:
         with tempfile.TemporaryDirectory(prefix="analyse-") as checkpoints:
             values = run_values(setting, folder, checkpoints)
             ensure_shared(setting, values)
-            return {**setting.described(), "status": OK, **_figures(setting, values), **circumstances()}
+            return {**setting.described(), "status": OK, **_figures(setting, values), **circumstances(values)}
     except Exception as error:  # a failing row is told below the table and stops no other
         return {**setting.described(), "status": FAILED, "error": f"{type(error).__name__}: {error}"}
 

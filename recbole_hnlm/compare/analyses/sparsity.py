@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_hnlm.compare.analyses.base import Analysis, Entry, add_samplers, values_of_sampler
-from recbole_hnlm.compare.plan import CompareConfig
+from recbole_hnlm.compare.ledger import digest
+from recbole_hnlm.compare.plan import LOCAL, QUIET, CompareConfig, shaping
+from recbole_hnlm.data_source import data_digest
 from recbole_hnlm.leak.worlds import pairs_of, settings_of_split, write_world
 from recbole_hnlm.quick_start import split
 
@@ -38,8 +41,7 @@ class Sparsity(Analysis):
         wrong = [share for share in args.shares if not 0 < share <= 100]
         if wrong:
             raise ValueError(f"shares {wrong} are outside 1 to 100; they are percent of every user's training pairs")
-        home = Path(args.out) / "data"
-        settings = {share: _written(args, shared, home, share) for share in args.shares}
+        settings = {share: _written(args, shared, share) for share in args.shares}
         return [
             Entry(name, f"{share} %", {**settings[share], **values_of_sampler(name)}, share, f"{args.dataset}-{share}")
             for name in args.neg_samplers for share in args.shares
@@ -69,22 +71,15 @@ def kept_pairs(users: NDArray[np.int64], share: int, seed: int) -> NDArray[np.bo
     return place < -(-counts[users] * share // 100)
 
 
-def _written(args: Namespace, shared: Mapping[str, Any], home: Path, share: int) -> dict[str, Any]:
+def _written(args: Namespace, shared: Mapping[str, Any], share: int) -> dict[str, Any]:
     """Write one share as a dataset of its own, unless it is there, and give the settings that read it."""
-    name = f"{args.dataset}-{share}"
-    config = CompareConfig(args.model, args.dataset, config_dict={"seed": args.first_seed, "state": "ERROR", **shared,
-                                                                  "neg_sampler": "uniform"})  # fmt: skip
-    written = home / name / f"{name}.test.inter"
-    if not written.exists():
-        datasets = [loader._dataset for loader in split(config)]
-        train = datasets[0]
-        kept = np.flatnonzero(kept_pairs(train.inter_feat[train.uid_field].numpy(), share, args.first_seed))
-        parts = [train.copy(train.inter_feat[kept]), *datasets[1:]]
-        write_world(home, name, parts, [pairs_of(part) for part in parts], None)
-        items = home / name / f"{name}.item"
-        if not items.exists():  # so that an item whose pairs are all left out stays in the catalogue
-            tokens = train.field2id_token[train.iid_field][1:]
-            items.write_text("\n".join([f"{train.iid_field}:token", *tokens]) + "\n", encoding="utf-8")
+    name, read = f"{args.dataset}-{share}", shaping(shared)
+    where = {key: value for key, value in shared.items() if key in LOCAL}
+    values = {**QUIET, **where, **read, "seed": args.first_seed, "neg_sampler": "uniform"}
+    config = CompareConfig(args.model, args.dataset, config_dict=values)
+    home = Path(args.out) / "data" / digest([data_digest(config), read, args.first_seed])[:8]  # one folder per split
+    if not (home / name).exists():
+        _write_share(config, home, name, share)
     settings = settings_of_split(config, home / name / f"{name}.train.inter")
     if settings["load_col"] is not None:
         settings["load_col"] = {
@@ -92,3 +87,20 @@ def _written(args: Namespace, shared: Mapping[str, Any], home: Path, share: int)
             "item": settings["load_col"].get("item") or [config["ITEM_ID_FIELD"]],
         }
     return {**settings, "data_path": str(home.resolve())}
+
+
+def _write_share(config: CompareConfig, home: Path, name: str, share: int) -> None:
+    """Write a share under another name and rename it, so that what a kill leaves is not taken for it."""
+    datasets = [loader._dataset for loader in split(config)]
+    train = datasets[0]
+    kept = np.flatnonzero(kept_pairs(train.inter_feat[train.uid_field].numpy(), share, config["seed"]))
+    parts = [train.copy(train.inter_feat[kept]), *datasets[1:]]
+    draft = home / f".{name}.new"
+    shutil.rmtree(draft, ignore_errors=True)
+    write_world(draft, name, parts, [pairs_of(part) for part in parts], None)
+    items = draft / name / f"{name}.item"
+    if not items.exists():  # so that an item whose pairs are all left out stays in the catalogue
+        tokens = train.field2id_token[train.iid_field][1:]
+        items.write_text("\n".join([f"{train.iid_field}:token", *tokens]) + "\n", encoding="utf-8")
+    (draft / name).replace(home / name)
+    draft.rmdir()
