@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +15,10 @@ from recbole_hnlm.compare.pool import Pool, Start, start_in_child, stoppable
 from recbole_hnlm.compare.progress import Progress
 from recbole_hnlm.compare.report import write_report
 from recbole_hnlm.compare.request import LISTS, Asked, read_request
-from recbole_hnlm.compare.rows import nearest
 from recbole_hnlm.compare.store import read_plan, write_plan
 from recbole_hnlm.compare.tables import accuracy_table
 from recbole_hnlm.compare.writing import markdown
+from recbole_hnlm.option_parsing import nearest
 
 _HELP = {
     "datasets": "names of datasets",
@@ -71,8 +70,7 @@ def main(arguments: Sequence[str]) -> list[Block]:
     cells = cells_of(asked.request)
     names = sorted({cell.row.name for cell in [*cells, *read_plan(asked.out)[0]]})
     if asked.against is not None and asked.against not in names:
-        close = difflib.get_close_matches(asked.against, names, n=1)
-        raise ValueError(f"against={asked.against!r} is no row, choose one of {names}{nearest(close)}")
+        raise ValueError(f"against={asked.against!r} is no row, choose one of {names}{nearest(asked.against, names)}")
     if args.dry_run:
         sys.stdout.write(dry_run(cells))
         return []

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
-import importlib
-import inspect
-import pkgutil
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,11 +13,10 @@ from recbole.utils import ModelType
 from recbole.utils.argument_list import dataset_arguments
 
 from recbole_hnlm.compare.ledger import RunSetting, digest
-from recbole_hnlm.compare.rows import Grid, Row, nearest, rows_of
+from recbole_hnlm.compare.rows import Grid, Row, rows_of
 from recbole_hnlm.compare.spaces import L2, Point, Space, packaged_rows, read_space
 from recbole_hnlm.config import HNLMConfig
 from recbole_hnlm.data_source import check_dataset_files, data_digest, load_dataset
-from recbole_hnlm.graph_models import GRAPH_MODELS
 from recbole_hnlm.run_options import describe_options
 
 DEFAULTS: dict[str, Any] = {
@@ -161,7 +156,7 @@ def _cell(request: Request, dataset: str, row: Row, shared: dict[str, Any]) -> t
         fixed = {key for key in values if key not in DEFAULTS}
         point = {key: value for key, value in tried.items() if key not in fixed}
         try:
-            config = _config(row.model, dataset, {**values, **point})
+            config = CompareConfig(row.model, dataset, config_dict={**values, **point})
             break
         except ValueError as error:
             useless = _USELESS.match(str(error))
@@ -175,7 +170,7 @@ def _cell(request: Request, dataset: str, row: Row, shared: dict[str, Any]) -> t
     if config["MODEL_TYPE"] is ModelType.TRADITIONAL:  # RecBole trains it for one epoch
         values["eval_step"] = 1
     space = _resolved(row.space, config, fixed)
-    start = _defaults(space, _config(row.model, dataset, values))
+    start = _defaults(space, CompareConfig(row.model, dataset, config_dict=values))
     local = {**QUIET, **{key: values.pop(key) for key in LOCAL if key in values}}
     if "data_path" in local:
         local["data_path"] = str(Path(local["data_path"]).resolve())
@@ -190,17 +185,6 @@ def _defaults(space: Space, config: HNLMConfig) -> Point:
     ours = describe_options(config.run) if config.run is not None else {}
     found = {key: config[key] if config[key] is not None else ours.get(key) for key in space}
     return {key: value for key, value in found.items() if value is not None}
-
-
-def _config(model: str, dataset: str, values: Mapping[str, Any]) -> HNLMConfig:
-    try:
-        return CompareConfig(model, dataset, config_dict=values)
-    except (ValueError, ImportError) as error:
-        unknown = isinstance(error, ImportError) or "is not the name of an existing model" in str(error)
-        if not unknown or model in _model_names():  # RecBole looks into its boosting models last, which need a library
-            raise
-        close = difflib.get_close_matches(model, _model_names(), n=1)
-        raise ValueError(f"there is no model {model!r}{nearest(close)}") from error
 
 
 def _resolved(space: Space, config: HNLMConfig, fixed: set[str]) -> Space:
@@ -227,18 +211,6 @@ def _check_selection(config: HNLMConfig) -> None:
             f"valid_metric={config['valid_metric']} is not computed: metrics={config['metrics']}, "
             f"topk={config['topk']}; add it to them"
         )
-
-
-def _model_names() -> list[str]:
-    """Names of the general models, for messages."""
-    names = list(GRAPH_MODELS)
-    package = importlib.import_module("recbole.model.general_recommender")
-    for info in pkgutil.iter_modules(package.__path__):
-        with contextlib.suppress(ImportError):
-            module = importlib.import_module(f"{package.__name__}.{info.name}")
-            members = inspect.getmembers(module, inspect.isclass)
-            names += [name for name, kind in members if kind.__module__ == module.__name__]
-    return names
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.resources
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +12,10 @@ import yaml
 from recbole.utils import argument_list
 
 from recbole_hnlm.compare.plan import CompareConfig, Request
-from recbole_hnlm.compare.rows import Grid, nearest
+from recbole_hnlm.compare.rows import Grid
 from recbole_hnlm.config import packaged_defaults
 from recbole_hnlm.graph_models import GRAPH_MODELS
-from recbole_hnlm.option_parsing import reject_misspelled
+from recbole_hnlm.option_parsing import nearest, reject_misspelled
 
 LISTS = ("neg_samplers", "comparators", "losses", "baselines", "controls")
 MAPPINGS = ("datasets", "models")
@@ -103,8 +102,9 @@ def _plan_file(path: str) -> dict[str, Any]:
     plan = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_reader()._build_yaml_loader()) or {}
     for key in _mapping("the plan", plan):
         if key not in _PLAN_KEYS:
-            close = difflib.get_close_matches(str(key), _PLAN_KEYS, n=1)
-            raise ValueError(f"{path}: unknown key {key!r}, settings of runs go under 'settings'{nearest(close)}")
+            raise ValueError(
+                f"{path}: unknown key {key!r}{nearest(str(key), _PLAN_KEYS)}; settings of runs go under 'settings'"
+            )
     return dict(plan)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from recbole_hnlm.compare.spaces import Space, packaged_rows, read_space
+from recbole_hnlm.option_parsing import nearest
 from recbole_hnlm.options import SAMPLER_KEY
 from recbole_hnlm.run_checks import NO_SAMPLER, TEXT_SAMPLER
 
@@ -125,8 +125,7 @@ def _own(name: str, given: Mapping[str, Any], models: Iterable[str]) -> Iterator
     guess = "baseline" if sampler == NO_SAMPLER else ("text" if sampler in packaged_rows()["text"] else "sampler")
     kind = given.get("kind", guess)
     if kind not in KINDS:
-        close = difflib.get_close_matches(str(kind), KINDS, n=1)
-        raise ValueError(f"row {name!r} has kind {kind!r}, choose one of {list(KINDS)}{nearest(close)}")
+        raise ValueError(f"row {name!r} has kind {kind!r}, choose one of {list(KINDS)}{nearest(str(kind), KINDS)}")
     used = [given["model"]] if "model" in given else list(models)
     if not used:
         raise ValueError(f"row {name!r} names no model and there are no --models; add model: NAME to it")
@@ -143,8 +142,3 @@ def _own(name: str, given: Mapping[str, Any], models: Iterable[str]) -> Iterator
 def _controlled(row: Row, control: str) -> Row:
     marks = (packaged_rows()["control"].get(control) or {"values": {"hnlm_control": control}})["values"]
     return Row(f"{row.name} {control}", row.model, "control", {**row.values, **marks}, row.space, row.everywhere)
-
-
-def nearest(close: list[str]) -> str:
-    """The end of a message that names the nearest choice, or nothing."""
-    return f"; did you mean {close[0]!r}?" if close else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from recbole_hnlm.compare.ledger import Record
 from recbole_hnlm.compare.rows import nearest
 from recbole_hnlm.compare.spaces import packaged_rows
 from recbole_hnlm.compare.tables import Table
+from recbole_hnlm.option_parsing import nearest
 from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions
 from recbole_hnlm.run_checks import TEXT_SAMPLER
 
@@ -108,8 +108,7 @@ def analysis_of(name: str) -> Analysis:
         ValueError: If there is none, naming the nearest.
     """
     if name not in ANALYSES:
-        close = difflib.get_close_matches(name, ANALYSES, n=1)
-        raise ValueError(f"unknown analysis {name!r}, choose one of {list(ANALYSES)}{nearest(close)}")
+        raise ValueError(f"unknown analysis {name!r}, choose one of {list(ANALYSES)}{nearest(name, ANALYSES)}")
     module, _, attribute = ANALYSES[name].partition(":")
     made: Analysis = getattr(importlib.import_module(module), attribute)()
     return made
