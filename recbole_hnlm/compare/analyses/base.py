@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from recbole_hnlm.compare.analyses.drawing import draw
 from recbole_hnlm.compare.analyses.readings import Reading, pivot
 from recbole_hnlm.compare.ledger import Record
-from recbole_hnlm.compare.rows import nearest
 from recbole_hnlm.compare.spaces import packaged_rows
 from recbole_hnlm.compare.tables import Table
 from recbole_hnlm.option_parsing import nearest
