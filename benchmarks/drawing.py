@@ -29,9 +29,9 @@ from numpy.typing import NDArray  # noqa: E402
 from recbole.sampler import Sampler  # noqa: E402
 from result import Result, compared  # noqa: E402
 
-from recbole_hnlm.loader import BLOCK_CANDIDATES  # noqa: E402
 from recbole_hnlm.samplers import TrainingInteractions  # noqa: E402
 from recbole_hnlm.samplers.candidates import UniformCandidates  # noqa: E402
+from recbole_hnlm.training.loader import BLOCK_CANDIDATES  # noqa: E402
 
 logger = logging.getLogger("drawing")
 

@@ -26,15 +26,15 @@ from scale_store import opened_store, read_store, write_store  # noqa: E402
 
 from recbole_hnlm import hnlm  # noqa: E402
 from recbole_hnlm.config import HNLMConfig  # noqa: E402
-from recbole_hnlm.loader import BLOCK_CANDIDATES, PairLoader  # noqa: E402
 from recbole_hnlm.models.adjacency import InteractionGraph, vectorised_methods  # noqa: E402
 from recbole_hnlm.models.mean_of_hops import MeanForm, propagate_mean  # noqa: E402
 from recbole_hnlm.models.products import FastProducts, csr_matrix  # noqa: E402
 from recbole_hnlm.models.text import hash_of_training_pairs, training_pairs  # noqa: E402
-from recbole_hnlm.optimizers import by_rows, fused  # noqa: E402
 from recbole_hnlm.samplers import TrainingInteractions  # noqa: E402
 from recbole_hnlm.samplers.candidates import UniformCandidates  # noqa: E402
-from recbole_hnlm.watching import peak_memory_mib  # noqa: E402
+from recbole_hnlm.training.loader import BLOCK_CANDIDATES, PairLoader  # noqa: E402
+from recbole_hnlm.training.optimizers import by_rows, fused  # noqa: E402
+from recbole_hnlm.training.watching import peak_memory_mib  # noqa: E402
 
 WIDTH, LAYERS = 64, 3
 

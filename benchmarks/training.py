@@ -32,9 +32,9 @@ from result import Result, compared, table  # noqa: E402
 from training_data import NAME, ensure_vectors, folder_of_data, settings, training_split  # noqa: E402
 
 from recbole_hnlm.config import HNLMConfig, PlainConfig  # noqa: E402
-from recbole_hnlm.loader import training_loader  # noqa: E402
 from recbole_hnlm.quick_start import build_model  # noqa: E402
-from recbole_hnlm.watching import watching  # noqa: E402
+from recbole_hnlm.training.loader import training_loader  # noqa: E402
+from recbole_hnlm.training.watching import watching  # noqa: E402
 
 C = 16
 UNIFORM = {"neg_sampler": "uniform"}

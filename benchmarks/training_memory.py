@@ -19,7 +19,7 @@ from result import Result, table
 from training import HNLM, Contestant
 from training_data import ensure_vectors, folder_of_data
 
-from recbole_hnlm.watching import peak_memory_mib
+from recbole_hnlm.training.watching import peak_memory_mib
 
 LIMIT = 1.2
 STEPS = 12

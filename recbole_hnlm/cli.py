@@ -104,10 +104,10 @@ def _end_with(error: Exception) -> NoReturn:
 
 def _build(args: argparse.Namespace) -> None:
     """Alone, or as one of the processes of ``torchrun --nproc-per-node=N -m recbole_hnlm.cli build ...``."""
+    from recbole_hnlm.building.artefacts import plan
+    from recbole_hnlm.building.preparing import needs_anything
     from recbole_hnlm.config import MainConfig
     from recbole_hnlm.llm.sharding import group
-    from recbole_hnlm.offline import plan
-    from recbole_hnlm.preparing import needs_anything
     from recbole_hnlm.quick_start import prepare, split
 
     config = MainConfig(args.model, args.dataset, _files(args))

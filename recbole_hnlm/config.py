@@ -13,15 +13,15 @@ import yaml
 from recbole.config import Config, configurator
 from recbole.utils import ModelType
 
-from recbole_hnlm.comparator_options import COMPARATOR_PREFIX
-from recbole_hnlm.loss_options import RANKING_KEY
 from recbole_hnlm.model_lookup import find_model, model_defaults
 from recbole_hnlm.models.support import refuse_unsupported
-from recbole_hnlm.option_parsing import parse_options
 from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions, LLMOptions
-from recbole_hnlm.processes import join_group
-from recbole_hnlm.run_checks import NO_SAMPLER, RECBOLE_SAMPLER, TEXT_SAMPLER, WRAPPED_KEYS, GeneralOptions
+from recbole_hnlm.options.comparator import COMPARATOR_PREFIX
+from recbole_hnlm.options.loss import RANKING_KEY
+from recbole_hnlm.options.parsing import parse_options
 from recbole_hnlm.run_options import RunOptions, base_sampler_of, parse_run
+from recbole_hnlm.run_options.checks import NO_SAMPLER, RECBOLE_SAMPLER, TEXT_SAMPLER, WRAPPED_KEYS, GeneralOptions
+from recbole_hnlm.training.processes import join_group
 
 _RECBOLE_DISTRIBUTIONS = ("uniform", "popularity", None, "None", "none")
 

@@ -16,8 +16,8 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from recbole_hnlm.config import HNLMConfig, MainConfig
 from recbole_hnlm.data_source import check_dataset_files, load_dataset
-from recbole_hnlm.processes import USER_ERRORS, backend_of, free_port, user_error_of
 from recbole_hnlm.quick_start import run_recbole_hnlm
+from recbole_hnlm.training.processes import USER_ERRORS, backend_of, free_port, user_error_of
 
 _TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 

@@ -11,7 +11,7 @@ import yaml
 from recbole.data import create_dataset
 
 from recbole_hnlm.graph_models import GRAPH_MODELS
-from recbole_hnlm.option_parsing import nearest
+from recbole_hnlm.options.parsing import nearest
 
 _KNOWN_TO_RECBOLE = ("recbole", "recbole_hnlm")
 

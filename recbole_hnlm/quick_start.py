@@ -12,14 +12,14 @@ from typing import Any
 from recbole.data import data_preparation
 from recbole.utils import get_trainer, init_logger, init_seed
 
+from recbole_hnlm.building.preparing import make_what_is_absent
 from recbole_hnlm.config import HNLMConfig, MainConfig, set_threads
 from recbole_hnlm.data_source import check_dataset_files, load_dataset
-from recbole_hnlm.loader import training_loader
 from recbole_hnlm.models import HardNegativeMixin, hnlm
-from recbole_hnlm.preparing import make_what_is_absent
-from recbole_hnlm.processes import leave_group
 from recbole_hnlm.run_options import RunOptions, describe_options
-from recbole_hnlm.watching import peak_memory_mib, watching
+from recbole_hnlm.training.loader import training_loader
+from recbole_hnlm.training.processes import leave_group
+from recbole_hnlm.training.watching import peak_memory_mib, watching
 
 logger = logging.getLogger(__name__)
 

@@ -70,9 +70,9 @@ def _with_artefacts(preparation: Callable[..., Any]) -> Callable[..., Any]:
     """RecBole's ``data_preparation``, followed by what a run of ours needs of the split."""
 
     def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
+        from recbole_hnlm.building.preparing import make_what_is_absent
         from recbole_hnlm.config import set_threads
-        from recbole_hnlm.loader import training_loader
-        from recbole_hnlm.preparing import make_what_is_absent
+        from recbole_hnlm.training.loader import training_loader
 
         train_data, valid_data, test_data = preparation(config, dataset)
         set_threads(config)
@@ -102,7 +102,7 @@ def _watched(get_trainer: Callable[..., type]) -> Callable[..., type]:
     """RecBole's ``get_trainer``, whose trainers write our scalars to TensorBoard."""
 
     def get_watching_trainer(model_type: Any, model_name: str) -> type:
-        from recbole_hnlm.watching import watching
+        from recbole_hnlm.training.watching import watching
 
         return watching(get_trainer(model_type, model_name))
 

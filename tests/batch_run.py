@@ -10,9 +10,9 @@ import json
 import sys
 from pathlib import Path
 
-from recbole_hnlm.chat_options import BatchOptions, OpenAIOptions
 from recbole_hnlm.llm.backends.openai_batch import OpenAIBatchBackend
 from recbole_hnlm.llm.chat import ChatRequest
+from recbole_hnlm.options.chat import BatchOptions, OpenAIOptions
 
 
 def main(url: str, folder: str, count: str) -> None:

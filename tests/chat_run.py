@@ -13,9 +13,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from recbole_hnlm.chat_options import OpenAIOptions
 from recbole_hnlm.llm.backends.openai_chat import OpenAIBackend
 from recbole_hnlm.llm.chat import ChatRequest
+from recbole_hnlm.options.chat import OpenAIOptions
 
 FAULTS = ("429:0.01", "500", "cut", "garbled", "empty", "429,503") * 10 + ("stall",)
 

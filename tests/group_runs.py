@@ -19,10 +19,10 @@ from recbole_runs import settings
 from torch import Tensor
 
 from recbole_hnlm.config import HNLMConfig
-from recbole_hnlm.processes import free_port, on_first_rank
 from recbole_hnlm.quick_start import build_model, prepare
 from recbole_hnlm.samplers import EmbeddingView, Negatives, NegativeSampler
-from recbole_hnlm.watching import watching
+from recbole_hnlm.training.processes import free_port, on_first_rank
+from recbole_hnlm.training.watching import watching
 
 DEADLINE = 240  # seconds; a group that hangs fails the test
 

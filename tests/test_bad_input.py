@@ -151,7 +151,7 @@ def test_artefacts_encoded_in_another_way_are_refused(folder: Path, values: dict
 
 def test_artefacts_of_versions_without_encoding_settings_count_as_plain(folder: Path, tmp_path: Path) -> None:
     from recbole_hnlm.artefacts.manifest import Provenance
-    from recbole_hnlm.provenance import _encoding
+    from recbole_hnlm.building.provenance import _encoding
     from recbole_hnlm.run_options import parse_run
 
     def compared(made: Provenance, width: int) -> dict[str, Any]:

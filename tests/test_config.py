@@ -16,8 +16,8 @@ from recbole.config import Config
 from recbole_hnlm import config as config_module
 from recbole_hnlm.config import HNLMConfig, MainConfig, PlainConfig, packaged_defaults, translate_recbole_spelling
 from recbole_hnlm.models import hnlm
-from recbole_hnlm.option_parsing import option_keys
 from recbole_hnlm.options import HNLMOptions
+from recbole_hnlm.options.parsing import option_keys
 from recbole_hnlm.run_options import RunOptions
 from recbole_hnlm.samplers import SAMPLERS, sampler_class
 from recbole_hnlm.samplers.dns import DynamicSelector

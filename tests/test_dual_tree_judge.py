@@ -14,8 +14,8 @@ from recbole_runs import settings, write_dataset
 from scripted_server import ScriptedServer, completion
 
 from recbole_hnlm import run_recbole_hnlm
+from recbole_hnlm.building.judge import rerank
 from recbole_hnlm.config import HNLMConfig
-from recbole_hnlm.dual_tree_judge import rerank
 from recbole_hnlm.llm.chat import ChatRequest
 from recbole_hnlm.llm.judging import JudgedUser, judge, judge_requests, judge_template, read_verdict
 from recbole_hnlm.llm.replies import ReplyError

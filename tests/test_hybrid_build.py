@@ -21,7 +21,6 @@ from recbole_hnlm.artefacts import ArtefactReader
 from recbole_hnlm.artefacts.neg_text import iter_neg_text
 from recbole_hnlm.cli import main
 from recbole_hnlm.config import HNLMConfig
-from recbole_hnlm.hybrid_options import BaseSettings
 from recbole_hnlm.llm.hybrid.adapter import load_adapter
 from recbole_hnlm.llm.hybrid.encoder import encode
 from recbole_hnlm.llm.hybrid.generation import encode_items
@@ -29,6 +28,7 @@ from recbole_hnlm.llm.hybrid.pairs import PairTexts
 from recbole_hnlm.llm.hybrid.prompts import PromptBuilder
 from recbole_hnlm.llm.text_space import TextSpace
 from recbole_hnlm.options import LLMOptions
+from recbole_hnlm.options.hybrid import BaseSettings
 from recbole_hnlm.quick_start import prepare
 
 pytest.importorskip("peft")
@@ -141,7 +141,7 @@ def test_every_pair_has_the_vector_of_its_own_prompt(folder: Path, qwen: Path, m
     base = BaseSettings(base=str(qwen), prompt_tokens=120, label_tokens=64, precision="float32")
     loaded, info = load_adapter(adapter, base)
     builder = PromptBuilder(pairs, info.template, loaded.tokens, info.lengths)
-    from recbole_hnlm.hybrid_options import GenerateSettings
+    from recbole_hnlm.options.hybrid import GenerateSettings
 
     space = TextSpace.of(encode_items(pairs, adapter, base, GenerateSettings()), pairs.text_of_item >= 0, 16)
     reader = ArtefactReader.open(folder / "tiny", "tiny")
@@ -206,7 +206,7 @@ def test_an_adapter_serves_its_own_dataset_and_is_transferred_to_another(
         run_recbole_hnlm("BPR", "tiny", config_dict={**same, "llm_teacher_epochs": 2, "hnlm_rebuild": True})
 
     with monkeypatch.context() as patched:
-        patched.setattr("recbole_hnlm.offline.train_teacher", refuse_teacher)
+        patched.setattr("recbole_hnlm.building.artefacts.train_teacher", refuse_teacher)
         other_base = save_tiny(folder / "other", "Llama")
         with pytest.raises(ValueError, match="llm_adapter=.* was tuned on .*qwen.*use the same base model"):
             run_recbole_hnlm("BPR", "tiny", config_dict={**same, "llm_base": str(other_base), "hnlm_rebuild": True})
@@ -240,7 +240,7 @@ def test_an_adapter_serves_its_own_dataset_and_is_transferred_to_another(
 def test_what_cannot_work_is_refused_before_a_teacher_is_trained(
     folder: Path, qwen: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any], error: type, message: str
 ) -> None:
-    monkeypatch.setattr("recbole_hnlm.offline.train_teacher", refuse_teacher)
+    monkeypatch.setattr("recbole_hnlm.building.artefacts.train_teacher", refuse_teacher)
     monkeypatch.setattr("recbole_hnlm.llm.weights.is_reachable", lambda *args: False)
     with pytest.raises(error, match=message):
         run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, qwen, **more))

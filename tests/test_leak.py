@@ -108,7 +108,7 @@ def test_a_method_that_differs_by_itself_is_not_judged(folder: Path) -> None:
 
 def test_the_trace_changes_nothing(folder: Path) -> None:
     from recbole_hnlm.quick_start import build_model, prepare
-    from recbole_hnlm.watching import watching
+    from recbole_hnlm.training.watching import watching
     from recbole.utils import get_trainer  # isort: skip
 
     def config() -> MainConfig:

@@ -10,10 +10,10 @@ import torch
 from recbole.data.dataloader import TrainDataLoader
 from recbole_runs import settings, write_dataset
 
-from recbole_hnlm import loader as loader_module
 from recbole_hnlm.config import HNLMConfig
 from recbole_hnlm.models.batches import CANDIDATES
 from recbole_hnlm.quick_start import build_model, prepare
+from recbole_hnlm.training import loader as loader_module
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from recbole_runs import first_loss, made, settings, write_dataset
 from torch import Tensor, nn
 
 from recbole_hnlm.config import HNLMConfig
-from recbole_hnlm.optimizers import RowAdam, by_rows, fused
 from recbole_hnlm.quick_start import build_model, prepare
-from recbole_hnlm.watching import watching
+from recbole_hnlm.training.optimizers import RowAdam, by_rows, fused
+from recbole_hnlm.training.watching import watching
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 import pytest
 
-from recbole_hnlm.option_parsing import option_keys, parse_options, reject_misspelled, reject_unknown
 from recbole_hnlm.options import HNLMOptions, LLMOptions
-from recbole_hnlm.run_checks import CommonSamplerOptions, GeneralOptions
+from recbole_hnlm.options.parsing import option_keys, parse_options, reject_misspelled, reject_unknown
 from recbole_hnlm.run_options import RunOptions, base_sampler_of, describe_options, parse_run
+from recbole_hnlm.run_options.checks import CommonSamplerOptions, GeneralOptions
 from recbole_hnlm.samplers import SAMPLERS, Negatives, Selector, sampler_class
 from recbole_hnlm.samplers.dns import DynamicSelector
 

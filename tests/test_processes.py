@@ -18,10 +18,10 @@ from group_runs import FIXED, fitted, run_group
 from recbole_runs import USERS, settings, write_dataset
 
 from recbole_hnlm import launch as launch_module
-from recbole_hnlm import processes
 from recbole_hnlm.config import HNLMConfig
 from recbole_hnlm.launch import launch
-from recbole_hnlm.processes import backend_of
+from recbole_hnlm.training import processes
+from recbole_hnlm.training.processes import backend_of
 
 ROOT = Path(__file__).parents[1]
 QUIET = {"shuffle": False, "train_batch_size": 64}
@@ -146,7 +146,7 @@ class TestEvaluation:
         assert len(set(one.values())) > 1
 
     def test_padding_is_taken_back(self) -> None:
-        from recbole_hnlm.group_training import _dealt_back
+        from recbole_hnlm.training.groups import _dealt_back
 
         rows = torch.arange(7).unsqueeze(1)
         assert torch.equal(_dealt_back([rows[0::3], rows[1::3], rows[2::3]], 7), rows)

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from recbole_hnlm.artefacts.manifest import Provenance
-from recbole_hnlm.hybrid_run import hybrid_keys
-from recbole_hnlm.option_parsing import option_keys
+from recbole_hnlm.building.provenance import check_provenance, settings_of_hybrid
 from recbole_hnlm.options import LLMOptions
-from recbole_hnlm.provenance import check_provenance, settings_of_hybrid
+from recbole_hnlm.options.parsing import option_keys
 from recbole_hnlm.run_options import RunOptions, parse_run
+from recbole_hnlm.run_options.hybrid import hybrid_keys
 
 WITHOUT_EFFECT = {
     "llm_generate_batch_tokens", "llm_generate_part_pairs", "llm_generate_show_progress", "llm_tune_tensorboard",

@@ -227,10 +227,10 @@ def test_peak_memory_is_this_programs_and_not_the_parents() -> None:
         "import subprocess, sys\n"
         "held = bytearray(600 << 20)\n"
         "held[::4096] = b'x' * len(held[::4096])\n"
-        "child = 'from recbole_hnlm.watching import peak_memory_mib; print(peak_memory_mib())'\n"
+        "child = 'from recbole_hnlm.training.watching import peak_memory_mib; print(peak_memory_mib())'\n"
         "print(subprocess.run([sys.executable, '-c', child], capture_output=True, text=True, check=True).stdout)\n"
     )
-    alone = "from recbole_hnlm.watching import peak_memory_mib; print(peak_memory_mib())"
+    alone = "from recbole_hnlm.training.watching import peak_memory_mib; print(peak_memory_mib())"
     peaks = [
         float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
         for code in (program, alone)

@@ -11,12 +11,12 @@ import pytest
 import torch
 from recbole_runs import settings, write_dataset
 
+from recbole_hnlm.building.teacher import hard_negatives, train_teacher
 from recbole_hnlm.config import HNLMConfig
 from recbole_hnlm.options import LLMOptions
 from recbole_hnlm.quick_start import prepare
 from recbole_hnlm.samplers import TrainingInteractions
 from recbole_hnlm.samplers.candidates import UniformCandidates
-from recbole_hnlm.teacher import hard_negatives, train_teacher
 
 
 def test_hard_negatives_are_the_most_frequent_winners_of_seeded_draws() -> None:
@@ -57,7 +57,7 @@ def test_the_cache_is_read_back_and_a_damaged_one_is_trained_anew(
     def refuse(*args: Any) -> None:
         raise AssertionError("trained although the cache holds it")
 
-    monkeypatch.setattr("recbole_hnlm.teacher._fit", refuse)
+    monkeypatch.setattr("recbole_hnlm.building.teacher._fit", refuse)
     assert np.array_equal(train_teacher(config, loader, options, tmp_path / "cache").negatives, first.negatives)
 
 

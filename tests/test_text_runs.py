@@ -253,7 +253,7 @@ def test_what_cannot_work_is_refused_before_the_teacher_trains(
     def reached(*args: Any) -> None:
         raise AssertionError("the teacher was trained")
 
-    monkeypatch.setattr("recbole_hnlm.teacher._fit", reached)
+    monkeypatch.setattr("recbole_hnlm.building.teacher._fit", reached)
     full = {"hnlm_artefact_dir": str(tmp_path / "a"), "llm_cache_dir": str(tmp_path / "c"), **values}
     with pytest.raises(ValueError, match=message):
         run_recbole_hnlm(name, "tiny", config_dict=settings(folder, name, **full))

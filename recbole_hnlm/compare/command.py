@@ -18,7 +18,7 @@ from recbole_hnlm.compare.request import LISTS, Asked, read_request
 from recbole_hnlm.compare.store import read_plan, write_plan
 from recbole_hnlm.compare.tables import accuracy_table
 from recbole_hnlm.compare.writing import markdown
-from recbole_hnlm.option_parsing import nearest
+from recbole_hnlm.options.parsing import nearest
 
 _HELP = {
     "datasets": "names of datasets",

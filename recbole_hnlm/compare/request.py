@@ -15,7 +15,7 @@ from recbole_hnlm.compare.plan import CompareConfig, Request
 from recbole_hnlm.compare.rows import Grid
 from recbole_hnlm.config import packaged_defaults
 from recbole_hnlm.graph_models import GRAPH_MODELS
-from recbole_hnlm.option_parsing import nearest, reject_misspelled
+from recbole_hnlm.options.parsing import nearest, reject_misspelled
 
 LISTS = ("neg_samplers", "comparators", "losses", "baselines", "controls")
 MAPPINGS = ("datasets", "models")

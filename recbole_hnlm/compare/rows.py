@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recbole_hnlm.compare.spaces import Space, packaged_rows, read_space
-from recbole_hnlm.option_parsing import nearest
 from recbole_hnlm.options import SAMPLER_KEY
-from recbole_hnlm.run_checks import NO_SAMPLER, TEXT_SAMPLER
+from recbole_hnlm.options.parsing import nearest
+from recbole_hnlm.run_options.checks import NO_SAMPLER, TEXT_SAMPLER
 
 KINDS = ("baseline", "sampler", "loss", "comparator", "text", "control")
 """Kinds of rows in the order of the table."""

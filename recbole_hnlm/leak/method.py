@@ -12,7 +12,7 @@ from recbole_hnlm.config import HNLMConfig
 from recbole_hnlm.leak.trace import Trace, state_digests, traced
 from recbole_hnlm.models import HardNegativeMixin, hnlm
 from recbole_hnlm.quick_start import build_model, prepare
-from recbole_hnlm.watching import watching
+from recbole_hnlm.training.watching import watching
 
 
 @dataclass

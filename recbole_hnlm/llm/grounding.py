@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from recbole_hnlm.llm.figures import figures
 from recbole_hnlm.llm.nearest import ItemIndex, sort_best
-from recbole_hnlm.text_options import GroundingOptions
+from recbole_hnlm.options.text import GroundingOptions
 
 _LOG = logging.getLogger(__name__)
 _NEIGHBOURS = 64

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from recbole_hnlm.llm.clustering import PairFeatures, cluster_pairs
 from recbole_hnlm.llm.corpus import Corpus
 from recbole_hnlm.llm.prompts import load_prompts
-from recbole_hnlm.text_options import TextOptions
+from recbole_hnlm.options.text import TextOptions
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from recbole_hnlm.llm.grouping import PairGroups
 from recbole_hnlm.llm.profile_stages import NONE, item_line
 from recbole_hnlm.llm.prompts import PromptSet
 from recbole_hnlm.llm.replies import Answer, form_of, negatives_schema, read_negatives
-from recbole_hnlm.text_options import TextOptions
+from recbole_hnlm.options.text import TextOptions
 
 _TOKENS_PER_WORD = 2
 _REASON_TOKENS = 60

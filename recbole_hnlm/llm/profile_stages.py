@@ -11,7 +11,7 @@ from recbole_hnlm.llm.profiles import cut_words
 from recbole_hnlm.llm.prompts import PromptSet, PromptTemplate
 from recbole_hnlm.llm.replies import PROFILE_SCHEMA, Answer, form_of, read_profile
 from recbole_hnlm.llm.reviews import latest_reviews
-from recbole_hnlm.text_options import TextOptions
+from recbole_hnlm.options.text import TextOptions
 
 _TOKENS_PER_WORD = 2
 _REASONING_TOKENS = 200

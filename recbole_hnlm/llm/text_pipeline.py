@@ -31,7 +31,7 @@ from recbole_hnlm.llm.negative_vectors import EmbeddedTexts, PooledNegatives, em
 from recbole_hnlm.llm.profile_stages import write_item_profiles, write_user_profiles
 from recbole_hnlm.llm.prompts import PromptSet, load_prompts
 from recbole_hnlm.llm.text_space import TextSpace
-from recbole_hnlm.text_options import GroundingOptions, TextOptions
+from recbole_hnlm.options.text import GroundingOptions, TextOptions
 
 _LOG = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from typing import Any
 from recbole.model.loss import BPRLoss
 from torch import nn
 
-from recbole_hnlm.comparator_options import RLMRecConOptions, RLMRecGenOptions
 from recbole_hnlm.models.item_space import ItemSpace, build_item_space
 from recbole_hnlm.models.ranking_term import has_ranking_loss
 from recbole_hnlm.models.view import scores_by_inner_product
+from recbole_hnlm.options.comparator import RLMRecConOptions, RLMRecGenOptions
 from recbole_hnlm.run_options import RunOptions
 
 

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recbole_hnlm.loss_options import (
+from recbole_hnlm.models.log_sums import log_sum_exp, pairwise_log_sums
+from recbole_hnlm.options.loss import (
     BilateralLossOptions,
     DirectAULossOptions,
     PairwiseSoftmaxLossOptions,
     SoftmaxLossOptions,
 )
-from recbole_hnlm.models.log_sums import log_sum_exp, pairwise_log_sums
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class RankingLoss(nn.Module, ABC):
     """
 
     Options: ClassVar[type]
-    """Dataclass of its options in ``loss_options``; a field ``negatives`` says that it reads shared negatives."""
+    """Dataclass of its options in ``options.loss``; a field ``negatives`` says that it reads shared negatives."""
 
     def __init__(self, options: Any) -> None:
         super().__init__()

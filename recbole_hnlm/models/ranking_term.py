@@ -16,8 +16,8 @@ from recbole.model.loss import BPRLoss
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recbole_hnlm.loss_options import RankingRun
 from recbole_hnlm.models.ranking_losses import RANKING_LOSSES, RankingBatch
+from recbole_hnlm.options.loss import RankingRun
 from recbole_hnlm.samplers import EmbeddingView, TrainingInteractions
 
 _CROWDED = 64  # items for each negative, below which a permutation costs less than what it avoids

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from recbole_hnlm.guard_options import GuardOptions
+from recbole_hnlm.options.guard import GuardOptions
 from recbole_hnlm.samplers.base import EmbeddingView
 from recbole_hnlm.samplers.candidates import CandidateDrawer
 from recbole_hnlm.samplers.false_negative_scores import FalseNegativeScores

@@ -13,7 +13,7 @@ from recbole_hnlm.llm import grounding
 from recbole_hnlm.llm.figures import figures
 from recbole_hnlm.llm.grounding import Grounding, GroundingInput, ground
 from recbole_hnlm.llm.nearest import ItemIndex
-from recbole_hnlm.text_options import GroundingOptions
+from recbole_hnlm.options.text import GroundingOptions
 
 USERS, ITEMS, NAMES = 9, 60, 25
 

@@ -14,7 +14,7 @@ from recbole_hnlm.llm.negative_stage import NegativeTexts
 from recbole_hnlm.llm.negative_vectors import embed_texts, pool_negatives
 from recbole_hnlm.llm.text_space import TextSpace
 from recbole_hnlm.llm.text_vectors import centre_and_normalise
-from recbole_hnlm.text_options import GroundingOptions
+from recbole_hnlm.options.text import GroundingOptions
 
 
 @pytest.mark.parametrize("width", [0, 3, 99])

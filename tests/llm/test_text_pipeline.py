@@ -25,7 +25,7 @@ from recbole_hnlm.llm.dry_run import dry_run
 from recbole_hnlm.llm.neighbours import write_text_neighbours
 from recbole_hnlm.llm.profiles import History
 from recbole_hnlm.llm.text_pipeline import TextRun, artefact_contents, run_text_pipeline
-from recbole_hnlm.text_options import GroundingOptions, TextOptions
+from recbole_hnlm.options.text import GroundingOptions, TextOptions
 from tests.llm.conftest import DigestEncoder
 from tests.llm.talking import ScriptedBackend, good_reply
 

@@ -20,7 +20,7 @@ from recbole_hnlm.llm.negative_stage import NegativeTexts, Profiles, negative_re
 from recbole_hnlm.llm.profile_stages import write_item_profiles, write_user_profiles
 from recbole_hnlm.llm.profiles import History
 from recbole_hnlm.llm.prompts import load_prompts
-from recbole_hnlm.text_options import TextOptions
+from recbole_hnlm.options.text import TextOptions
 from tests.llm.talking import ScriptedBackend, good_reply
 
 PROMPTS = load_prompts("products")

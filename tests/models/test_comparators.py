@@ -15,6 +15,7 @@ from recbole_runs import PAIRWISE, POINTWISE, first_loss, settings, write_datase
 from torch import Tensor
 
 from recbole_hnlm import run_recbole_hnlm
+from recbole_hnlm.building.reference import ensure_reference
 from recbole_hnlm.config import HNLMConfig, PlainConfig
 from recbole_hnlm.export import export_checkpoint, plain_state
 from recbole_hnlm.llm import sharding
@@ -23,9 +24,8 @@ from recbole_hnlm.models.comparators.contrast import contrast
 from recbole_hnlm.models.comparators.llmrec import kept_triples, pick_by_text
 from recbole_hnlm.models.comparators.reference import best_unseen
 from recbole_hnlm.quick_start import build_model, prepare
-from recbole_hnlm.reference_build import ensure_reference
 from recbole_hnlm.samplers import TrainingInteractions
-from recbole_hnlm.watching import watching
+from recbole_hnlm.training.watching import watching
 
 ALL = ("rlmrec_con", "rlmrec_gen", "kar", "llmrec")
 MERGING = ("kar", "llmrec")

@@ -15,7 +15,7 @@ from recbole_runs import first_loss, made, write_dataset
 from recbole_hnlm.models.guarding import TextScore
 from recbole_hnlm.models.text import TextVectors
 from recbole_hnlm.samplers import TrainingInteractions
-from recbole_hnlm.watching import watching
+from recbole_hnlm.training.watching import watching
 
 SCORE = {"neg_sampler_guard": "score"}
 TEXT = {"neg_sampler": "hnlm", "hnlm_alpha": 0.0, "hnlm_alignment_weight": 0.0, "hnlm_init": "random",
@@ -99,7 +99,7 @@ def test_a_guard_that_refuses_nothing_changes_nothing(folder: Path, name: str, v
 def test_a_guard_that_refuses(folder: Path, name: str, margin: float, caplog: pytest.LogCaptureFixture) -> None:
     values = {"neg_sampler": "dns", "neg_sampler_candidates": 6, "neg_sampler_num": 2}
     plain = fitted(folder, name, **values)
-    with caplog.at_level(logging.INFO, logger="recbole_hnlm.watching"):
+    with caplog.at_level(logging.INFO, logger="recbole_hnlm.training.watching"):
         guarded = fitted(folder, name, **values, **SCORE, neg_sampler_guard_relative_margin=margin)
     means = guarded.negative_statistics[-1]
     assert 0 < means["guard_refused"] < 1 and 0 <= means["guard_uncleaned"] < 1

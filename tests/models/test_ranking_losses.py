@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from recbole_hnlm.loss_options import RANKING_LOSS_OPTIONS
 from recbole_hnlm.models import log_sums
 from recbole_hnlm.models.ranking_losses import RANKING_LOSSES, RankingBatch, RankingLoss
+from recbole_hnlm.options.loss import RANKING_LOSS_OPTIONS
 
 USER_OF, ITEM_OF = [0, 2, 1, 0, 2, 0, 3], [1, 1, 0, 2, 3, 4, 2]
 SEEN = [(0, 1), (0, 4), (2, 0), (3, 5)]

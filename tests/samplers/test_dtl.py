@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from recbole_hnlm.guard_options import GuardOptions
+from recbole_hnlm.options.guard import GuardOptions
 from recbole_hnlm.samplers import NegativeSampler, TrainingInteractions
 from recbole_hnlm.samplers.dtl import DualTreeOptions, DualTreeSynthesizer, DualTreeTables
 from recbole_hnlm.samplers.false_negative_scores import FalseNegativeScores

@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from recbole_hnlm.guard_options import GuardOptions
+from recbole_hnlm.options.guard import GuardOptions
 from recbole_hnlm.samplers import NegativeSampler, TrainingInteractions, sampler_class
 from recbole_hnlm.samplers.base import EmbeddingView
 from recbole_hnlm.samplers.candidates import CandidateDrawer, UniformCandidates

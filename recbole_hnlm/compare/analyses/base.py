@@ -15,9 +15,9 @@ from recbole_hnlm.compare.analyses.readings import Reading, pivot
 from recbole_hnlm.compare.ledger import Record
 from recbole_hnlm.compare.spaces import packaged_rows
 from recbole_hnlm.compare.tables import Table
-from recbole_hnlm.option_parsing import nearest
 from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions
-from recbole_hnlm.run_checks import TEXT_SAMPLER
+from recbole_hnlm.options.parsing import nearest
+from recbole_hnlm.run_options.checks import TEXT_SAMPLER
 
 ANALYSES: dict[str, str] = {
     "ablation": "recbole_hnlm.compare.analyses.ablation:Ablation",

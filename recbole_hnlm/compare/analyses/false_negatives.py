@@ -13,7 +13,7 @@ from recbole_hnlm.compare.analyses.readings import Reading
 from recbole_hnlm.compare.ledger import Record
 from recbole_hnlm.compare.tables import Table
 from recbole_hnlm.options import SAMPLER_KEY
-from recbole_hnlm.run_checks import TEXT_SAMPLER
+from recbole_hnlm.run_options.checks import TEXT_SAMPLER
 
 _NO_TEXT = {"hnlm_alpha": 0.0, "hnlm_alignment_weight": 0.0, "hnlm_init": "random"}
 _SHOWN = 12

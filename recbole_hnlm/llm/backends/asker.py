@@ -10,13 +10,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from recbole_hnlm.chat_options import OpenAIOptions
 from recbole_hnlm.llm.backends.faults import Fault, Refusal, sort_error
 from recbole_hnlm.llm.backends.outcome import Answer, Job, RunStopped
 from recbole_hnlm.llm.backends.retry import Backoff
 from recbole_hnlm.llm.backends.secret import Secret
 from recbole_hnlm.llm.backends.summary import RunSummary
 from recbole_hnlm.llm.backends.wire import read_answer, request_body
+from recbole_hnlm.options.chat import OpenAIOptions
 
 _LOG = logging.getLogger(__name__)
 _EMPTY_ATTEMPTS = 2

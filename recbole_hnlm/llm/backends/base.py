@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from recbole_hnlm.chat_options import SpendingOptions
 from recbole_hnlm.llm.backends.outcome import Answer, Job
 from recbole_hnlm.llm.backends.reply_cache import ReplyCache, request_digest
 from recbole_hnlm.llm.backends.run import Run, Session
@@ -17,6 +16,7 @@ from recbole_hnlm.llm.backends.spending import Budget, Prices
 from recbole_hnlm.llm.backends.summary import RunSummary, estimate_table
 from recbole_hnlm.llm.backends.tokens import TokenCounter
 from recbole_hnlm.llm.chat import ChatReply, ChatRequest, Estimate
+from recbole_hnlm.options.chat import SpendingOptions
 
 _LOG = logging.getLogger(__name__)
 _NO_LIMIT = 1 << 62

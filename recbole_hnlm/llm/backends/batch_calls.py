@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from recbole_hnlm.chat_options import OpenAIOptions
 from recbole_hnlm.llm.backends.faults import Fault, Refusal, sort_error
 from recbole_hnlm.llm.backends.jobs import BatchJob, JobStore
 from recbole_hnlm.llm.backends.outcome import RunStopped
 from recbole_hnlm.llm.backends.retry import Backoff
 from recbole_hnlm.llm.backends.secret import Secret
 from recbole_hnlm.llm.backends.summary import RunSummary
+from recbole_hnlm.options.chat import OpenAIOptions
 
 _LOG = logging.getLogger(__name__)
 ENDPOINT: Final = "/v1/chat/completions"

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from recbole_hnlm.artefacts.storage import directory_lock
-from recbole_hnlm.chat_options import BatchOptions, OpenAIOptions, SpendingOptions
 from recbole_hnlm.llm.backends.base import CachedBackend
 from recbole_hnlm.llm.backends.batch_calls import ENDPOINT, BatchCalls
 from recbole_hnlm.llm.backends.faults import Fault
@@ -25,6 +24,7 @@ from recbole_hnlm.llm.backends.spending import BATCH_DISCOUNT, Budget
 from recbole_hnlm.llm.backends.summary import RunSummary
 from recbole_hnlm.llm.backends.wire import read_answer, request_body
 from recbole_hnlm.llm.chat import ChatReply, ChatRequest
+from recbole_hnlm.options.chat import BatchOptions, OpenAIOptions, SpendingOptions
 
 _LOG = logging.getLogger(__name__)
 _MEGABYTE = 1_000_000

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from recbole_hnlm.chat_options import OpenAIOptions, SpendingOptions
 from recbole_hnlm.llm.backends.asker import Asker, SchemaSupport
 from recbole_hnlm.llm.backends.base import CachedBackend, Model
 from recbole_hnlm.llm.backends.outcome import Answer, Job
@@ -21,6 +20,7 @@ from recbole_hnlm.llm.backends.secret import Secret, read_secret
 from recbole_hnlm.llm.backends.spending import prices_of
 from recbole_hnlm.llm.backends.summary import RunSummary
 from recbole_hnlm.llm.backends.tokens import RuleOfThumb, TokenCounter, openai_counter
+from recbole_hnlm.options.chat import OpenAIOptions, SpendingOptions
 
 
 class OpenAIBackend(CachedBackend):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from recbole_hnlm.chat_options import OpenAIOptions
+from recbole_hnlm.options.chat import OpenAIOptions
 
 _NO_KEY = "none"
 _SHORTEST = 6

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from recbole_hnlm.chat_options import SpendingOptions
 from recbole_hnlm.llm.backends.outcome import BudgetExceeded
+from recbole_hnlm.options.chat import SpendingOptions
 
 BATCH_DISCOUNT = 0.5
 """Share of the price that OpenAI's Batch API takes."""

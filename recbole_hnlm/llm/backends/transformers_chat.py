@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from recbole_hnlm.chat_options import SpendingOptions, TransformersOptions
 from recbole_hnlm.llm import weights
 from recbole_hnlm.llm.backends.base import CachedBackend, Model
 from recbole_hnlm.llm.backends.generator import ChatGenerator
@@ -18,6 +17,7 @@ from recbole_hnlm.llm.backends.reply_cache import ReplyCache
 from recbole_hnlm.llm.backends.run import Done, Keep
 from recbole_hnlm.llm.backends.summary import RunSummary
 from recbole_hnlm.llm.backends.tokens import TemplateCounter
+from recbole_hnlm.options.chat import SpendingOptions, TransformersOptions
 
 _LOG = logging.getLogger(__name__)
 _BATCHES_SORTED = 16

@@ -7,12 +7,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from recbole_hnlm.chat_options import OpenAIOptions
 from recbole_hnlm.llm.backends.faults import Fault
 from recbole_hnlm.llm.backends.outcome import Answer, too_long
 from recbole_hnlm.llm.backends.secret import Secret
 from recbole_hnlm.llm.backends.tokens import BYTES_PER_TOKEN
 from recbole_hnlm.llm.chat import ChatRequest
+from recbole_hnlm.options.chat import OpenAIOptions
 
 _READ_ERRORS = (KeyError, IndexError, TypeError, AttributeError)
 

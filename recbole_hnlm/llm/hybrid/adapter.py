@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from recbole_hnlm.artefacts.storage import hash_file, sync_directory, write_text
-from recbole_hnlm.hybrid_options import BaseSettings
 from recbole_hnlm.llm.hybrid.encoder import HybridEncoder, SoftTokenProjector
 from recbole_hnlm.llm.hybrid.loading import Base, load_base, read_lora
 from recbole_hnlm.llm.hybrid.pairs import PairTexts
 from recbole_hnlm.llm.hybrid.prompts import PromptTemplate
+from recbole_hnlm.options.hybrid import BaseSettings
 
 FORMAT = 1
 INFO_FILE = "hybrid.json"

@@ -20,7 +20,6 @@ from recbole_hnlm.artefacts.manifest import Manifest, Provenance
 from recbole_hnlm.artefacts.matrix_text import StoredRows
 from recbole_hnlm.artefacts.pairs import Tokens, ranks_in
 from recbole_hnlm.artefacts.writer import ArtefactContents, write_artefact
-from recbole_hnlm.hybrid_options import HybridRun
 from recbole_hnlm.llm.build import BuildTexts, profile_settings, read_texts
 from recbole_hnlm.llm.fields import select_text_fields
 from recbole_hnlm.llm.hybrid.adapter import check_tuned_on, read_info
@@ -38,6 +37,7 @@ from recbole_hnlm.llm.request import BuildRequest
 from recbole_hnlm.llm.sharding import is_first
 from recbole_hnlm.llm.text_space import TextSpace
 from recbole_hnlm.options import LLMOptions
+from recbole_hnlm.options.hybrid import HybridRun
 
 _LOG = logging.getLogger(__name__)
 _BLOCK = 8192

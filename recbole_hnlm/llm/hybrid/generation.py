@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_hnlm.artefacts.storage import TEMPORARY_SUFFIX, sync_directory, write_npy, write_text
-from recbole_hnlm.hybrid_options import BaseSettings, GenerateSettings
 from recbole_hnlm.llm.hybrid.adapter import adapter_digest, check_projector, load_adapter, read_info
 from recbole_hnlm.llm.hybrid.contrast import length_batches
 from recbole_hnlm.llm.hybrid.encoder import HybridEncoder, encode
@@ -32,6 +31,7 @@ from recbole_hnlm.llm.hybrid.prompts import PromptBuilder
 from recbole_hnlm.llm.hybrid.report import GenerateReport
 from recbole_hnlm.llm.progress import progress_bar
 from recbole_hnlm.llm.sharding import ShardError, first_says, is_first, is_sharded, shares, wait_for_all
+from recbole_hnlm.options.hybrid import BaseSettings, GenerateSettings
 
 _LOG = logging.getLogger(__name__)
 

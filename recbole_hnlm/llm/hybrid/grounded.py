@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from recbole_hnlm.artefacts.neg_text import NegativeTable, NegTextManifest, write_neg_text
 from recbole_hnlm.llm.build import BuildTexts
 from recbole_hnlm.llm.grounding import GroundingInput, ground
-from recbole_hnlm.text_options import GroundingOptions
+from recbole_hnlm.options.text import GroundingOptions
 
 
 def write_grounded(

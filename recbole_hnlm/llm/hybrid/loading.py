@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from recbole_hnlm.hybrid_options import BaseSettings, FineTuneSettings
 from recbole_hnlm.llm import weights
 from recbole_hnlm.llm.hybrid.encoder import HybridEncoder
 from recbole_hnlm.llm.hybrid.prompts import PromptTemplate, Tokens, room_for_profiles
 from recbole_hnlm.llm.sharding import local_device
+from recbole_hnlm.options.hybrid import BaseSettings, FineTuneSettings
 
 _LOG = logging.getLogger(__name__)
 _ATTENTION = ("attn", "attention")

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from recbole_hnlm.hybrid_options import BaseSettings, FineTuneSettings
 from recbole_hnlm.llm.hybrid.adapter import AdapterInfo, read_info
 from recbole_hnlm.llm.hybrid.encoder import HybridEncoder
 from recbole_hnlm.llm.hybrid.evaluation import HeldOutPairs, Retrieval
@@ -26,6 +25,7 @@ from recbole_hnlm.llm.hybrid.pairs import PairTexts, split_pairs
 from recbole_hnlm.llm.hybrid.prompts import PromptBuilder, PromptTemplate
 from recbole_hnlm.llm.hybrid.report import AdapterReport
 from recbole_hnlm.llm.sharding import is_first, is_sharded, wait_for_all
+from recbole_hnlm.options.hybrid import BaseSettings, FineTuneSettings
 
 _LOG = logging.getLogger(__name__)
 _VERSION = 2  # of what tuning computes from the same settings; raised with the code

@@ -17,12 +17,12 @@ from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, Traini
 from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from recbole_hnlm.hybrid_options import FineTuneSettings
 from recbole_hnlm.llm.hybrid.adapter import load_weights, write_weights
 from recbole_hnlm.llm.hybrid.contrast import ContrastiveBatch, contrastive_batch, contrastive_loss
 from recbole_hnlm.llm.hybrid.encoder import HybridEncoder
 from recbole_hnlm.llm.hybrid.evaluation import HeldOutPairs, Retrieval, SoftTokens, overall
 from recbole_hnlm.llm.hybrid.prompts import PromptBuilder
+from recbole_hnlm.options.hybrid import FineTuneSettings
 
 _LOG = logging.getLogger(__name__)
 _STATE = "trainer_state.json"

@@ -14,7 +14,6 @@ from typing import Literal
 
 import torch
 
-from recbole_hnlm.hybrid_options import BaseSettings, FineTuneSettings, refuse_float16
 from recbole_hnlm.llm.hybrid.adapter import INFO_FILE, AdapterInfo, load_adapter, read_info, write_adapter
 from recbole_hnlm.llm.hybrid.encoder import HybridEncoder, SoftTokenProjector
 from recbole_hnlm.llm.hybrid.loading import on_this_machine, prepare_training
@@ -30,6 +29,7 @@ from recbole_hnlm.llm.hybrid.run import (
     split_sources,
     tuning_fingerprint,
 )
+from recbole_hnlm.options.hybrid import BaseSettings, FineTuneSettings, refuse_float16
 
 _LOG = logging.getLogger(__name__)
 Method = Literal["refit", "mean"]

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from recbole_hnlm.hybrid_options import BaseSettings, FineTuneSettings, refuse_float16
 from recbole_hnlm.llm.hybrid.adapter import INFO_FILE, AdapterInfo, read_info, write_adapter
 from recbole_hnlm.llm.hybrid.encoder import HybridEncoder, SoftTokenProjector
 from recbole_hnlm.llm.hybrid.loading import add_lora, load_base, on_this_machine, prepare_training
@@ -25,6 +24,7 @@ from recbole_hnlm.llm.hybrid.run import (
     split_sources,
     tuning_fingerprint,
 )
+from recbole_hnlm.options.hybrid import BaseSettings, FineTuneSettings, refuse_float16
 
 _LOG = logging.getLogger(__name__)
 

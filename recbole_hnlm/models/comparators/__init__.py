@@ -6,13 +6,6 @@ from collections.abc import Callable
 
 import torch
 
-from recbole_hnlm.comparator_options import (
-    ComparatorOptions,
-    KAROptions,
-    LLMRecOptions,
-    RLMRecConOptions,
-    RLMRecGenOptions,
-)
 from recbole_hnlm.models.comparators.base import Comparator, Surroundings
 from recbole_hnlm.models.comparators.kar import KAR
 from recbole_hnlm.models.comparators.llmrec import LLMRec
@@ -21,6 +14,13 @@ from recbole_hnlm.models.comparators.rlmrec_con import RLMRecCon
 from recbole_hnlm.models.comparators.rlmrec_gen import RLMRecGen
 from recbole_hnlm.models.item_space import ItemSpace
 from recbole_hnlm.models.text import TextVectors
+from recbole_hnlm.options.comparator import (
+    ComparatorOptions,
+    KAROptions,
+    LLMRecOptions,
+    RLMRecConOptions,
+    RLMRecGenOptions,
+)
 from recbole_hnlm.run_options import RunOptions
 from recbole_hnlm.samplers import TrainingInteractions
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from recbole_hnlm.comparator_options import KAROptions
 from recbole_hnlm.models.comparators.base import MergingComparator, Surroundings, two_layers
+from recbole_hnlm.options.comparator import KAROptions
 
 
 class ExpertMixture(nn.Module):

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recbole_hnlm.comparator_options import LLMRecOptions
 from recbole_hnlm.models.comparators.base import MergingComparator, Step, Surroundings
 from recbole_hnlm.models.text import TextVectors
+from recbole_hnlm.options.comparator import LLMRecOptions
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from recbole_hnlm.comparator_options import RLMRecGenOptions
 from recbole_hnlm.models.comparators.base import Comparator, Step, Surroundings, two_layers
 from recbole_hnlm.models.comparators.contrast import contrast
+from recbole_hnlm.options.comparator import RLMRecGenOptions
 
 
 class RLMRecGen(Comparator):

@@ -18,11 +18,11 @@ pytest.importorskip("openai")
 import batch_run
 from scripted_server import ScriptedServer
 
-from recbole_hnlm.chat_options import BatchOptions, OpenAIOptions, SpendingOptions
 from recbole_hnlm.llm.backends.openai_batch import OpenAIBatchBackend
 from recbole_hnlm.llm.backends.openai_chat import OpenAIBackend
 from recbole_hnlm.llm.backends.outcome import BudgetExceeded, RunStopped
 from recbole_hnlm.llm.chat import ChatReply, ChatRequest
+from recbole_hnlm.options.chat import BatchOptions, OpenAIOptions, SpendingOptions
 
 KEY = "sk-very-secret-0123456789"
 

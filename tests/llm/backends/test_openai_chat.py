@@ -17,11 +17,11 @@ pytest.importorskip("openai")
 
 from scripted_server import ScriptedServer
 
-from recbole_hnlm.chat_options import OpenAIOptions, SpendingOptions
 from recbole_hnlm.llm.backends.openai_chat import OpenAIBackend
 from recbole_hnlm.llm.backends.outcome import BudgetExceeded, RunStopped
 from recbole_hnlm.llm.backends.reply_cache import FILE_NAME
 from recbole_hnlm.llm.chat import ChatReply, ChatRequest
+from recbole_hnlm.options.chat import OpenAIOptions, SpendingOptions
 
 KEY = "sk-very-secret-0123456789"
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from recbole_hnlm.chat_options import BatchOptions, OpenAIOptions, SpendingOptions, TransformersOptions
 from recbole_hnlm.llm.backends import OpenAIBackend, build_transformers_backend
 from recbole_hnlm.llm.backends.retry import Backoff, retry_after
 from recbole_hnlm.llm.backends.secret import Secret
 from recbole_hnlm.llm.backends.spending import Budget, Prices, prices_of
 from recbole_hnlm.llm.backends.tokens import RuleOfThumb, openai_counter
 from recbole_hnlm.llm.backends.wire import is_strict
+from recbole_hnlm.options.chat import BatchOptions, OpenAIOptions, SpendingOptions, TransformersOptions
 
 MESSAGES = [{"role": "system", "content": "ä" * 35}, {"role": "user", "content": ""}]
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from tiny_chat import endpoint, write_tiny_chat
 
-from recbole_hnlm.chat_options import OpenAIOptions, SpendingOptions, TransformersOptions
 from recbole_hnlm.llm.backends.outcome import BudgetExceeded
 from recbole_hnlm.llm.backends.transformers_chat import TransformersBackend, build_transformers_backend
 from recbole_hnlm.llm.chat import ChatRequest
+from recbole_hnlm.options.chat import OpenAIOptions, SpendingOptions, TransformersOptions
 
 COUNT = 24
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from hybrid_data import make_pairs
 
-from recbole_hnlm.hybrid_options import BaseSettings, FineTuneSettings
 from recbole_hnlm.llm.hybrid import run, tuning
 from recbole_hnlm.llm.hybrid.loading import add_lora, load_base, on_this_machine, prepare_training
+from recbole_hnlm.options.hybrid import BaseSettings, FineTuneSettings
 
 BASE = BaseSettings(base="", prompt_tokens=64, label_tokens=16, precision="float32")
 

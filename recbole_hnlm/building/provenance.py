@@ -7,12 +7,12 @@ from typing import Any
 
 from recbole_hnlm.artefacts import Manifest
 from recbole_hnlm.artefacts.manifest import Provenance
-from recbole_hnlm.chat_build import backend_family, chat_settings
-from recbole_hnlm.hybrid_options import HybridRun
-from recbole_hnlm.hybrid_run import hybrid_settings
+from recbole_hnlm.building.chat import backend_family, chat_settings
 from recbole_hnlm.llm.item_vectors import TEACHER_ENCODER
 from recbole_hnlm.options import LLMOptions
+from recbole_hnlm.options.hybrid import HybridRun
 from recbole_hnlm.run_options import RunOptions
+from recbole_hnlm.run_options.hybrid import hybrid_settings
 
 _APART = ("encoder_backend", "encoder_precision", "text_width", "chat", "hybrid", "text_fields", "user_text_fields")
 Compared = dict[str, tuple[Any, Any]]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from recbole_hnlm.option_parsing import nearest, option_keys, parse_options
+from recbole_hnlm.options.parsing import nearest, option_keys, parse_options
 
 RANKING_KEY = "ranking_loss"
 RANKING_PREFIX = "ranking_loss_"

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from recbole_hnlm.building.teacher import teacher_class, teacher_tables
 from recbole_hnlm.llm.sharding import by_the_first
 from recbole_hnlm.models.abilities import check_model
 from recbole_hnlm.models.dual_tree import semantic_vectors, tree_options, trees_of
 from recbole_hnlm.options import LLMOptions
-from recbole_hnlm.processes import on_first_rank
 from recbole_hnlm.run_options import RunOptions, cache_directory
 from recbole_hnlm.samplers import TrainingInteractions
-from recbole_hnlm.teacher import teacher_class, teacher_tables
+from recbole_hnlm.training.processes import on_first_rank
 from recbole_hnlm.trees.build import DualTrees, TrainReference, TreeSource, build_dual_trees
 from recbole_hnlm.trees.features import Reference
 from recbole_hnlm.trees.store import read_dual_trees, write_dual_trees
@@ -46,7 +46,7 @@ def ensure_dual_trees(config: Any, run: RunOptions, train_data: Any) -> None:
         source = TreeSource(seen, _trainer(config, run, dataset), vectors, options.tree_seed)
         trees = _by_rule(config, run, source)
         if options.judge == "llm":
-            from recbole_hnlm.dual_tree_judge import judged_by_model
+            from recbole_hnlm.building.judge import judged_by_model
 
             write_dual_trees(path, judged_by_model(config, run, seen, trees), key)
 

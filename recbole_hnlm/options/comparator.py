@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from recbole_hnlm.options.requiring import require
+
 COMPARATOR_KEY = "hnlm_comparator"
 """The key that names a comparator."""
 COMPARATOR_PREFIX = "comparator_"
@@ -24,11 +26,6 @@ KEPT_KEYS = frozenset(
     | {"hnlm_log_false_negatives"}
 )
 """Keys of ours that mean something beside a comparator."""
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ class RLMRecGenOptions:
 
     def __post_init__(self) -> None:
         _check_contrast(self.weight, self.temperature, self.negatives)
-        _require(
+        require(
             0 < self.mask_share < 1, f"comparator_mask_share={self.mask_share} is outside (0, 1); take 0.05 to 0.15"
         )
 
@@ -88,13 +85,13 @@ class KAROptions:
 
     def __post_init__(self) -> None:
         for name in ("shared_experts", "own_experts"):
-            _require(getattr(self, name) >= 0, f"comparator_{name}={getattr(self, name)} is negative; 0 has none")
-        _require(
+            require(getattr(self, name) >= 0, f"comparator_{name}={getattr(self, name)} is negative; 0 has none")
+        require(
             self.shared_experts + self.own_experts > 0,
             "comparator_shared_experts and comparator_own_experts are both 0, so nobody reads text; raise one",
         )
         for name in ("hidden_width", "expert_width"):
-            _require(getattr(self, name) > 0, f"comparator_{name}={getattr(self, name)} must be above 0")
+            require(getattr(self, name) > 0, f"comparator_{name}={getattr(self, name)} must be above 0")
 
 
 @dataclass(frozen=True)
@@ -118,19 +115,19 @@ class LLMRecOptions:
 
     def __post_init__(self) -> None:
         for name in ("text_weight", "weight"):
-            _require(
+            require(
                 0 <= getattr(self, name) < math.inf,
                 f"comparator_{name}={getattr(self, name)} should be at least 0, and finite; 0 turns it off",
             )
-        _require(0 < self.user_share <= 1, f"comparator_user_share={self.user_share} is outside (0, 1]")
-        _require(0 <= self.drop_share < 1, f"comparator_drop_share={self.drop_share} is outside [0, 1); 0 keeps all")
-        _require(self.top_items >= 2, f"comparator_top_items={self.top_items} leaves no like and dislike; take 10")
+        require(0 < self.user_share <= 1, f"comparator_user_share={self.user_share} is outside (0, 1]")
+        require(0 <= self.drop_share < 1, f"comparator_drop_share={self.drop_share} is outside [0, 1); 0 keeps all")
+        require(self.top_items >= 2, f"comparator_top_items={self.top_items} leaves no like and dislike; take 10")
 
 
 def _check_contrast(weight: float, temperature: float, negatives: int) -> None:
-    _require(0 <= weight < math.inf, f"comparator_weight={weight} should be at least 0, and finite; 0 turns it off")
-    _require(0 < temperature < math.inf, f"comparator_temperature={temperature} must be above 0, e.g. 0.2")
-    _require(negatives >= 2, f"comparator_negatives={negatives} leaves nothing to contrast with; take 4096")
+    require(0 <= weight < math.inf, f"comparator_weight={weight} should be at least 0, and finite; 0 turns it off")
+    require(0 < temperature < math.inf, f"comparator_temperature={temperature} must be above 0, e.g. 0.2")
+    require(negatives >= 2, f"comparator_negatives={negatives} leaves nothing to contrast with; take 4096")
 
 
 ComparatorOptions = RLMRecConOptions | RLMRecGenOptions | KAROptions | LLMRecOptions

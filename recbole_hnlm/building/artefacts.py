@@ -11,7 +11,9 @@ import numpy as np
 
 from recbole_hnlm.artefacts import ArtefactReader
 from recbole_hnlm.artefacts.neg_text import remove_neg_text
-from recbole_hnlm.chat_build import ChatSources, build_by_chat, plan_by_chat
+from recbole_hnlm.building.chat import ChatSources, build_by_chat, plan_by_chat
+from recbole_hnlm.building.provenance import check_provenance, settings_of_hybrid
+from recbole_hnlm.building.teacher import TeacherResult, teacher_class, train_teacher
 from recbole_hnlm.llm import (
     AtomicTable,
     BuildRequest,
@@ -28,10 +30,8 @@ from recbole_hnlm.llm.sharding import encode_share, first_says, is_first, is_sha
 from recbole_hnlm.models.abilities import check_model
 from recbole_hnlm.models.text import artefact_directory, hash_of_training_pairs, training_pairs
 from recbole_hnlm.options import HNLMOptions, LLMOptions
-from recbole_hnlm.processes import on_first_rank
-from recbole_hnlm.provenance import check_provenance, settings_of_hybrid
 from recbole_hnlm.run_options import RunOptions, cache_directory
-from recbole_hnlm.teacher import TeacherResult, teacher_class, train_teacher
+from recbole_hnlm.training.processes import on_first_rank
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from recbole.trainer.trainer import AbstractTrainer
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from recbole_hnlm.processes import gathered, mean_over_ranks, shared
+from recbole_hnlm.training.processes import gathered, mean_over_ranks, shared
 
 _PER_SAMPLE = ("rec.items", "rec.topk", "rec.meanrank", "rec.score", "data.label")
 

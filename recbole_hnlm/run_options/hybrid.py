@@ -7,7 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from recbole_hnlm.hybrid_options import (
+from recbole_hnlm.options import LLMOptions
+from recbole_hnlm.options.hybrid import (
     OF_THE_RUN,
     BaseSettings,
     FineTuneSettings,
@@ -15,8 +16,7 @@ from recbole_hnlm.hybrid_options import (
     HybridOptions,
     HybridRun,
 )
-from recbole_hnlm.option_parsing import option_keys, parse_options
-from recbole_hnlm.options import LLMOptions
+from recbole_hnlm.options.parsing import option_keys, parse_options
 
 _PREFIXES: dict[type, str] = {
     HybridOptions: "llm_",

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from recbole_hnlm.artefacts.storage import write_npy
-from recbole_hnlm.comparator_options import LLMRecOptions
+from recbole_hnlm.building.teacher import teacher_class, teacher_tables
 from recbole_hnlm.llm.sharding import by_the_first
 from recbole_hnlm.models.comparators.reference import best_unseen, reference_file
-from recbole_hnlm.processes import on_first_rank
+from recbole_hnlm.options.comparator import LLMRecOptions
 from recbole_hnlm.run_options import RunOptions, cache_directory
 from recbole_hnlm.samplers import TrainingInteractions
-from recbole_hnlm.teacher import teacher_class, teacher_tables
+from recbole_hnlm.training.processes import on_first_rank
 
 logger = logging.getLogger(__name__)
 

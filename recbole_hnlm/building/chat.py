@@ -13,8 +13,6 @@ import numpy as np
 
 from recbole_hnlm.artefacts import Manifest, Provenance, write_artefact
 from recbole_hnlm.artefacts.pairs import rank_tokens, ranks_in
-from recbole_hnlm.chat_options import OpenAIOptions, TransformersOptions
-from recbole_hnlm.chat_run import ChatRun
 from recbole_hnlm.llm import AtomicTable, TextEncoder, select_text_fields
 from recbole_hnlm.llm.build import profile_settings
 from recbole_hnlm.llm.chat import ChatBackend
@@ -25,8 +23,10 @@ from recbole_hnlm.llm.reviews import read_reviews
 from recbole_hnlm.llm.text_pipeline import TextRun, artefact_contents, run_text_pipeline
 from recbole_hnlm.models.text import training_pairs
 from recbole_hnlm.options import LLMOptions
+from recbole_hnlm.options.chat import OpenAIOptions, TransformersOptions
+from recbole_hnlm.options.text import GroundingOptions, TextOptions
 from recbole_hnlm.run_options import RunOptions
-from recbole_hnlm.text_options import GroundingOptions, TextOptions
+from recbole_hnlm.run_options.chat import ChatRun
 
 logger = logging.getLogger(__name__)
 

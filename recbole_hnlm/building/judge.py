@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from recbole_hnlm.chat_build import chat_backend
+from recbole_hnlm.building.chat import chat_backend
 from recbole_hnlm.llm.chat import ChatBackend
 from recbole_hnlm.llm.judging import MOST_JUDGED, JudgedUser, judge, place_of
 from recbole_hnlm.run_options import RunOptions, cache_directory

@@ -8,17 +8,17 @@ from typing import Any
 
 from recbole_hnlm.artefacts.manifest import ArtefactPaths
 from recbole_hnlm.artefacts.neg_text import NegTextManifest, read_neg_text_manifest
-from recbole_hnlm.chat_build import ChatSources, text_run
+from recbole_hnlm.building.artefacts import text_sources
+from recbole_hnlm.building.chat import ChatSources, text_run
 from recbole_hnlm.llm.neighbours import NO_MODEL, neighbours_provenance, write_text_neighbours
 from recbole_hnlm.llm.sharding import by_the_first
 from recbole_hnlm.llm.text_pipeline import TextRun
 from recbole_hnlm.models.text import artefact_directory, hash_of_training_pairs
-from recbole_hnlm.offline import text_sources
 from recbole_hnlm.options import HNLMOptions
-from recbole_hnlm.processes import on_first_rank
+from recbole_hnlm.options.text import GroundingOptions, TextOptions
 from recbole_hnlm.run_options import RunOptions, cache_directory
 from recbole_hnlm.samplers.semantic import SemanticOptions
-from recbole_hnlm.text_options import GroundingOptions, TextOptions
+from recbole_hnlm.training.processes import on_first_rank
 
 logger = logging.getLogger(__name__)
 NEIGHBOURS = 5

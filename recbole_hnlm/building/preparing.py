@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from recbole_hnlm.dual_tree_build import ensure_dual_trees
-from recbole_hnlm.grounded_build import ensure_grounded
+from recbole_hnlm.building.artefacts import ensure_artefacts
+from recbole_hnlm.building.dual_tree import ensure_dual_trees
+from recbole_hnlm.building.grounded import ensure_grounded
+from recbole_hnlm.building.reference import ensure_reference
 from recbole_hnlm.models.dual_tree import tree_options
-from recbole_hnlm.offline import ensure_artefacts
-from recbole_hnlm.reference_build import ensure_reference
 from recbole_hnlm.run_options import RunOptions
 from recbole_hnlm.samplers.semantic import SemanticOptions
 

@@ -10,13 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from recbole_hnlm.options.requiring import require
+
 OF_THE_RUN = ("device", "seed", "show_progress")
 """Fields that take RecBole's device and bar and ``llm_seed``."""
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
 
 
 @dataclass(frozen=True)
@@ -44,9 +41,9 @@ class BaseSettings:
             ("precision", self.precision, ("auto", "float32", "bfloat16", "float16")),
             ("quantization", self.quantization, ("none", "nf4")),
         ):
-            _require(value in choices, f"llm_{key}={value!r} is unknown; use one of {', '.join(choices)}")
-        _require(self.prompt_tokens >= 16, f"llm_prompt_tokens={self.prompt_tokens} must be at least 16")
-        _require(self.label_tokens >= 4, f"llm_label_tokens={self.label_tokens} must be at least 4")
+            require(value in choices, f"llm_{key}={value!r} is unknown; use one of {', '.join(choices)}")
+        require(self.prompt_tokens >= 16, f"llm_prompt_tokens={self.prompt_tokens} must be at least 16")
+        require(self.label_tokens >= 4, f"llm_label_tokens={self.label_tokens} must be at least 4")
 
 
 @dataclass(frozen=True)
@@ -105,18 +102,18 @@ class FineTuneSettings:
     def __post_init__(self) -> None:
         for name in ("pairs", "batch_size", "accumulation", "projector_width", "validation_pairs",
                      "evaluations", "patience"):  # fmt: skip
-            _require(getattr(self, name) > 0, f"llm_tune_{name}={getattr(self, name)} must be above 0")
+            require(getattr(self, name) > 0, f"llm_tune_{name}={getattr(self, name)} must be above 0")
         for name in ("learning_rate", "projector_learning_rate", "temperature"):
-            _require(getattr(self, name) > 0, f"llm_tune_{name}={getattr(self, name)} must be above 0")
+            require(getattr(self, name) > 0, f"llm_tune_{name}={getattr(self, name)} must be above 0")
         for name in ("epochs", "extra_negatives", "lora_rank", "weight_decay"):
-            _require(getattr(self, name) >= 0, f"llm_tune_{name}={getattr(self, name)} is negative; 0 turns it off")
+            require(getattr(self, name) >= 0, f"llm_tune_{name}={getattr(self, name)} is negative; 0 turns it off")
         for name in ("warmup", "lora_dropout"):
-            _require(0 <= getattr(self, name) < 1, f"llm_tune_{name}={getattr(self, name)} must be within 0 to 1")
-        _require(0 < self.held_out < 1, f"llm_tune_held_out={self.held_out} must be above 0 and below 1")
-        _require(
+            require(0 <= getattr(self, name) < 1, f"llm_tune_{name}={getattr(self, name)} must be within 0 to 1")
+        require(0 < self.held_out < 1, f"llm_tune_held_out={self.held_out} must be above 0 and below 1")
+        require(
             self.held_out_by in ("user", "pair"), f"llm_tune_held_out_by={self.held_out_by!r}; use 'user' or 'pair'"
         )
-        _require(
+        require(
             self.batch_size > 1 or self.extra_negatives > 0,
             "llm_tune_batch_size=1 leaves no negatives of other pairs; raise it or llm_tune_extra_negatives",
         )
@@ -134,8 +131,8 @@ class GenerateSettings:
     """Whether to show a bar."""
 
     def __post_init__(self) -> None:
-        _require(self.batch_tokens > 0, f"llm_generate_batch_tokens={self.batch_tokens} must be above 0")
-        _require(self.part_pairs > 0, f"llm_generate_part_pairs={self.part_pairs} must be above 0")
+        require(self.batch_tokens > 0, f"llm_generate_batch_tokens={self.batch_tokens} must be above 0")
+        require(self.part_pairs > 0, f"llm_generate_part_pairs={self.part_pairs} must be above 0")
 
 
 @dataclass(frozen=True)
@@ -152,7 +149,7 @@ class HybridOptions:
     semantic``; 0 writes none."""
 
     def __post_init__(self) -> None:
-        _require(self.grounded_items >= 0, f"llm_grounded_items={self.grounded_items} is negative; 0 writes none")
+        require(self.grounded_items >= 0, f"llm_grounded_items={self.grounded_items} is negative; 0 writes none")
 
 
 @dataclass(frozen=True)
@@ -182,4 +179,4 @@ def refuse_float16(base: BaseSettings) -> None:
     Raises:
         ValueError: If the precision is ``float16``.
     """
-    _require(base.precision != "float16", "llm_precision=float16 cannot be fine-tuned; use bfloat16 or float32")
+    require(base.precision != "float16", "llm_precision=float16 cannot be fine-tuned; use bfloat16 or float32")

@@ -19,12 +19,12 @@ from tqdm import tqdm
 
 from recbole_hnlm.artefacts.storage import AtomicFile
 from recbole_hnlm.config import HNLMConfig
-from recbole_hnlm.loader import PairLoader
 from recbole_hnlm.models import hnlm, refusal
 from recbole_hnlm.options import LLMOptions
 from recbole_hnlm.samplers import TrainingInteractions
 from recbole_hnlm.samplers.candidates import UniformCandidates
-from recbole_hnlm.watching import watching
+from recbole_hnlm.training.loader import PairLoader
+from recbole_hnlm.training.watching import watching
 
 logger = logging.getLogger(__name__)
 

@@ -10,13 +10,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
+from recbole_hnlm.options.requiring import require
+
 OPENAI_URL = "https://api.openai.com/v1"
 _MOST_CONNECTIONS = 1000
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
 
 
 def _positive(value: float | None) -> bool:
@@ -60,30 +57,30 @@ class OpenAIOptions:
     """Requests in a row that fail for want of the server, after all attempts, before the run ends; at least 1."""
 
     def __post_init__(self) -> None:
-        _require(bool(self.chat_model), "llm_chat_model is empty; name a model that the server knows")
+        require(bool(self.chat_model), "llm_chat_model is empty; name a model that the server knows")
         url = urlsplit(self.base_url)
-        _require(
+        require(
             url.username is None and not url.query,
             "llm_base_url holds a user or a query; put the key in the variable that llm_api_key_env names",
         )
-        _require(
+        require(
             url.scheme in ("http", "https") and bool(url.hostname),
             f"llm_base_url={self.base_url!r} is no http(s) address",
         )
-        _require(
+        require(
             self.api_key_env.isidentifier(),
             "llm_api_key_env must be the name of an environment variable, such as OPENAI_API_KEY, not a key",
         )
         temperature = self.temperature
-        _require(temperature is None or temperature >= 0, f"llm_temperature={temperature} is negative; 0 is greedy")
-        _require(
+        require(temperature is None or temperature >= 0, f"llm_temperature={temperature} is negative; 0 is greedy")
+        require(
             1 <= self.concurrency <= _MOST_CONNECTIONS,
             f"llm_concurrency={self.concurrency} is outside 1 to {_MOST_CONNECTIONS}",
         )
         for name in ("timeout", "first_wait", "longest_wait"):
-            _require(_positive(getattr(self, name)), f"llm_{name}={getattr(self, name)} must be above 0 seconds")
+            require(_positive(getattr(self, name)), f"llm_{name}={getattr(self, name)} must be above 0 seconds")
         for name in ("attempts", "failures_in_a_row"):
-            _require(getattr(self, name) >= 1, f"llm_{name}={getattr(self, name)} must be at least 1")
+            require(getattr(self, name) >= 1, f"llm_{name}={getattr(self, name)} must be at least 1")
 
     @property
     def is_openai(self) -> bool:
@@ -111,13 +108,13 @@ class SpendingOptions:
     def __post_init__(self) -> None:
         for name in ("input_price", "output_price", "budget_dollars", "budget_requests"):
             value = getattr(self, name)
-            _require(value is None or value >= 0, f"llm_{name}={value} is negative")
-        _require(
+            require(value is None or value >= 0, f"llm_{name}={value} is negative")
+        require(
             (self.input_price is None) == (self.output_price is None),
             "llm_input_price and llm_output_price belong together; give both or none",
         )
         seconds = self.seconds_per_request
-        _require(_positive(seconds), f"llm_seconds_per_request={seconds} must be above 0")
+        require(_positive(seconds), f"llm_seconds_per_request={seconds} must be above 0")
 
 
 @dataclass(frozen=True)
@@ -134,9 +131,9 @@ class BatchOptions:
     """Seconds between two looks at the jobs, above 0."""
 
     def __post_init__(self) -> None:
-        _require(1 <= self.batch_requests <= 50_000, f"llm_batch_requests={self.batch_requests} is outside 1 to 50000")
-        _require(1 <= self.batch_megabytes <= 200, f"llm_batch_megabytes={self.batch_megabytes} is outside 1 to 200")
-        _require(_positive(self.batch_poll), f"llm_batch_poll={self.batch_poll} must be above 0 seconds")
+        require(1 <= self.batch_requests <= 50_000, f"llm_batch_requests={self.batch_requests} is outside 1 to 50000")
+        require(1 <= self.batch_megabytes <= 200, f"llm_batch_megabytes={self.batch_megabytes} is outside 1 to 200")
+        require(_positive(self.batch_poll), f"llm_batch_poll={self.batch_poll} must be above 0 seconds")
 
 
 @dataclass(frozen=True)
@@ -159,6 +156,6 @@ class TransformersOptions:
     """Seed of sampling; without effect at temperature 0."""
 
     def __post_init__(self) -> None:
-        _require(bool(self.chat_model), "llm_chat_model is empty; name a folder or a model of the hub")
-        _require(self.chat_batch_size >= 1, f"llm_chat_batch_size={self.chat_batch_size} must be at least 1")
-        _require(self.temperature >= 0, f"llm_temperature={self.temperature} is negative; 0 is greedy")
+        require(bool(self.chat_model), "llm_chat_model is empty; name a folder or a model of the hub")
+        require(self.chat_batch_size >= 1, f"llm_chat_batch_size={self.chat_batch_size} must be at least 1")
+        require(self.temperature >= 0, f"llm_temperature={self.temperature} is negative; 0 is greedy")

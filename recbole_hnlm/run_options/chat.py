@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from recbole_hnlm.chat_options import BatchOptions, OpenAIOptions, SpendingOptions, TransformersOptions
-from recbole_hnlm.option_parsing import option_keys, parse_options
 from recbole_hnlm.options import LLMOptions
-from recbole_hnlm.text_options import GroundingOptions, TextOptions
+from recbole_hnlm.options.chat import BatchOptions, OpenAIOptions, SpendingOptions, TransformersOptions
+from recbole_hnlm.options.parsing import option_keys, parse_options
+from recbole_hnlm.options.text import GroundingOptions, TextOptions
 
 _PREFIX = LLMOptions.PREFIX
 _OF_BACKEND: dict[str, tuple[type, ...]] = {

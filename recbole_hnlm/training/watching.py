@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from recbole_hnlm.group_training import GroupMixin, GroupStart, checkpoint_name
-from recbole_hnlm.loader import PairLoader
 from recbole_hnlm.models.wrapper import run_of
-from recbole_hnlm.optimizers import by_rows, fused
-from recbole_hnlm.processes import mean_over_ranks
+from recbole_hnlm.training.groups import GroupMixin, GroupStart, checkpoint_name
+from recbole_hnlm.training.loader import PairLoader
+from recbole_hnlm.training.optimizers import by_rows, fused
+from recbole_hnlm.training.processes import mean_over_ranks
 
 logger = logging.getLogger(__name__)
 

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from recbole_hnlm.chat_run import chat_keys, useless_keys
-from recbole_hnlm.comparator_options import COMPARATOR_PREFIX, COMPARATORS
-from recbole_hnlm.guard_options import GuardOptions
-from recbole_hnlm.hybrid_run import hybrid_keys, useless_hybrid_keys
-from recbole_hnlm.loss_options import OWN_LOSS, RANKING_KEY, RankingRun, ranking_keys
-from recbole_hnlm.option_parsing import option_keys, reject_misspelled, reject_unknown
 from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions, LLMOptions
+from recbole_hnlm.options.comparator import COMPARATOR_PREFIX, COMPARATORS
+from recbole_hnlm.options.guard import GuardOptions
+from recbole_hnlm.options.loss import OWN_LOSS, RANKING_KEY, RankingRun, ranking_keys
+from recbole_hnlm.options.parsing import option_keys, reject_misspelled, reject_unknown
+from recbole_hnlm.run_options.chat import chat_keys, useless_keys
+from recbole_hnlm.run_options.hybrid import hybrid_keys, useless_hybrid_keys
 from recbole_hnlm.samplers import SAMPLERS, NegativeSampler, sampler_class
 
 SAMPLER_PREFIX = "neg_sampler_"

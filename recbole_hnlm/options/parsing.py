@@ -10,8 +10,8 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar
 
-from recbole_hnlm.comparator_options import COMPARATOR_PREFIX, KEPT_KEYS
 from recbole_hnlm.options import HNLMOptions, LLMOptions
+from recbole_hnlm.options.comparator import COMPARATOR_PREFIX, KEPT_KEYS
 
 OptionsT = TypeVar("OptionsT")
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recbole_hnlm.chat_run import ChatRun, parse_chat
-from recbole_hnlm.comparator_options import (
+from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions, LLMOptions
+from recbole_hnlm.options.comparator import (
     COMPARATOR_PREFIX,
     COMPARATORS,
     PUBLISHED_SAMPLER,
@@ -19,13 +19,12 @@ from recbole_hnlm.comparator_options import (
     LLMRecOptions,
     comparator_of,
 )
-from recbole_hnlm.guard_options import GuardOptions
-from recbole_hnlm.hybrid_options import HybridRun
-from recbole_hnlm.hybrid_run import parse_hybrid
-from recbole_hnlm.loss_options import OWN_LOSS, RANKING_KEY, RANKING_PREFIX, RankingRun, parse_ranking
-from recbole_hnlm.option_parsing import parse_options, reject_unknown, useless_hnlm_keys
-from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions, LLMOptions
-from recbole_hnlm.run_checks import (
+from recbole_hnlm.options.guard import GuardOptions
+from recbole_hnlm.options.hybrid import HybridRun
+from recbole_hnlm.options.loss import OWN_LOSS, RANKING_KEY, RANKING_PREFIX, RankingRun, parse_ranking
+from recbole_hnlm.options.parsing import parse_options, reject_unknown, useless_hnlm_keys
+from recbole_hnlm.run_options.chat import ChatRun, parse_chat
+from recbole_hnlm.run_options.checks import (
     NO_SAMPLER,
     RECBOLE_SAMPLER,
     SAMPLER_PREFIX,
@@ -40,6 +39,7 @@ from recbole_hnlm.run_checks import (
     check_ranking,
     checked_rule,
 )
+from recbole_hnlm.run_options.hybrid import parse_hybrid
 from recbole_hnlm.samplers import NegativeSampler, sampler_class
 
 

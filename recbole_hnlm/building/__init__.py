@@ -1,0 +1,1 @@
+"""What is made before training, from training pairs alone: teacher, artefacts, grounded items, trees."""

@@ -1,0 +1,1 @@
+"""What surrounds RecBole's training: batches, optimizers, epochs that are watched, several processes."""
