@@ -1,4 +1,4 @@
-"""Work for the processes of tests/test_processes.py. A module of its own, since every process imports it anew."""
+"""Work for the processes of tests/training/test_processes.py. A module of its own, since every process imports it anew."""
 
 from __future__ import annotations
 

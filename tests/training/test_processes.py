@@ -23,7 +23,7 @@ from recbole_hnlm.launch import launch
 from recbole_hnlm.training import processes
 from recbole_hnlm.training.processes import backend_of
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 QUIET = {"shuffle": False, "train_batch_size": 64}
 EVERY_METRIC = ["Recall", "MRR", "NDCG", "Hit", "MAP", "Precision", "GAUC", "ShannonEntropy"]
 """All that RecBole 1.2.1 computes for ranking; its coverage and Gini index die in ``int.cpu()``."""

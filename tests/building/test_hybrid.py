@@ -32,7 +32,7 @@ from recbole_hnlm.options.hybrid import BaseSettings
 from recbole_hnlm.quick_start import prepare
 
 pytest.importorskip("peft")
-sys.path.insert(0, str(Path(__file__).parent / "llm" / "hybrid"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "llm" / "hybrid"))
 from hybrid_data import save_tiny  # noqa: E402
 
 PAIRS = 60 * 14
