@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ import numpy as np
 from recbole_hnlm.building.teacher import teacher_class, teacher_tables
 from recbole_hnlm.llm.sharding import by_the_first
 from recbole_hnlm.models.abilities import check_model
+from recbole_hnlm.models.attaching import interactions_of
 from recbole_hnlm.models.dual_tree import semantic_vectors, tree_options, trees_of
 from recbole_hnlm.options import LLMOptions
 from recbole_hnlm.run_options import RunOptions, cache_directory
-from recbole_hnlm.samplers import TrainingInteractions
+from recbole_hnlm.samplers.dtl import DualTreeOptions
 from recbole_hnlm.training.processes import on_first_rank
 from recbole_hnlm.trees.build import DualTrees, TrainReference, TreeSource, build_dual_trees
 from recbole_hnlm.trees.features import Reference
@@ -37,14 +39,14 @@ def ensure_dual_trees(config: Any, run: RunOptions, train_data: Any) -> None:
     dataset = train_data._dataset
 
     def build() -> None:
-        seen = training_interactions(dataset)
+        seen = interactions_of(dataset)
         vectors = semantic_vectors(config, dataset, run)
-        path, key = trees_of(config, seen, run, vectors, options.judge)
+        path, key = trees_of(config, seen, run, vectors, options)
         if read_dual_trees(path, key) is not None:
             return
         check_model(config, dataset, run)
-        source = TreeSource(seen, _trainer(config, run, dataset), vectors, options.tree_seed)
-        trees = _by_rule(config, run, source)
+        source = TreeSource(seen, _trainer(config, run, dataset, options), vectors, options.tree_seed)
+        trees = _by_rule(config, run, source, options)
         if options.judge == "llm":
             from recbole_hnlm.building.judge import judged_by_model
 
@@ -53,9 +55,9 @@ def ensure_dual_trees(config: Any, run: RunOptions, train_data: Any) -> None:
     on_first_rank(config, lambda: by_the_first(build, cache_directory(run)))
 
 
-def _by_rule(config: Any, run: RunOptions, source: TreeSource) -> DualTrees:
+def _by_rule(config: Any, run: RunOptions, source: TreeSource, options: DualTreeOptions) -> DualTrees:
     """Trees and scores by the rule, read back or made."""
-    path, key = trees_of(config, source.seen, run, source.vectors, "rule")
+    path, key = trees_of(config, source.seen, run, source.vectors, replace(options, judge="rule"))
     trees = read_dual_trees(path, key)
     if trees is None:
         told = "text vectors" if source.vectors is not None else "the reference model's item rows"
@@ -65,10 +67,8 @@ def _by_rule(config: Any, run: RunOptions, source: TreeSource) -> DualTrees:
     return trees
 
 
-def _trainer(config: Any, run: RunOptions, dataset: Any) -> TrainReference:
+def _trainer(config: Any, run: RunOptions, dataset: Any, options: DualTreeOptions) -> TrainReference:
     """Trains the reference model on some of the split's pairs, or reads it from the cache."""
-    options = tree_options(run)
-    assert options is not None
     teacher = LLMOptions(
         teacher_model=options.reference_model, teacher_epochs=options.reference_epochs, seed=options.tree_seed
     )
@@ -79,12 +79,6 @@ def _trainer(config: Any, run: RunOptions, dataset: Any) -> TrainReference:
         return Reference(*teacher_tables(config, part, teacher, cache_directory(run), _MODEL_KEY))
 
     return train
-
-
-def training_interactions(dataset: Any) -> TrainingInteractions:
-    """The training pairs of a split, on the CPU."""
-    feat = dataset.inter_feat
-    return TrainingInteractions(feat[dataset.uid_field], feat[dataset.iid_field], dataset.user_num, dataset.item_num)
 
 
 def only_pairs(dataset: Any, users: np.ndarray, items: np.ndarray) -> Any:

@@ -11,10 +11,10 @@ import torch
 from recbole_hnlm.artefacts.storage import write_npy
 from recbole_hnlm.building.teacher import teacher_class, teacher_tables
 from recbole_hnlm.llm.sharding import by_the_first
+from recbole_hnlm.models.attaching import interactions_of
 from recbole_hnlm.models.comparators.reference import best_unseen, reference_file
 from recbole_hnlm.options.comparator import LLMRecOptions
 from recbole_hnlm.run_options import RunOptions, cache_directory
-from recbole_hnlm.samplers import TrainingInteractions
 from recbole_hnlm.training.processes import on_first_rank
 
 logger = logging.getLogger(__name__)
@@ -35,10 +35,9 @@ def ensure_reference(config: Any, run: RunOptions, train_data: Any) -> None:
     if not isinstance(options, LLMRecOptions):
         return
     dataset = train_data._dataset
-    pairs = dataset.inter_feat[dataset.uid_field], dataset.inter_feat[dataset.iid_field]
 
     def build() -> None:
-        interactions = TrainingInteractions(*pairs, dataset.user_num, dataset.item_num)
+        interactions = interactions_of(dataset)
         path = reference_file(run, interactions, options.top_items)
         if path.is_file():
             return

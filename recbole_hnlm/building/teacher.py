@@ -20,6 +20,7 @@ from tqdm import tqdm
 from recbole_hnlm.artefacts.storage import AtomicFile
 from recbole_hnlm.config import HNLMConfig
 from recbole_hnlm.models import hnlm, refusal
+from recbole_hnlm.models.attaching import interactions_of
 from recbole_hnlm.options import LLMOptions
 from recbole_hnlm.samplers import TrainingInteractions
 from recbole_hnlm.samplers.candidates import UniformCandidates
@@ -153,7 +154,7 @@ def train_teacher(config: Any, train_data: Any, options: LLMOptions, cache: Path
     tables = teacher_tables(config, dataset, options, cache)
     device = torch.device(config["device"])
     user_rows, item_rows = (torch.from_numpy(table).to(device) for table in tables)
-    pairs = TrainingInteractions(users.to(device), items.to(device), dataset.user_num, dataset.item_num)
+    pairs = interactions_of(dataset, device)
     negatives = hard_negatives(user_rows, item_rows, pairs, users.to(device), items.to(device), options)
     description = {**_description(options), "draw_candidates": options.draw_candidates}
     return TeacherResult(negatives.numpy(), *tables, description)

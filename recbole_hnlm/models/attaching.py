@@ -20,11 +20,11 @@ from recbole_hnlm.run_options import RunOptions
 from recbole_hnlm.samplers import TrainingInteractions
 
 
-def interactions_of(model: Any, dataset: Any, device: torch.device) -> TrainingInteractions:
-    """The training pairs of a RecBole split on the training device."""
+def interactions_of(dataset: Any, device: torch.device | str = "cpu") -> TrainingInteractions:
+    """The training pairs of a RecBole split on a device."""
     feat = dataset.inter_feat
     pairs = feat[dataset.uid_field].to(device), feat[dataset.iid_field].to(device)
-    return TrainingInteractions(*pairs, n_users=model.n_users, n_items=model.n_items)
+    return TrainingInteractions(*pairs, n_users=dataset.user_num, n_items=dataset.item_num)
 
 
 def refuse_clashes(config: Any, run: RunOptions) -> None:

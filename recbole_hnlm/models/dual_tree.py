@@ -35,15 +35,15 @@ def tree_options(run: RunOptions) -> DualTreeOptions | None:
 
 
 def trees_of(
-    config: Any, seen: TrainingInteractions, run: RunOptions, vectors: np.ndarray | None, judge: str
+    config: Any, seen: TrainingInteractions, run: RunOptions, vectors: np.ndarray | None, options: DualTreeOptions
 ) -> tuple[Path, str]:
-    """File and fingerprint of a run's trees and scores, as ``judge`` leaves them."""
+    """File and fingerprint of a run's trees and scores, as the judge of ``options`` leaves them."""
     extra: dict[str, Any] = {}
-    if judge == "llm":
+    if options.judge == "llm":
         assert run.chat is not None
         asked = run.chat.model
         extra["judge"] = [JUDGE_TEMPLATE, asked.chat_model, asked.chat_revision, asked.temperature]
-    key = fingerprint(seen, tree_options(run) or DualTreeOptions(), vectors, extra)
+    key = fingerprint(seen, options, vectors, extra)
     return store_path(cache_directory(run), str(config["dataset"]), key), key
 
 
@@ -63,7 +63,7 @@ def attach_dual_trees(sampler: NegativeSampler | None, config: Any, dataset: Any
     if sampler is None or options is None:
         return
     vectors = semantic_vectors(config, dataset, run)
-    path, key = trees_of(config, sampler.interactions, run, vectors, options.judge)
+    path, key = trees_of(config, sampler.interactions, run, vectors, options)
     found = read_dual_trees(path, key)
     if found is None:
         raise FileNotFoundError(
@@ -77,13 +77,3 @@ def attach_dual_trees(sampler: NegativeSampler | None, config: Any, dataset: Any
         sampler.use(tables)
         assert sampler.suspects is not None
         logger.info("%d pairs are suspected false negatives", len(sampler.suspects))
-
-
-def share_dual_trees(source: NegativeSampler | None, target: NegativeSampler | None) -> None:
-    """Give ``target`` the tables of ``source`` where both are :class:`DualTreeSynthesizer` and there are any."""
-    if (
-        isinstance(source, DualTreeSynthesizer)
-        and isinstance(target, DualTreeSynthesizer)
-        and source.tables is not None
-    ):
-        target.use(source.tables)

@@ -46,9 +46,3 @@ def attach_grounded(sampler: NegativeSampler | None, config: Any, dataset: Any, 
     pairs = torch.from_numpy(found.users), torch.from_numpy(found.items)
     sampler.use(GroundedTable(*pairs, torch.from_numpy(found.negatives), sampler.interactions))
     logger.info("grounded negatives cover %.1f %% of the training pairs, from %s", 100 * found.coverage, directory)
-
-
-def share_grounded(source: NegativeSampler | None, target: NegativeSampler | None) -> None:
-    """Give ``target`` the table of ``source`` where both are :class:`SemanticSampler` and there is one."""
-    if isinstance(source, SemanticSampler) and isinstance(target, SemanticSampler) and source.table is not None:
-        target.use(source.table)

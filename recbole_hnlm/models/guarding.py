@@ -61,10 +61,3 @@ def judge_by(sampler: NegativeSampler | None, run: RunOptions, kind: str, score:
     """Let the guard of a sampler judge by ``score`` where the options name its ``kind``, "text" or "tree"."""
     if sampler is not None and sampler.guard is not None and run.guard.guard == kind:
         sampler.guard.score = score
-
-
-def share_score(source: NegativeSampler | None, target: NegativeSampler | None) -> None:
-    """Let the guard of a copied sampler judge by the text or the trees of the original."""
-    guards = [sampler.guard for sampler in (source, target) if sampler is not None and sampler.guard is not None]
-    if len(guards) == 2:
-        guards[1].score = guards[0].score

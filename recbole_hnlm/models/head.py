@@ -15,9 +15,7 @@ from torch import Tensor, nn
 
 from recbole_hnlm.generators import restore, seed_of_rank
 from recbole_hnlm.models.comparators.base import Comparator, Step, read_instead
-from recbole_hnlm.models.dual_tree import share_dual_trees
-from recbole_hnlm.models.grounded import share_grounded
-from recbole_hnlm.models.guarding import attach_guard, share_score
+from recbole_hnlm.models.guarding import attach_guard
 from recbole_hnlm.models.ranking_term import RankingTerm
 from recbole_hnlm.models.statistics import StepStatistics
 from recbole_hnlm.models.text_head import TextHead
@@ -203,13 +201,11 @@ class HardNegativeHead(nn.Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> HardNegativeHead:
         """A head of its own over the same interactions and text; RecBole copies models to count their operations."""
         copied = HardNegativeHead(self.run, self.interactions, self.generator.device)
+        if self.sampler is not None:
+            copied.sampler = self.sampler.twin(copied.generator)
+            copied.gates = copied.sampler.gates = copy.deepcopy(self.gates, memo)
         for name, generator in copied._generators.items():
             generator.set_state(self._generators[name].get_state())
-        share_grounded(self.sampler, copied.sampler)
-        share_dual_trees(self.sampler, copied.sampler)
-        share_score(self.sampler, copied.sampler)
-        if copied.sampler is not None:
-            copied.gates = copied.sampler.gates = copy.deepcopy(self.gates, memo)
         copied.text_head = copy.deepcopy(self.text_head, memo)
         copied.comparator = copy.deepcopy(self.comparator, memo)
         return copied

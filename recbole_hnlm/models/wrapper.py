@@ -60,7 +60,7 @@ class HardNegativeMixin(CommittingMixin):
 
     def _attach(self, config: Any, dataset: Any, run: RunOptions) -> None:
         device, model = torch.device(config["device"]), cast(Any, self)
-        interactions = interactions_of(model, dataset, device)
+        interactions = interactions_of(dataset, device)
         model.to(device)
         self._pairwise = self.hnlm_base.input_type is InputType.PAIRWISE  # type: ignore[attr-defined]
         self.__dict__["_space"] = build_item_space(model, self.hnlm_base)

@@ -5,6 +5,7 @@ Shapes: ``B`` pairs, ``C`` candidates per pair, ``D`` width of an item row, ``H`
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -163,6 +164,17 @@ class NegativeSampler(ABC):
         """
         return candidates
 
+    def twin(self, generator: torch.Generator) -> NegativeSampler:
+        """The same rule over the same tables, under the same guard, with draws of its own.
+
+        Args:
+            generator: Source of the twin's draws; its guard gets one of its own, whose state the caller sets.
+        """
+        other = copy.copy(self)
+        other.generator, other.drawer = generator, self.drawer.with_generator(generator)
+        other.guard = self.guard.twin() if self.guard is not None else None
+        return other
+
     @abstractmethod
     def choose(self, users: Tensor, positives: Tensor, candidates: Tensor, view: EmbeddingView) -> Negatives:
         """Negatives among ``candidates`` of shape ``(B, C)``."""
@@ -233,13 +245,3 @@ class Selector(CandidateSampler):
         Returns:
             Index into the candidate axis, shape ``(B,)``, int64.
         """
-
-
-def hardest_per_hop(users: Tensor, candidates: Tensor, view: EmbeddingView) -> list[Tensor]:
-    """For each hop the candidate with the highest inner product with the user's final row, ``H`` tensors ``(B,)``."""
-    chosen = []
-    with torch.no_grad():
-        for hop in range(view.n_hops):
-            scores = view.score_hop(hop, users, candidates)
-            chosen.append(candidates.gather(1, scores.argmax(dim=1, keepdim=True)).squeeze(1))
-    return chosen

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recbole_hnlm.samplers.base import CandidateOptions, CandidateSampler, EmbeddingView, Negatives, hardest_per_hop
+from recbole_hnlm.samplers.base import CandidateOptions, CandidateSampler, EmbeddingView, Negatives
+from recbole_hnlm.samplers.hops import hardest_per_hop
 
 
 @dataclass(frozen=True)

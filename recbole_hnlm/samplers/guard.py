@@ -84,6 +84,11 @@ class CandidateGuard:
         self._seen = 0, 0
         self._totals = torch.zeros(4, dtype=torch.int64, device=drawer.generator.device)
 
+    def twin(self) -> CandidateGuard:
+        """The same limits by the same scores, with draws and counts of its own."""
+        drawer = self.drawer.with_generator(torch.Generator(device=self.drawer.generator.device))
+        return CandidateGuard(self.options, drawer, self.score)
+
     @torch.no_grad()
     def clean(
         self, users: Tensor, positives: Tensor, candidates: Tensor, view: EmbeddingView

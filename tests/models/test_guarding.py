@@ -160,6 +160,23 @@ def test_a_guard_by_trees_never_lets_a_scored_item_through(
     assert copy.deepcopy(model).hnlm.sampler.guard.score is guard.score
 
 
+@pytest.mark.parametrize("rule", ["uniform", "dns", "popularity", "mixgcf", "dens"])
+def test_a_copy_draws_and_counts_for_itself(folder: Path, rule: str) -> None:
+    model, loaders, _ = made(folder, "BPR", neg_sampler=rule, **SCORE, neg_sampler_guard_relative_margin=0.5)
+    copied = copy.deepcopy(model)
+
+    def states(of: Any) -> list[torch.Tensor]:
+        return [of.hnlm.generator.get_state(), of.hnlm.sampler.guard.drawer.generator.get_state()]
+
+    before, totals = states(model), model.hnlm.sampler.guard._totals.clone()
+    batch = next(iter(loaders[0]))
+    loss = copied.calculate_loss(batch)
+    assert all(torch.equal(*pair) for pair in zip(before, states(model), strict=True))
+    assert torch.equal(totals, model.hnlm.sampler.guard._totals)
+    assert not any(torch.equal(*pair) for pair in zip(before, states(copied), strict=True))
+    torch.testing.assert_close(model.calculate_loss(batch), loss, rtol=0, atol=0)
+
+
 def test_text_score_against_cosines() -> None:
     interactions = TrainingInteractions(torch.tensor([1, 1, 2]), torch.tensor([1, 2, 4]), n_users=4, n_items=5)
     items = torch.randn(5, 3, generator=torch.Generator().manual_seed(1))

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from recbole_hnlm.samplers import dens
-from recbole_hnlm.samplers.base import hardest_per_hop
 from recbole_hnlm.samplers.dens import DisentangledSynthesizer, FactorGates, GateOptions
 from recbole_hnlm.samplers.dns import DynamicSelector
+from recbole_hnlm.samplers.hops import hardest_per_hop
 from tests.samplers.contract import N_ITEMS, WIDTH, TensorView, build, global_random_state, tiny_batch
 
 Row = list[float]
