@@ -22,7 +22,7 @@ class Figure:
     Attributes:
         mean: Mean over the seeds, on the test split.
         deviation: Sample standard deviation; None with one seed.
-        rank: 1 and 2 for the best and the second of the block, by mean; 0 for the others.
+        rank: 1 and 2 for the best and the second of the block, by mean over every seed; 0 for the others.
         against: Comparison with the block's base; None for the base itself and where nothing can be compared.
         p_t: p of the paired t-test, corrected over the block's lines.
         p_wilcoxon: p of the Wilcoxon test, corrected over the block's lines.
@@ -142,7 +142,8 @@ def _figures(outcomes: Sequence[Outcome], metric: str, base: str | None) -> list
     p_t = holm([None if one is None else one.p_t for one in differences])
     p_wilcoxon = holm([None if one is None else one.p_wilcoxon for one in differences])
     means = [mean_and_deviation(list(values.values())) for values in by_seed]
-    shown = [round(mean, DECIMALS) for mean, _ in means]
-    order = sorted(set(shown), reverse=metric.partition("@")[0] not in smaller_metrics)[:2]
+    shown = [round(means[i][0], DECIMALS) if outcome.complete else None for i, outcome in enumerate(outcomes)]
+    ranked = {value for value in shown if value is not None}
+    order = sorted(ranked, reverse=metric.partition("@")[0] not in smaller_metrics)[:2]
     ranks = [order.index(value) + 1 if value in order else 0 for value in shown]
     return [Figure(*means[i], ranks[i], differences[i], p_t[i], p_wilcoxon[i]) for i in range(len(outcomes))]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from recbole_hnlm.compare.spaces import Space, packaged_rows, read_space
+from recbole_hnlm.compare.spaces import Knob, Space, packaged_rows, read_space
 from recbole_hnlm.options import SAMPLER_KEY
 from recbole_hnlm.options.parsing import nearest
 from recbole_hnlm.run_options.checks import NO_SAMPLER, TEXT_SAMPLER
@@ -102,8 +102,14 @@ def _packaged(kind: str, name: str, model: str, marks: Mapping[str, Any] | None 
     values: dict[str, Any] = {SAMPLER_KEY: NO_SAMPLER} if kind == "baseline" else {}
     values.update({**entry.get("values", {}), **(marks or {})})
     own = read_space(entry.get("space"))
-    space = own if entry.get("alone") else {**read_space(packaged_rows()["shared"]), **own}
+    space = own if entry.get("alone") else {**_common_space(model), **own}
     return Row(name, model, kind, values, space, everywhere=kind == "baseline")
+
+
+def _common_space(model: str) -> dict[str, Knob]:
+    """What is tuned in every row of a model: rate and l2, and the model's own knobs."""
+    packaged = packaged_rows()
+    return read_space({**packaged["shared"], **packaged["model"].get(model, {})})
 
 
 def _sampler(name: str, model: str) -> Row:
@@ -129,13 +135,13 @@ def _own(name: str, given: Mapping[str, Any], models: Iterable[str]) -> Iterator
     used = [given["model"]] if "model" in given else list(models)
     if not used:
         raise ValueError(f"row {name!r} names no model and there are no --models; add model: NAME to it")
-    if "space" in given:
-        space = {**read_space(packaged_rows()["shared"]), **read_space(given["space"])}
-    elif kind == "baseline":
-        space = dict(_packaged("baseline", used[0], used[0]).space)
-    else:
-        space = dict(_sampler(str(sampler), used[0]).space)
     for model in used:
+        if "space" in given:
+            space = {**_common_space(model), **read_space(given["space"])}
+        elif kind == "baseline":
+            space = dict(_packaged("baseline", model, model).space)
+        else:
+            space = dict(_sampler(str(sampler), model).space)
         yield Row(name, model, kind, values, space, everywhere=kind == "baseline")
 
 

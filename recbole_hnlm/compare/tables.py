@@ -152,7 +152,7 @@ def _notes(block: Block) -> list[str]:
         notes.append("Rows were trained with several versions of packages, which cost.md names; a new --out has one.")
     partial = [line for line in block.lines if not line.outcome.complete]
     for line in partial:
-        notes.append(f"{line.name}: failed with some seeds: {'; '.join(line.outcome.failures)}")
+        notes.append(f"{line.name}: not ranked, failed with some seeds: {'; '.join(line.outcome.failures)}")
     for outcome in block.others:
         if outcome.missing:
             notes.append(f"{outcome.cell.row.name}: unfinished, {outcome.missing} of {outcome.cell.runs} runs left.")

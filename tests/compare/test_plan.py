@@ -70,6 +70,16 @@ def test_l2_is_what_the_model_reads(data: Path) -> None:
     assert "l2" not in bpr.space and "weight_decay" not in graph.space
 
 
+def test_a_backbones_own_knobs_are_tuned_in_every_row_of_it(data: Path) -> None:
+    own = {"x": {"neg_sampler": "dns", "space": {"neg_sampler_candidates": [4, 8]}}}
+    made = cells(data, models=("SGL", "SimGCL", "LightGCN"), neg_samplers=("uniform", "hnlm"), rows=own)
+    own_knobs = {"ssl_weight", "ssl_tau", "lambda"}
+    knobs = {(cell.row.model, *sorted(set(cell.space) & own_knobs)) for cell in made}
+    assert knobs == {("SGL", "ssl_tau", "ssl_weight"), ("SimGCL", "lambda"), ("LightGCN",)}
+    assert all(cell.space[key].holds(cell.start[key]) for cell in made for key in set(cell.space) & own_knobs)
+    assert {cell.budget for cell in made} == {4}
+
+
 def test_a_shared_setting_goes_to_the_rows_that_read_it(data: Path) -> None:
     asked = request(data, neg_samplers=("dns", "hnlm"))
     shared = {**asked.shared, "hnlm_projector_width": 64}

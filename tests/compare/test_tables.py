@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from recbole_hnlm.compare.blocks import blocks_of
-from recbole_hnlm.compare.ledger import OK
+from recbole_hnlm.compare.ledger import FAILED, OK
 from recbole_hnlm.compare.outcomes import Outcome
 from recbole_hnlm.compare.plan import Cell
 from recbole_hnlm.compare.rows import Row
@@ -53,6 +54,16 @@ def test_equal_rows_share_the_best_and_the_next_is_second(outcomes: list[Outcome
     assert table.marks == {(1, 1): 1, (2, 1): 1, (3, 1): 2}
     text = markdown([table], "# head")
     assert text.count("**0.2100 ± 0.0141**") == 2 and "<u>0.1500 ± 0.0000</u>" in text
+
+
+def test_a_row_that_failed_with_some_seeds_is_shown_and_not_ranked(outcomes: list[Outcome]) -> None:
+    partial = outcome("ahns", [0.9, 0.9], [0.9, 0.9])
+    partial = replace(partial, records=(partial.records[0], {"status": FAILED, "seed": 1, "error": "no memory"}))
+    block = blocks_of([*outcomes, partial])[0]
+    table = accuracy_table(block)
+    assert table.rows[4][:2] == ("ahns", "0.9000") and block.base == "EASE"
+    assert table.marks == {(1, 1): 1, (2, 1): 1, (3, 1): 2}
+    assert "ahns: not ranked, failed with some seeds: no memory" in table.notes
 
 
 def test_the_least_is_best_where_less_is_better() -> None:
