@@ -184,9 +184,12 @@ def plan(config: Any, run: RunOptions, train_data: Any) -> str:
     return plan_by_chat(config, run, dataset, text_sources(config, run, dataset, directory))
 
 
-def text_sources(config: Any, run: RunOptions, dataset: Any, directory: Path) -> ChatSources:
-    """The dataset's text, its encoder and the folders of a build."""
-    items, users, encoder = _text_sources(config, dataset, run.llm)
+def text_sources(config: Any, run: RunOptions, dataset: Any, directory: Path, *, encoding: bool = True) -> ChatSources:
+    """The dataset's text, its encoder where something is to be encoded, and the folders of a build."""
+    if encoding:
+        items, users, encoder = _text_sources(config, dataset, run.llm)
+    else:
+        (items, users), encoder = _tables(config, dataset, run.llm), None
     return ChatSources(items, users, encoder, _by_time(dataset), directory, cache_directory(run))
 
 

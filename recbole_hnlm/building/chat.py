@@ -18,12 +18,14 @@ from recbole_hnlm.llm.build import profile_settings
 from recbole_hnlm.llm.chat import ChatBackend
 from recbole_hnlm.llm.corpus import Corpus
 from recbole_hnlm.llm.dry_run import dry_run
+from recbole_hnlm.llm.picking import PickingUser, stand_ins
 from recbole_hnlm.llm.profiles import History
 from recbole_hnlm.llm.reviews import read_reviews
 from recbole_hnlm.llm.text_pipeline import TextRun, artefact_contents, run_text_pipeline
 from recbole_hnlm.models.text import training_pairs
 from recbole_hnlm.options import LLMOptions
 from recbole_hnlm.options.chat import OpenAIOptions, TransformersOptions
+from recbole_hnlm.options.comparator import LLMRecOptions
 from recbole_hnlm.options.text import GroundingOptions, TextOptions
 from recbole_hnlm.run_options import RunOptions
 from recbole_hnlm.run_options.chat import ChatRun
@@ -70,7 +72,11 @@ def build_by_chat(config: Any, run: RunOptions, dataset: Any, sources: ChatSourc
 def plan_by_chat(config: Any, run: RunOptions, dataset: Any, sources: ChatSources) -> str:
     """What :func:`build_by_chat` would take, as a table; asks nothing."""
     text = _asked(config, run, dataset, sources)
-    return dry_run(text, chat_backend(config, run, sources.cache)).table()
+    assert run.chat is not None
+    picks: list[PickingUser] = []
+    if isinstance(run.comparator, LLMRecOptions):
+        picks = stand_ins(text.corpus, run.chat.text.history_words, run.comparator.top_items)
+    return dry_run(text, chat_backend(config, run, sources.cache), picks).table()
 
 
 def chat_backend(config: Any, run: RunOptions, cache: Path) -> ChatBackend:
@@ -130,7 +136,7 @@ def text_run(
         dataset=str(config["dataset"]),
         output_dir=sources.directory,
         cache_dir=sources.cache,
-        corpus=_corpus(config, run, dataset, sources),
+        corpus=corpus_of(config, run, dataset, sources),
         text=options[0],
         grounding=options[1],
         negatives_per_pair=run.llm.negatives_per_pair,
@@ -141,7 +147,7 @@ def text_run(
     )
 
 
-def _corpus(config: Any, run: RunOptions, dataset: Any, sources: ChatSources) -> Corpus:
+def corpus_of(config: Any, run: RunOptions, dataset: Any, sources: ChatSources) -> Corpus:
     """The training split by rank, every pair once, and what was written at each."""
     options = run.llm
     users, items = (tokens[sources.order] for tokens in training_pairs(dataset))

@@ -7,6 +7,7 @@ from typing import Any
 from recbole_hnlm.building.artefacts import ensure_artefacts
 from recbole_hnlm.building.dual_tree import ensure_dual_trees
 from recbole_hnlm.building.grounded import ensure_grounded
+from recbole_hnlm.building.picks import ensure_picks
 from recbole_hnlm.building.reference import ensure_reference
 from recbole_hnlm.models.dual_tree import tree_options
 from recbole_hnlm.run_options import RunOptions
@@ -29,5 +30,5 @@ def make_what_is_absent(config: Any, run: RunOptions, train_data: Any) -> None:
     Raises:
         ValueError: On options, data or artefacts that cannot work.
     """
-    for ensure in (ensure_artefacts, ensure_grounded, ensure_reference, ensure_dual_trees):
+    for ensure in (ensure_artefacts, ensure_grounded, ensure_reference, ensure_picks, ensure_dual_trees):
         ensure(config, run, train_data)

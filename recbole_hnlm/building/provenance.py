@@ -78,6 +78,8 @@ def _negatives(manifest: Manifest, run: RunOptions) -> Compared:
     by_chat: dict[str, Any] = dict(made.settings.get("chat", {}))
     if run.chat is not None:
         asked = chat_settings(run.chat, wanted)
+        if run.chat.text.pair_grouping == "none":  # there may be more than this run needs
+            asked["pair_grouping"] = by_chat.get("pair_grouping")
         return {f"llm_{key}": (by_chat.get(key), asked.get(key)) for key in {**by_chat, **asked}}
     named = {f"llm_teacher_{key}": key for key in ("model", "epochs", "candidates", "draws")}
     drawn = made.teacher.get("draw_candidates", made.teacher.get("candidates"))

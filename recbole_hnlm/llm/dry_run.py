@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from recbole_hnlm.llm.chat import ChatBackend, Estimate
 from recbole_hnlm.llm.grouping import PairGroups, count_calls, group_pairs, tellable_pairs
 from recbole_hnlm.llm.negative_stage import Profiles, negative_requests
+from recbole_hnlm.llm.picking import PickingUser, pick_requests
 from recbole_hnlm.llm.profile_stages import item_profile_requests, user_profile_requests
 from recbole_hnlm.llm.text_pipeline import TextRun
 
@@ -51,10 +52,11 @@ class DryRun:
         ways = ", ".join(
             f"{way} {self.calls[f'negatives_{way}']:,}{' (chosen)' if way == self.grouping else ''}" for way in _WAYS
         )
-        return "\n".join([*lines, f"  requests for hard negatives by llm_pair_grouping: {ways}"])
+        none = ", none 0 (chosen)" if self.grouping == "none" else ""
+        return "\n".join([*lines, f"  requests for hard negatives by llm_pair_grouping: {ways}{none}"])
 
 
-def dry_run(run: TextRun, backend: ChatBackend) -> DryRun:
+def dry_run(run: TextRun, backend: ChatBackend, picks: Sequence[PickingUser] = ()) -> DryRun:
     """Estimate every stage; asks the model nothing and encodes nothing.
 
     Profiles that are not written yet are stood in for by as many words as they may have, so tokens are about the most
@@ -64,6 +66,7 @@ def dry_run(run: TextRun, backend: ChatBackend) -> DryRun:
     Args:
         run: What would be done.
         backend: The model that would be asked.
+        picks: Users of whom a like and a dislike would be asked.
     """
     corpus, options, prompts = run.corpus, run.text, run.prompts()
     items = [_words(f"item{rank}", options.item_words) if name else "" for rank, name in enumerate(corpus.names)]
@@ -76,6 +79,8 @@ def dry_run(run: TextRun, backend: ChatBackend) -> DryRun:
         "user profiles": backend.estimate(user_profile_requests(prompts, corpus, items, options)),
         "hard negatives": backend.estimate(requests),
     }
+    if picks:
+        stages["likes, dislikes"] = backend.estimate(pick_requests(picks))
     return DryRun(stages, count_calls(corpus, options), options.pair_grouping)
 
 

@@ -44,7 +44,7 @@ class PairGroups:
 def group_pairs(
     corpus: Corpus, options: TextOptions, features: PairFeatures | None = None, seed: int = 0
 ) -> PairGroups:
-    """The requests by ``pair_grouping``; pairs whose item has no text are in none.
+    """The requests by ``pair_grouping``, without any under ``none``; pairs whose item has no text are in none either.
 
     Args:
         corpus: The dataset.
@@ -55,8 +55,10 @@ def group_pairs(
     Raises:
         ValueError: If clusters are asked for without vectors.
     """
-    places = tellable_pairs(corpus)
     source = np.full(len(corpus.pair_users), -1, dtype=np.int64)
+    if options.pair_grouping == "none":
+        return PairGroups(source[:0], np.zeros(1, dtype=np.int64), source)
+    places = tellable_pairs(corpus)
     source[places] = places
     if options.pair_grouping == "cluster" and len(places):
         if features is None:

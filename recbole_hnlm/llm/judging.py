@@ -5,7 +5,6 @@ Legend: U users, T candidates of a user.
 
 from __future__ import annotations
 
-import importlib.resources
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,12 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from recbole_hnlm.llm.asking import StageCounts, ask
 from recbole_hnlm.llm.chat import ChatBackend, ChatRequest
-from recbole_hnlm.llm.prompts import PromptTemplate
+from recbole_hnlm.llm.prompts import PromptTemplate, single_template
 from recbole_hnlm.llm.replies import Answer, ReplyError, check_schema, form_of, read_json
 
 _LOG = logging.getLogger(__name__)
@@ -55,9 +53,7 @@ def place_of(collaborative: NDArray[np.int8], semantic: NDArray[np.int8]) -> str
 
 def judge_template() -> PromptTemplate:
     """The prompt of ``properties/prompts/judge.yaml``; its name is part of the key of every kept answer."""
-    source = importlib.resources.files("recbole_hnlm.properties") / "prompts" / "judge.yaml"
-    found = yaml.safe_load(source.read_text(encoding="utf-8"))
-    return PromptTemplate(f"{found['version']}/false_negatives", found["system"].strip(), found["user"].strip())
+    return single_template("judge.yaml", "false_negatives")
 
 
 def verdict_schema(candidates: int) -> dict[str, Any]:

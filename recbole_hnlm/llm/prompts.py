@@ -140,6 +140,13 @@ def load_prompts(domain: str = AUTO, path: str | Path | None = None, item_fields
     return parse_prompts(file.read_text(encoding="utf-8"), f"{domain}.yaml")
 
 
+def single_template(file: str, stage: str) -> PromptTemplate:
+    """The one prompt of a packaged file of its own, such as ``judge.yaml``, named ``VERSION/stage``."""
+    source = importlib.resources.files("recbole_hnlm.properties").joinpath("prompts", file)
+    found = yaml.safe_load(source.read_text(encoding="utf-8"))
+    return PromptTemplate(f"{found['version']}/{stage}", found["system"].strip(), found["user"].strip())
+
+
 def parse_prompts(text: str, source: str) -> PromptSet:
     """A set of prompts out of YAML.
 

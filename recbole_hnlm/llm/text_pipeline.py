@@ -86,7 +86,7 @@ class TextResult:
         vectors: Text vectors of the items and of the distinct negatives.
         grounding: Catalogue items of the negatives.
         pooled: One vector per pair.
-        manifest: Manifest of ``NAME.neg_text``.
+        manifest: Manifest of ``NAME.neg_text``; None where no hard negatives were asked for.
         stages: Figures of the stages that asked the model.
     """
 
@@ -95,12 +95,12 @@ class TextResult:
     vectors: EmbeddedTexts
     grounding: Grounding
     pooled: PooledNegatives
-    manifest: NegTextManifest
+    manifest: NegTextManifest | None
     stages: tuple[StageCounts, ...]
 
 
 def run_text_pipeline(run: TextRun, backend: ChatBackend, encoder: TextEncoder) -> TextResult:
-    """Make profiles, negatives, their vectors and ``NAME.neg_text``.
+    """Make profiles, negatives, their vectors and ``NAME.neg_text``; without pairs to ask for, the profiles alone.
 
     Every stage streams through the backend's cache and the cache of vectors, so a run that was killed asks and encodes
     only what is missing and ends with the bytes of an undisturbed one. Each stage ends with a table in the log.
@@ -135,8 +135,10 @@ def run_text_pipeline(run: TextRun, backend: ChatBackend, encoder: TextEncoder) 
     )
     given = GroundingInput(corpus.pair_users, corpus.pair_items, texts.rows, vectors.names, vectors.items)
     grounding = ground(given, run.grounding)
-    table = negative_table(run, texts, grounding, _provenance(run, prompts, backend, encoder))
-    manifest = write_neg_text(run.output_dir, run.dataset, table)
+    manifest = None
+    if options.pair_grouping != "none":
+        table = negative_table(run, texts, grounding, _provenance(run, prompts, backend, encoder))
+        manifest = write_neg_text(run.output_dir, run.dataset, table)
     pooled = pool_negatives(texts, vectors.names)
     stages = (item_counts, user_counts, negative_counts)
     return TextResult(profiles, texts, vectors, grounding, pooled, manifest, stages)
@@ -157,7 +159,7 @@ def artefact_contents(run: TextRun, result: TextResult) -> ArtefactContents:
         item_profiles=result.profiles.items,
         user_profiles=result.profiles.users,
         pairs=len(corpus.pair_users),
-        pairs_hash=result.manifest.pairs_hash,
+        pairs_hash=_pairs_hash(corpus),
     )
 
 
@@ -187,8 +189,6 @@ def negative_table(
 ) -> NegativeTable:
     """What goes into ``NAME.neg_text``."""
     corpus = run.corpus
-    users = np.asarray(corpus.users, dtype=object)[corpus.pair_users]
-    items = np.asarray(corpus.items, dtype=object)[corpus.pair_items]
     return NegativeTable(
         user_tokens=corpus.users,
         item_tokens=corpus.items,
@@ -198,9 +198,15 @@ def negative_table(
         name_rows=texts.rows,
         items=grounding.items,
         similarity=grounding.similarity,
-        pairs_hash=hash_pairs(users, items),
+        pairs_hash=_pairs_hash(corpus),
         provenance=provenance,
     )
+
+
+def _pairs_hash(corpus: Corpus) -> str:
+    users = np.asarray(corpus.users, dtype=object)[corpus.pair_users]
+    items = np.asarray(corpus.items, dtype=object)[corpus.pair_items]
+    return hash_pairs(users, items)
 
 
 def _provenance(run: TextRun, prompts: PromptSet, backend: ChatBackend, encoder: TextEncoder) -> dict[str, Any]:

@@ -119,7 +119,7 @@ class HNLMOptions:
     @property
     def reads_pair_vectors(self) -> bool:
         """Whether training reads the hard-negative vector of every pair."""
-        return self.alpha > 0 or self.pair_alignment_weight > 0
+        return self.comparator == "none" and (self.alpha > 0 or self.pair_alignment_weight > 0)
 
     @property
     def brings_extra(self) -> bool:

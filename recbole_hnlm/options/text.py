@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-Grouping = Literal["pair", "user", "cluster"]
+Grouping = Literal["pair", "user", "cluster", "none"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class TextOptions:
     """Most words told of each item where several stand in one prompt."""
     pair_grouping: Grouping = "pair"
     """Who shares a request for hard negatives: ``pair`` = nobody, ``user`` = pairs of a user, each answered,
-    ``cluster`` = pairs alike in user and item, which get the answer of the one in their middle."""
+    ``cluster`` = pairs alike in user and item, which get the answer of the one in their middle, ``none`` = no hard
+    negatives are asked for, which is all that alignment and a start from text need; the default beside a comparator."""
     pairs_per_request: int = 10
     """Most pairs in a request under ``pair_grouping: user``."""
     pair_clusters: int = 1000
@@ -51,7 +52,7 @@ class TextOptions:
             value, bound = getattr(self, name), least.get(name, 1)
             if value < bound:
                 raise ValueError(f"llm_{name}={value} must be at least {bound}")
-        choices = {"pair_grouping": ("pair", "user", "cluster"), "item_vectors": ("fields", "profiles")}
+        choices = {"pair_grouping": ("pair", "user", "cluster", "none"), "item_vectors": ("fields", "profiles")}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"llm_{name}={getattr(self, name)!r} is not one of {list(known)}")

@@ -18,8 +18,8 @@ _OF_BACKEND: dict[str, tuple[type, ...]] = {
     "openai-batch": (OpenAIOptions, SpendingOptions, BatchOptions, TextOptions, GroundingOptions),
     "transformers": (TransformersOptions, SpendingOptions, TextOptions, GroundingOptions),
 }
-_OF_TEACHER = ("llm_teacher_model", "llm_teacher_epochs", "llm_teacher_candidates", "llm_teacher_draws",
-               "llm_teacher_draw_candidates")  # fmt: skip
+_OF_REFERENCE = ("llm_teacher_model", "llm_teacher_epochs", "llm_teacher_candidates")
+_OF_TEACHER = (*_OF_REFERENCE, "llm_teacher_draws", "llm_teacher_draw_candidates")
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,13 @@ class ChatRun:
     grounding: GroundingOptions
 
 
-def parse_chat(values: Mapping[str, Any], backend: str) -> ChatRun | None:
+def parse_chat(values: Mapping[str, Any], backend: str, compared: bool = False) -> ChatRun | None:
     """The chat model's options, or None where profiles come from templates.
+
+    Args:
+        values: The merged flat configuration.
+        backend: ``llm_backend``.
+        compared: Whether a comparator runs, which reads no hard negatives; none are asked for then by default.
 
     Raises:
         ValueError: If no model is named, or a value is wrong.
@@ -55,6 +60,8 @@ def parse_chat(values: Mapping[str, Any], backend: str) -> ChatRun | None:
     if not values.get("llm_chat_model"):
         example = "llm_chat_model=gpt-4o-mini" if backend.startswith("openai") else "llm_chat_model=FOLDER"
         raise ValueError(f"llm_backend={backend} needs the name of a model, e.g. {example}")
+    if compared:
+        values = {"llm_pair_grouping": "none", **values}
     model: OpenAIOptions | TransformersOptions
     if backend == "transformers":
         model = parse_options(TransformersOptions, _PREFIX, values)
@@ -76,13 +83,19 @@ def chat_keys(backend: str) -> set[str]:
     return {key for group in groups for options in group for key in option_keys(options, _PREFIX)}
 
 
-def useless_keys(backend: str) -> dict[str, str]:
-    """Keys of the offline part without effect beside ``llm_backend``, mapped to the reason."""
+def useless_keys(backend: str, with_reference: bool = False) -> dict[str, str]:
+    """Keys of the offline part without effect beside ``llm_backend``, mapped to the reason.
+
+    Args:
+        backend: ``llm_backend``.
+        with_reference: Whether the teacher is trained as a reference model, whoever names the negatives.
+    """
     reasons: dict[str, str] = {}
     for other in _OF_BACKEND:
         for key in chat_keys(other) - chat_keys(backend):
             reasons.setdefault(key, f"it belongs to llm_backend={other}, this run has {backend}")
     if backend != "template":
-        reasons.update(dict.fromkeys(_OF_TEACHER, f"llm_backend={backend} names negatives without a teacher"))
+        idle = [key for key in _OF_TEACHER if not (with_reference and key in _OF_REFERENCE)]
+        reasons.update(dict.fromkeys(idle, f"llm_backend={backend} names negatives without a teacher"))
     reasons.pop("llm_seed", None)  # every backend has one
     return reasons

@@ -103,7 +103,7 @@ def check_keys(
     common = option_keys(CommonSamplerOptions, SAMPLER_PREFIX) + option_keys(GuardOptions, SAMPLER_PREFIX)
     own = option_keys(rule_type.Options, SAMPLER_PREFIX) if rule_type else ()
     hnlm, llm = option_keys(HNLMOptions, HNLMOptions.PREFIX), option_keys(LLMOptions, LLMOptions.PREFIX)
-    unasked = {**useless_keys(chosen.backend), **useless_hybrid_keys(chosen.negatives)}
+    unasked = {**useless_keys(chosen.backend, chosen.comparator == "llmrec"), **useless_hybrid_keys(chosen.negatives)}
     llm = tuple(key for key in (*llm, *sorted(chat_keys(chosen.backend) | hybrid_keys())) if key not in unasked)
     elsewhere: dict[str, str] = dict(unasked)
     for name in SAMPLERS:
@@ -152,6 +152,20 @@ def check_combination(negatives: int, rule_type: type[NegativeSampler] | None, h
         raise ValueError(f"hnlm_use=extra adds to one negative a pair, neg_sampler_num is {negatives}; remove one")
     if rule_type.weighs and hnlm is not None and hnlm.alpha > 0:
         raise ValueError(f"{rule_type.__name__} weighs many negatives, text mixes with one; use dns or hnlm_alpha: 0")
+
+
+def check_nothing_asked(hnlm: HNLMOptions | None, rule: Any) -> None:
+    """Refuse to go without hard negatives where a run reads them."""
+    if rule == "semantic":
+        raise ValueError(
+            "llm_pair_grouping=none names no negatives that semantic could draw; use pair, user or cluster"
+        )
+    if hnlm is not None and hnlm.reads_pair_vectors:
+        what = f"hnlm_alpha={hnlm.alpha} mixes them in" if hnlm.alpha > 0 else "Eq. 9 reads them"
+        raise ValueError(
+            f"llm_pair_grouping=none asks for no hard negatives, but {what}; set hnlm_alpha: 0 and leave Eq. 9 out, or "
+            "use pair, user or cluster"
+        )
 
 
 def check_guard(

@@ -16,7 +16,6 @@ from recbole_hnlm.options.comparator import (
     PUBLISHED_SAMPLER,
     WITHOUT_OURS,
     ComparatorOptions,
-    LLMRecOptions,
     comparator_of,
 )
 from recbole_hnlm.options.guard import GuardOptions
@@ -36,6 +35,7 @@ from recbole_hnlm.run_options.checks import (
     check_combination,
     check_guard,
     check_keys,
+    check_nothing_asked,
     check_ranking,
     checked_rule,
 )
@@ -160,7 +160,7 @@ def parse_run(values: Mapping[str, Any], given: Iterable[str], recbole_keys: Ite
         hnlm=parse_options(HNLMOptions, HNLMOptions.PREFIX, own) if with_text else None,
         llm=llm,
         general=general,
-        chat=parse_chat(values, llm.backend) if with_text else None,
+        chat=parse_chat(values, llm.backend, compared is not None) if with_text else None,
         hybrid=parse_hybrid(values, llm) if with_text else None,
         comparator=parse_options(COMPARATORS[compared], COMPARATOR_PREFIX, values) if compared is not None else None,
         guard=parse_options(GuardOptions, SAMPLER_PREFIX, values) if rule_type else GuardOptions(),
@@ -180,11 +180,8 @@ def _check(run: RunOptions, values: Mapping[str, Any], given: tuple[str, ...], r
         check_adam(run.general.adam, values)
     if run.hnlm is not None:
         reject_unknown(given, (), useless_hnlm_keys(run.hnlm, guarded=run.guard.guard == "text"))
-    if isinstance(run.comparator, LLMRecOptions) and run.llm.backend != "template":
-        raise ValueError(
-            f"llm_backend={run.llm.backend} names no like and dislike yet: hnlm_comparator=llmrec picks by "
-            "text similarity; set llm_backend=template"
-        )
+    if run.chat is not None and run.chat.text.pair_grouping == "none":
+        check_nothing_asked(run.hnlm, rule)
     if run.hybrid is not None and rule == "semantic" and not run.hybrid.options.grounded_items:
         raise ValueError("semantic draws what vectors were grounded to; set llm_grounded_items=1 or more")
     if getattr(run.sampler_options, "judge", "rule") == "llm" and run.chat is None:

@@ -180,9 +180,44 @@ def test_a_budget_stops_the_build_and_the_next_goes_on(
     assert max(server.asked.values()) == 1 and (folder / "tiny" / "tiny.hnlm.json").exists()
 
 
+def test_profiles_alone_where_nothing_reads_hard_negatives(
+    folder: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A comparator asks for none by itself; what was asked for more than that is as good, and less is refused."""
+    published = {"hnlm_comparator": "rlmrec_con", "hnlm_alpha": None, "llm_pair_grouping": None}
+    published = {key: value for key, value in {**values(folder, server), **published}.items() if value is not None}
+    published.pop("hnlm_min_coverage")
+    command(monkeypatch, folder, published, "--dry_run")
+    told = capsys.readouterr().out
+    (line,) = [line for line in told.splitlines() if line.startswith("  hard negatives")]
+    assert line.split()[2:4] == ["0", "0"] and "none 0 (chosen)" in told and "pair 840," in told
+    assert run_recbole_hnlm("BPR", "tiny", config_dict=published)["test_result"]
+    assert 130 < sum(server.asked.values()) <= 140  # profiles of 80 items and 60 users, but for alike ones
+    assert not (folder / "tiny" / "tiny.neg_text").exists()
+    manifest = json.loads((folder / "tiny" / "tiny.hnlm.json").read_text())
+    assert (manifest["covered_pairs"], manifest["pairs"]) == (0, 60 * 14)
+    aligned = values(folder, server, hnlm_alpha=0.0, llm_pair_grouping="none")
+    aligned.pop("hnlm_min_coverage")
+    assert run_recbole_hnlm("BPR", "tiny", config_dict=aligned)["test_result"]
+    with pytest.raises(ValueError, match="made with llm_pair_grouping='none', this run asks for 'user'"):
+        run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, server))
+    run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, server, hnlm_rebuild=True))
+    assert run_recbole_hnlm("BPR", "tiny", config_dict=published)["test_result"]
+    assert max(server.asked.values()) == 1
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"llm_pair_grouping": "none"}, "asks for no hard negatives, but hnlm_alpha=0.2 mixes them in"),
+        (
+            {"llm_pair_grouping": "none", "hnlm_alpha": 0.0, "hnlm_hard_alignment_weight": 0.1},
+            "asks for no hard negatives, but Eq. 9 reads them",
+        ),
+        (
+            {"llm_pair_grouping": "none", "hnlm_base_sampler": "semantic"},
+            "names no negatives that semantic could draw",
+        ),
         ({"llm_chat_model": None}, "llm_backend=openai needs the name of a model"),
         ({"llm_teacher_epochs": 3}, "names negatives without a teacher"),
         ({"llm_chat_quantization": "nf4"}, "it belongs to llm_backend=transformers, this run has openai"),

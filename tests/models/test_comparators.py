@@ -479,9 +479,3 @@ def test_a_second_process_of_a_build_waits_for_the_reference(folder: Path, monke
     assert waited == [folder / "cache"] and set((folder / "cache").iterdir()) == kept
     ensure_reference(config, config.run, loaders[0])
     assert len(set((folder / "cache").iterdir()) - kept) == 1
-
-
-def test_a_chat_model_names_no_likes_yet(folder: Path) -> None:
-    values = {"neg_sampler": "hnlm", "hnlm_comparator": "llmrec", "llm_backend": "openai", "llm_chat_model": "m"}
-    with pytest.raises(ValueError, match="hnlm_comparator=llmrec picks by text similarity; set llm_backend=template"):
-        HNLMConfig("BPR", "tiny", config_dict=settings(folder, "BPR", **values))

@@ -9,7 +9,7 @@ import torch
 from recbole_hnlm.models.comparators.base import Comparator, Surroundings
 from recbole_hnlm.models.comparators.kar import KAR
 from recbole_hnlm.models.comparators.llmrec import LLMRec
-from recbole_hnlm.models.comparators.reference import read_reference
+from recbole_hnlm.models.comparators.reference import read_picks, read_reference
 from recbole_hnlm.models.comparators.rlmrec_con import RLMRecCon
 from recbole_hnlm.models.comparators.rlmrec_gen import RLMRecGen
 from recbole_hnlm.models.item_space import ItemSpace
@@ -50,15 +50,18 @@ def comparator_of_run(
         interactions: Training pairs.
 
     Raises:
-        FileNotFoundError: If it reads the best items of a reference model and there are none.
+        FileNotFoundError: If it reads the best items of a reference model, or what a chat model picks of them, and
+            there are none.
     """
-    options, best = run.comparator, None
+    options, best, picks = run.comparator, None, None
     assert options is not None
     if isinstance(options, (RLMRecConOptions, RLMRecGenOptions)) and options.weight == 0:
         return None
     if isinstance(options, LLMRecOptions):
         best = read_reference(run, interactions, options.top_items)
-    built = build_comparator(options, Surroundings(text, row_width(), space.users, space.items, best), run.seed)
+        picks = read_picks(run, interactions, options.top_items)
+    around = Surroundings(text, row_width(), space.users, space.items, best, picks)
+    built = build_comparator(options, around, run.seed)
     return built.to(interactions.device)
 
 

@@ -27,6 +27,7 @@ class Surroundings:
         users: The model's user embeddings.
         items: Its item embeddings.
         top_items: Best items of the reference model for each user, best first, shape ``(U, T)``; None where not asked.
+        picks: Each user's like and dislike by a chat model, 0 for none, shape ``(U, 2)``; None where none is asked.
     """
 
     text: TextVectors
@@ -34,6 +35,7 @@ class Surroundings:
     users: list[nn.Embedding]
     items: list[nn.Embedding]
     top_items: Tensor | None = None
+    picks: Tensor | None = None
 
 
 @dataclass(frozen=True)

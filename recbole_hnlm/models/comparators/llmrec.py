@@ -63,12 +63,15 @@ class LLMRec(MergingComparator):
         self.user_projection, self.item_projection = nn.Linear(width, rows), nn.Linear(width, rows)
         for layer in (self.user_projection, self.item_projection):
             nn.init.xavier_uniform_(layer.weight)
-        self.likes, self.dislikes, self.has_pick = pick_by_text(around.text, around.top_items)
-        logger.info(
-            "llm_backend: template asks no model, so of each user's %d best items of the reference the nearest in text "
-            "is taken for liked and the farthest for disliked: %d of %d users",
-            *(around.top_items.shape[1], int(self.has_pick.sum()), len(self.has_pick) - 1),
-        )
+        if around.picks is not None:
+            self.likes, self.dislikes = around.picks.unbind(1)
+            self.has_pick = self.likes != self.dislikes
+            told = "the chat model has picked a like and a dislike among"
+        else:
+            self.likes, self.dislikes, self.has_pick = pick_by_text(around.text, around.top_items)
+            told = "llm_backend: template asks no model, so the nearest and the farthest in text are picked of"
+        counts = around.top_items.shape[1], int(self.has_pick.sum()), len(self.has_pick) - 1
+        logger.info("%s the reference's %d best items: %d of %d users", told, *counts)
 
     def merged(self) -> tuple[Tensor, Tensor]:
         """Both tables, ``(U, D)`` and ``(I, D)``; rows without text stay as they are."""

@@ -1,4 +1,5 @@
-"""Where the best items of the reference model are kept between the offline part and training.
+"""Where the best items of the reference model, and what a language model picks of them, are kept between the offline
+part and training.
 
 Shapes: ``U`` users, ``T`` best items.
 """
@@ -8,13 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recbole_hnlm.run_options import RunOptions
+from recbole_hnlm.run_options import RunOptions, cache_directory
 from recbole_hnlm.samplers import TrainingInteractions
+
+PICK_TEMPLATE = "picks-1/like_and_dislike"
+"""Prompt of ``properties/prompts/picks.yaml`` that kept picks were made with."""
 
 
 def reference_file(run: RunOptions, interactions: TrainingInteractions, count: int) -> Path:
@@ -25,15 +30,37 @@ def reference_file(run: RunOptions, interactions: TrainingInteractions, count: i
         interactions: Training pairs by internal ids.
         count: ``T``.
     """
+    return _kept("reference", run, _reference_settings(run, interactions, count), interactions)
+
+
+def picks_file(run: RunOptions, interactions: TrainingInteractions, count: int) -> Path:
+    """File of each user's like and dislike by the run's chat model, named after whom it was asked of and how.
+
+    Args:
+        run: The run's options, with a chat model.
+        interactions: Training pairs by internal ids.
+        count: ``T``, best items that they are picked from.
+    """
+    chat, llm = run.chat, run.llm
+    assert chat is not None
+    asked = chat.model.chat_model, chat.model.chat_revision, chat.model.temperature, chat.text.history_words
+    told = llm.user_history, llm.user_history_order, llm.text_fields
+    made_of = {**_reference_settings(run, interactions, count), "asked": [PICK_TEMPLATE, *asked], "told": told}
+    return _kept("picks", run, made_of, interactions)
+
+
+def _reference_settings(run: RunOptions, interactions: TrainingInteractions, count: int) -> dict[str, Any]:
     llm = run.llm
-    made_of = {
+    return {
         "model": llm.teacher_model, "epochs": llm.teacher_epochs, "candidates": llm.teacher_candidates,
         "seed": llm.seed, "count": count, "n_users": interactions.n_users, "n_items": interactions.n_items,
     }  # fmt: skip
+
+
+def _kept(kind: str, run: RunOptions, made_of: dict[str, Any], interactions: TrainingInteractions) -> Path:
     digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode())
     digest.update(interactions.keys.cpu().numpy().tobytes())
-    folder = Path(llm.cache_dir) if llm.cache_dir is not None else Path("hnlm_cache")
-    return folder / f"reference-{digest.hexdigest()[:16]}.npy"
+    return cache_directory(run) / f"{kind}-{digest.hexdigest()[:16]}.npy"
 
 
 def best_unseen(users: Tensor, items: Tensor, interactions: TrainingInteractions, count: int) -> Tensor:
@@ -70,10 +97,24 @@ def read_reference(run: RunOptions, interactions: TrainingInteractions, count: i
     Raises:
         FileNotFoundError: If there is none.
     """
-    path = reference_file(run, interactions, count)
+    return _read(reference_file(run, interactions, count), "best items of a reference model", interactions)
+
+
+def read_picks(run: RunOptions, interactions: TrainingInteractions, count: int) -> Tensor | None:
+    """Each user's like and dislike, 0 for none, shape ``(U, 2)``; None where no chat model is asked.
+
+    Raises:
+        FileNotFoundError: If there are none.
+    """
+    if run.chat is None:
+        return None
+    return _read(picks_file(run, interactions, count), "likes and dislikes by a chat model", interactions)
+
+
+def _read(path: Path, what: str, interactions: TrainingInteractions) -> Tensor:
     if not path.is_file():
         raise FileNotFoundError(
-            f"no best items of a reference model in {path}; run_recbole_hnlm or recbole-hnlm build make them, and "
-            "hosts that train together have to share llm_cache_dir"
+            f"no {what} in {path}; run_recbole_hnlm or recbole-hnlm build make them, and hosts that train together "
+            "have to share llm_cache_dir"
         )
     return torch.from_numpy(np.load(path)).long().to(interactions.device)

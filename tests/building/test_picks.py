@@ -1,0 +1,177 @@
+"""LLMRec's likes and dislikes by a chat model: prompts, answers, and whole runs against a server on loopback."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from recbole.data import create_dataset, data_preparation
+from recbole_runs import settings, write_dataset
+from scripted_server import ScriptedServer, completion
+
+from recbole_hnlm import run_recbole_hnlm
+from recbole_hnlm.building.artefacts import plan
+from recbole_hnlm.building.picks import ToldSplit, ensure_picks
+from recbole_hnlm.config import HNLMConfig
+from recbole_hnlm.llm.picking import PickingUser, pick, pick_requests, pick_template, read_pick
+from recbole_hnlm.llm.replies import ReplyError
+from recbole_hnlm.models.comparators.reference import PICK_TEMPLATE, picks_file, reference_file
+from recbole_hnlm.quick_start import build_model, prepare
+from tests.llm.talking import ScriptedBackend, good_reply
+
+USERS = [
+    PickingUser(["a\nbook", "a film"], ["one", "two", "three"]),
+    PickingUser([], ["one", "two"]),
+    PickingUser(["a film"], ["alone"]),
+    PickingUser(["a film"], ["x", "y"]),
+]
+
+
+def test_a_prompt_tells_texts_and_local_labels() -> None:
+    first, second = pick_requests(USERS)
+    assert (first.key, second.key) == ("pick-0", "pick-3")  # nothing to tell of one, nothing to choose for the other
+    told = first.messages[-1]["content"]
+    assert "- a book\n- a film" in told and "A1: one\nA2: two\nA3: three" in told and "A4" not in told
+    assert first.template == PICK_TEMPLATE == pick_template().name and "{" not in first.messages[0]["content"]
+
+
+def test_answers_are_places_and_failures_have_none() -> None:
+    def answer(request: Any) -> str | None:
+        return '{"like": "A3", "dislike": " A1"}' if request.key == "pick-0" else '{"like": "A1", "dislike": "A3"}'
+
+    found, figures = pick(ScriptedBackend(answer), USERS)
+    assert found == [(2, 0), None, None, None]
+    assert figures == {"requests": 2, "failed": 1, "picked": 1}
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        ('{"like": "A1", "dislike": "A4"}', "'A4' is no label; they are A1 to A3"),
+        ('{"like": "A2", "dislike": "A2"}', "A2 is like and dislike; name two"),
+        ('{"like": "A2"}', "lacks 'dislike'"),
+        ("A1", "there is no JSON"),
+    ],
+)
+def test_replies_that_cannot_be_used(reply: str, message: str) -> None:
+    with pytest.raises(ReplyError, match=message):
+        read_pick(reply, 3)
+
+
+class PickServer(ScriptedServer):
+    """Likes the last candidate and dislikes the first; the first attempt of each such question meets a 503."""
+
+    async def _chat(self, request: dict[str, Any], headers: dict[str, str]) -> tuple[int, Any, dict[str, str]]:
+        prompt = request["messages"][-1]["content"]
+        self.asked[prompt] += 1
+        if "Candidates" not in prompt:
+            return 200, completion('{"summarization": "liked by many", "reasoning": "so"}'), {}
+        if self.asked[prompt] == 1:
+            return 503, {"error": {"message": "not yet"}}, {}
+        labels = re.findall(r"^(A\d+): ", prompt, re.MULTILINE)
+        return 200, completion(json.dumps({"like": labels[-1], "dislike": labels[0]})), {}
+
+    @property
+    def picks_asked(self) -> int:
+        return sum("Candidates" in prompt for prompt in self.asked)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[PickServer]:
+    pytest.importorskip("openai")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-loopback")
+    with PickServer() as running:
+        yield running
+
+
+def values(folder: Path, server: PickServer, **changed: Any) -> dict[str, Any]:
+    return settings(
+        folder, "BPR", neg_sampler="hnlm", hnlm_comparator="llmrec", llm_backend="openai", llm_chat_model="picker",
+        llm_base_url=server.url, llm_first_wait=0.01, llm_teacher_epochs=1, comparator_top_items=4, epochs=1,
+        hnlm_artefact_dir=str(folder / "artefacts"), llm_cache_dir=str(folder / "cache"),
+        checkpoint_dir=str(folder / "saved"), **changed,
+    )  # fmt: skip
+
+
+def test_a_run_asks_once_and_trains_on_what_was_picked(tmp_path: Path, server: PickServer) -> None:
+    folder = write_dataset(tmp_path)
+    first = run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, server))
+    asked = dict(server.asked)
+    assert 50 <= server.picks_asked <= 60  # users, but for alike ones
+    config = HNLMConfig("BPR", "tiny", config_dict=values(folder, server))
+    loaders = prepare(config)
+    model = build_model(config, loaders[0])
+    comparator, interactions = model.hnlm.comparator, model.hnlm.interactions
+    best = np.load(reference_file(config.run, interactions, 4))
+    assert comparator.likes[1:].tolist() == best[1:, -1].tolist()
+    assert comparator.dislikes[1:].tolist() == best[1:, 0].tolist()
+    assert comparator.has_pick[1:].all() and not comparator.has_pick[0]
+    report = json.loads(picks_file(config.run, interactions, 4).with_suffix(".json").read_text())
+    assert report["figures"] == {"requests": 60, "failed": 0, "picked": 60}
+    second = run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, server))
+    assert dict(server.asked) == asked and first["test_result"] == second["test_result"]
+
+
+def test_prompts_hold_training_items_of_the_user_alone(tmp_path: Path, server: PickServer) -> None:
+    folder = write_dataset(tmp_path)
+    config = HNLMConfig("BPR", "tiny", config_dict=values(folder, server))
+    loaders = prepare(config)
+    parts = [loader._dataset for loader in loaders]
+    tokens = parts[0].field2id_token
+    chosen: list[dict[str, set[str]]] = []
+    for part in parts:
+        by_user: dict[str, set[str]] = {}
+        for user, item in zip(part.inter_feat["user_id"].tolist(), part.inter_feat["item_id"].tolist(), strict=True):
+            by_user.setdefault(tokens["user_id"][user], set()).add(tokens["item_id"][item].removeprefix("i"))
+        chosen.append(by_user)
+    asked = [prompt for prompt in server.asked if "Candidates" in prompt]
+    assert asked
+    for prompt in asked:
+        history, candidates = prompt.split("Candidates")
+        told, offered = (set(re.findall(r"number (\d+)", part)) for part in (history, candidates))
+        owners = [user for user, items in chosen[0].items() if items == told]  # 20 are told, none has more
+        assert len(owners) == 1 and len(offered) == 4 and not told & offered
+        assert not told & (chosen[1].get(owners[0], set()) | chosen[2].get(owners[0], set()))
+
+
+def test_other_texts_are_asked_anew_and_a_cut_short_file_too(tmp_path: Path, server: PickServer) -> None:
+    folder = write_dataset(tmp_path)
+    config = HNLMConfig("BPR", "tiny", config_dict=values(folder, server))
+    loaders = prepare(config)
+    path = picks_file(config.run, build_model(config, loaders[0]).hnlm.interactions, 4)
+    kept, asked = path.read_bytes(), server.picks_asked
+    path.with_suffix(".json").unlink()
+    ensure_picks(config, config.run, loaders[0])
+    assert server.picks_asked == asked and path.read_bytes() == kept and path.with_suffix(".json").exists()
+    items = folder / "tiny" / "tiny.item"
+    items.write_text(items.read_text().replace("number", "no."))
+    ensure_picks(config, config.run, loaders[0])
+    assert server.picks_asked == 2 * asked
+
+
+def test_a_dry_run_counts_the_picks(tmp_path: Path, server: PickServer) -> None:
+    folder = write_dataset(tmp_path)
+    config = HNLMConfig("BPR", "tiny", config_dict=values(folder, server))
+    told = plan(config, config.run, data_preparation(config, create_dataset(config))[0])
+    (line,) = [line for line in told.splitlines() if line.startswith("  likes, dislikes")]
+    assert line.split()[2:4] == ["60", "0"] and int(line.split()[4].replace(",", "")) > 60 * 100
+    assert not server.asked
+
+
+def test_nothing_usable_is_an_error_before_training(tmp_path: Path, server: PickServer) -> None:
+    folder = write_dataset(tmp_path)
+    config = HNLMConfig("BPR", "tiny", config_dict=values(folder, server))
+    dataset = data_preparation(config, create_dataset(config))[0]._dataset
+    with pytest.raises(ValueError, match="scripted picked a like and a dislike for none of 60 users"):
+        ToldSplit(config, config.run, dataset).picks(ScriptedBackend(good_reply), np.ones((61, 4), dtype=np.int64))
+
+
+def test_options_of_the_reference_are_taken_beside_a_chat_model(tmp_path: Path, server: PickServer) -> None:
+    HNLMConfig("BPR", "tiny", config_dict=values(tmp_path, server, llm_teacher_model="BPR"))
+    with pytest.raises(ValueError, match="llm_teacher_draws has no effect here"):
+        HNLMConfig("BPR", "tiny", config_dict=values(tmp_path, server, llm_teacher_draws=3))
