@@ -7,6 +7,9 @@ import math
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import time
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -394,3 +397,26 @@ def test_failed_runs_are_told_below_the_table(folder: Path, tmp_path: Path, monk
     assert written.table.notes[-1] == "dns, seed 2021, failed: ValueError: no luck"
     with pytest.raises(ValueError, match="every run of the analysis failed; dns, seed 2021"):
         main([*command, "--seed=2021"])
+
+
+@pytest.mark.slow
+def test_a_killed_analysis_goes_on_where_it_was(folder: Path, tmp_path: Path) -> None:
+    """In real processes: one run done, the second cut by SIGKILL, the third never begun."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "recbole_hnlm.cli", "analyse", "negatives", "--dataset=tiny", "--model=BPR",
+               f"--out={out}", "--seeds=1", "--no_progress", "--counts", "1", "2", "4", "--neg_samplers", "dns",
+               *shared(folder, epochs=4)]  # fmt: skip
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    ledger, deadline = out / "runs-1.jsonl", time.monotonic() + 120
+    while (not ledger.exists() or not ledger.read_bytes().endswith(b"\n")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    before = ledger.read_text().splitlines()
+    assert 1 <= len(before) < 3, "the kill came too late to show anything"
+    subprocess.run(command, check=True, capture_output=True, timeout=240)
+    after = ledger.read_text().splitlines()
+    assert after[: len(before)] == before and len(after) == 3
+    assert {path.name for path in out.glob("negatives.*")} == {"negatives.md", "negatives.csv", "negatives.svg"}
+    rows = list(csv.DictReader((out / "negatives.csv").read_text().splitlines()))
+    assert {row["label"] for row in rows} == {"K 1", "K 2", "K 4"}
