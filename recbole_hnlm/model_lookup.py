@@ -8,6 +8,7 @@ import importlib.util
 from typing import Any
 
 import yaml
+from recbole.config import Config
 from recbole.data import create_dataset
 
 from recbole_hnlm.graph_models import GRAPH_MODELS
@@ -72,7 +73,10 @@ def model_defaults(model_class: type) -> dict[str, Any]:
     else:
         properties = importlib.resources.files(package).joinpath("properties")
     path = properties.joinpath("model", f"{model_class.__name__}.yaml")
-    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    loader = Config._build_yaml_loader(Config)  # as RecBole reads its own: 1e-05 is a number to it, text to YAML
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=loader) or {}  # noqa: S506  (a package that is imported)
 
 
 def dataset_for(config: Any) -> Any:

@@ -91,7 +91,7 @@ def test_a_package_brings_its_defaults_and_its_dataset(
     home = tmp_path / "graphs_of_others"
     (home / "properties" / "model").mkdir(parents=True)
     (home / "__init__.py").touch()
-    (home / "properties" / "model" / "Edges.yaml").write_text("n_layers: 3\nreg_weight: 0.25\n")
+    (home / "properties" / "model" / "Edges.yaml").write_text("n_layers: 3\nreg_weight: 25e-2\n")
     (home / "utils.py").write_text(
         "from recbole.data.dataset import Dataset\n"
         "class GraphDataset(Dataset):\n    def graph(self):\n        return 'a graph'\n"
