@@ -152,7 +152,8 @@ def _cell(request: Request, dataset: str, row: Row, shared: dict[str, Any]) -> t
     tried = {key: knob.any_value() for key, knob in row.space.items() if key != L2}
     dropped: set[str] = set()
     while True:
-        values = {**DEFAULTS, **{key: value for key, value in shared.items() if key not in dropped}, **row.values}
+        read = {key: value for key, value in shared.items() if key not in dropped}
+        values = {**DEFAULTS, **row.defaults, **read, **row.values}
         fixed = {key for key in values if key not in DEFAULTS}
         point = {key: value for key, value in tried.items() if key not in fixed}
         try:

@@ -28,6 +28,7 @@ class Row:
         values: The settings that make the row.
         space: What is tuned.
         everywhere: Whether the row stands in the block of every backbone, as a baseline does.
+        defaults: Settings that it has where nobody says otherwise for all rows.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Row:
     values: Mapping[str, Any]
     space: Space = field(default_factory=dict)
     everywhere: bool = False
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def _packaged(kind: str, name: str, model: str, marks: Mapping[str, Any] | None 
     values.update({**entry.get("values", {}), **(marks or {})})
     own = read_space(entry.get("space"))
     space = own if entry.get("alone") else {**_common_space(model), **own}
-    return Row(name, model, kind, values, space, everywhere=kind == "baseline")
+    return Row(name, model, kind, values, space, kind == "baseline", entry.get("defaults", {}))
 
 
 def _common_space(model: str) -> dict[str, Knob]:
@@ -147,4 +149,6 @@ def _own(name: str, given: Mapping[str, Any], models: Iterable[str]) -> Iterator
 
 def _controlled(row: Row, control: str) -> Row:
     marks = (packaged_rows()["control"].get(control) or {"values": {"hnlm_control": control}})["values"]
-    return Row(f"{row.name} {control}", row.model, "control", {**row.values, **marks}, row.space, row.everywhere)
+    return Row(
+        f"{row.name} {control}", row.model, "control", {**row.values, **marks}, row.space, row.everywhere, row.defaults
+    )

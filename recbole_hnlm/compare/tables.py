@@ -19,6 +19,7 @@ from recbole_hnlm.compare.statistics import least_wilcoxon, mean_and_deviation
 _SHORT = {"recall": "R", "ndcg": "N", "precision": "P", "learning_rate": "lr", "reg_weight": "l2", "weight_decay": "l2"}
 _SHORT_PREFIXES = ("neg_sampler_", "hnlm_")
 PLUS_MINUS = "±"
+_COLLAPSED = 0.7  # of the best seed's validation score: seeds of one row differ by a tenth at most
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,22 @@ def describe_point(point: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def _collapsed(line: Line) -> str:
+    """A word about seeds that stayed far below the row's best one on validation; empty where there are none."""
+    runs = line.outcome.done
+    if not runs or not runs[0]["higher_is_better"]:
+        return ""
+    best = max(run["valid_score"] for run in runs)
+    low = [run for run in runs if run["valid_score"] < _COLLAPSED * best]
+    if not low:
+        return ""
+    ends = ", ".join(f"{run['seed']} after {run['epochs']} epochs" for run in low)
+    share = f"{_COLLAPSED:.0%}".replace("%", " %")
+    return (
+        f"not all seeds learned: below {share} of the best one on validation, seed {ends}; try a larger stopping_step."
+    )
+
+
 def _notes(block: Block) -> list[str]:
     notes = []
     seeds = max((len(line.outcome.done) for line in block.lines), default=0)
@@ -150,6 +167,7 @@ def _notes(block: Block) -> list[str]:
         notes.append("One seed: no p-value can be given.")
     if len(_versions(block)) > 1:
         notes.append("Rows were trained with several versions of packages, which cost.md names; a new --out has one.")
+    notes += [f"{line.name}: {told}" for line in block.lines if (told := _collapsed(line))]
     partial = [line for line in block.lines if not line.outcome.complete]
     for line in partial:
         notes.append(f"{line.name}: not ranked, failed with some seeds: {'; '.join(line.outcome.failures)}")

@@ -64,6 +64,14 @@ def test_every_packaged_row_starts_at_its_defaults_within_its_space(data: Path) 
     assert outside == set()
 
 
+def test_defaults_of_a_row_give_way_to_a_setting_for_all(data: Path) -> None:
+    asked = request(data, models=("LightGCN",), neg_samplers=("dns",), comparators=("rlmrec_con",))
+    patience = {cell.row.name: cell.values["stopping_step"] for cell in cells_of(asked)}
+    assert patience == {"dns": 8, "rlmrec_con": 24}
+    same = Request(asked.datasets, asked.grid, shared={**asked.shared, "stopping_step": 3}, tune=2)
+    assert {cell.values["stopping_step"] for cell in cells_of(same)} == {3}
+
+
 def test_l2_is_what_the_model_reads(data: Path) -> None:
     bpr, graph = cells(data, models=("BPR", "LightGCN"), neg_samplers=("uniform",))
     assert "weight_decay" in bpr.space and "reg_weight" in graph.space

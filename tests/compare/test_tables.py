@@ -66,6 +66,17 @@ def test_a_row_that_failed_with_some_seeds_is_shown_and_not_ranked(outcomes: lis
     assert "ahns: not ranked, failed with some seeds: no memory" in table.notes
 
 
+def test_seeds_that_did_not_learn_are_told(outcomes: list[Outcome]) -> None:
+    (block,) = blocks_of([*outcomes, outcome("kar", [0.2, 0.1, 0.1], [0.20, 0.13, 0.14])])
+    told = [note for note in accuracy_table(block).notes if "not all seeds learned" in note]
+    assert told == [
+        "mixgcf: not all seeds learned: below 70 % of the best one on validation, seed 1 after 9 epochs; try a larger "
+        "stopping_step.",
+        "kar: not all seeds learned: below 70 % of the best one on validation, seed 1 after 9 epochs; try a larger "
+        "stopping_step.",
+    ]
+
+
 def test_the_least_is_best_where_less_is_better() -> None:
     rows = [outcome(name, [0.1], [0.1]) for name in ("uniform", "dns", "mixgcf")]
     for row, value in zip(rows, (0.3, 0.9, 0.1), strict=True):
