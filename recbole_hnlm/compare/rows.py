@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from recbole_hnlm.compare.spaces import Knob, Space, packaged_rows, read_space
@@ -149,6 +149,4 @@ def _own(name: str, given: Mapping[str, Any], models: Iterable[str]) -> Iterator
 
 def _controlled(row: Row, control: str) -> Row:
     marks = (packaged_rows()["control"].get(control) or {"values": {"hnlm_control": control}})["values"]
-    return Row(
-        f"{row.name} {control}", row.model, "control", {**row.values, **marks}, row.space, row.everywhere, row.defaults
-    )
+    return replace(row, name=f"{row.name} {control}", kind="control", values={**row.values, **marks})

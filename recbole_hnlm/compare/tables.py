@@ -144,10 +144,8 @@ def _collapsed(line: Line) -> str:
     if not low:
         return ""
     ends = ", ".join(f"{run['seed']} after {run['epochs']} epochs" for run in low)
-    share = f"{_COLLAPSED:.0%}".replace("%", " %")
-    return (
-        f"not all seeds learned: below {share} of the best one on validation, seed {ends}; try a larger stopping_step."
-    )
+    share = f"{100 * _COLLAPSED:.0f} % of the best one on validation"
+    return f"not all seeds learned: below {share}, seed {ends}; try a larger stopping_step."
 
 
 def _notes(block: Block) -> list[str]:
