@@ -74,7 +74,7 @@ def plan_by_chat(config: Any, run: RunOptions, dataset: Any, sources: ChatSource
     text = _asked(config, run, dataset, sources)
     assert run.chat is not None
     picks: list[PickingUser] = []
-    if isinstance(run.comparator, LLMRecOptions):
+    if isinstance(run.comparator, LLMRecOptions) and run.comparator.has_triples:
         picks = stand_ins(text.corpus, run.chat.text.history_words, run.comparator.top_items)
     return dry_run(text, chat_backend(config, run, sources.cache), picks).table()
 

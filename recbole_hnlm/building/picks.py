@@ -43,7 +43,7 @@ def ensure_picks(config: Any, run: RunOptions, train_data: Any) -> None:
         ValueError: If the dataset has no text to tell, or no user got a usable answer.
     """
     options = run.comparator
-    if not isinstance(options, LLMRecOptions) or run.chat is None:
+    if not isinstance(options, LLMRecOptions) or not options.has_triples or run.chat is None:
         return
     dataset = train_data._dataset
 

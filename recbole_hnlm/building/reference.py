@@ -32,7 +32,7 @@ def ensure_reference(config: Any, run: RunOptions, train_data: Any) -> None:
         ValueError: If the reference model cannot teach, or a user has too few unseen items.
     """
     options = run.comparator
-    if not isinstance(options, LLMRecOptions):
+    if not isinstance(options, LLMRecOptions) or not options.has_triples:
         return
     dataset = train_data._dataset
 

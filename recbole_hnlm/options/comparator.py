@@ -123,6 +123,11 @@ class LLMRecOptions:
         require(0 <= self.drop_share < 1, f"comparator_drop_share={self.drop_share} is outside [0, 1); 0 keeps all")
         require(self.top_items >= 2, f"comparator_top_items={self.top_items} leaves no like and dislike; take 10")
 
+    @property
+    def has_triples(self) -> bool:
+        """Whether likes and dislikes are read at all."""
+        return self.weight > 0
+
 
 def _check_contrast(weight: float, temperature: float, negatives: int) -> None:
     require(0 <= weight < math.inf, f"comparator_weight={weight} should be at least 0, and finite; 0 turns it off")
@@ -139,6 +144,14 @@ COMPARATORS: Mapping[str, type[ComparatorOptions]] = {
     "llmrec": LLMRecOptions,
 }
 """Values of ``hnlm_comparator`` beside ``none``, and their options."""
+
+
+def useless_comparator_keys(options: ComparatorOptions | None) -> dict[str, str]:
+    """Keys of a comparator that change nothing beside the values of the others, mapped to the reason."""
+    if not isinstance(options, LLMRecOptions) or options.has_triples:
+        return {}
+    keys = (f"{COMPARATOR_PREFIX}{name}" for name in ("user_share", "drop_share", "top_items"))
+    return dict.fromkeys(keys, f"{COMPARATOR_PREFIX}weight=0 leaves the extra triples out")
 
 
 def comparator_of(values: Mapping[str, Any]) -> str | None:

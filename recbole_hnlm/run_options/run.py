@@ -17,6 +17,7 @@ from recbole_hnlm.options.comparator import (
     WITHOUT_OURS,
     ComparatorOptions,
     comparator_of,
+    useless_comparator_keys,
 )
 from recbole_hnlm.options.guard import GuardOptions
 from recbole_hnlm.options.hybrid import HybridRun
@@ -180,6 +181,7 @@ def _check(run: RunOptions, values: Mapping[str, Any], given: tuple[str, ...], r
         check_adam(run.general.adam, values)
     if run.hnlm is not None:
         reject_unknown(given, (), useless_hnlm_keys(run.hnlm, guarded=run.guard.guard == "text"))
+    reject_unknown(given, (), useless_comparator_keys(run.comparator))
     if run.chat is not None and run.chat.text.pair_grouping == "none":
         check_nothing_asked(run.hnlm, rule)
     if run.hybrid is not None and rule == "semantic" and not run.hybrid.options.grounded_items:

@@ -163,6 +163,14 @@ def test_a_dry_run_counts_the_picks(tmp_path: Path, server: PickServer) -> None:
     assert not server.asked
 
 
+def test_without_triples_nobody_is_asked(tmp_path: Path, server: PickServer) -> None:
+    folder = write_dataset(tmp_path)
+    given = values(folder, server, comparator_weight=0.0)
+    del given["comparator_top_items"]
+    prepare(HNLMConfig("BPR", "tiny", config_dict=given))
+    assert server.asked and not server.picks_asked
+
+
 def test_nothing_usable_is_an_error_before_training(tmp_path: Path, server: PickServer) -> None:
     folder = write_dataset(tmp_path)
     config = HNLMConfig("BPR", "tiny", config_dict=values(folder, server))

@@ -322,11 +322,14 @@ def test_at_weight_zero_the_run_is_the_bare_models(
     folder: Path, name: str, method: str, weights: dict[str, Any]
 ) -> None:
     fast = {"learning_rate": 0.05}
+    cache = folder / f"weight zero {name} {method}"
+    apart = {"hnlm_base_sampler": "recbole", "llm_cache_dir": str(cache)}
     bare_values = settings(folder, name, neg_sampler="none", **fast)
     bare = run_recbole_hnlm(name, "tiny", config_dict=bare_values, saved=False)
-    run_values = settings(folder, name, **values_of(folder, method, hnlm_base_sampler="recbole", **weights, **fast))
+    run_values = settings(folder, name, **values_of(folder, method, **apart, **weights, **fast))
     found = run_recbole_hnlm(name, "tiny", config_dict=run_values, saved=False)
     assert found["test_result"] == bare["test_result"] and found["best_valid_result"] == bare["best_valid_result"]
+    assert not list(cache.glob("reference-*"))  # nobody reads it
     other = {**run_values, "comparator_weight": 5.0}
     assert run_recbole_hnlm(name, "tiny", config_dict=other, saved=False)["test_result"] != bare["test_result"]
 
@@ -439,6 +442,15 @@ def test_rows_are_given_back_after_an_error(folder: Path) -> None:
         ("BPR", "kar", {"comparator_own_experts": -1}, "comparator_own_experts=-1 is negative"),
         ("BPR", "kar", {"comparator_own_experts": 0, "comparator_shared_experts": 0}, "nobody reads text"),
         ("BPR", "llmrec", {"comparator_top_items": 1}, "leaves no like and dislike"),
+        *(
+            (
+                "BPR",
+                "llmrec",
+                {"comparator_weight": 0.0, f"comparator_{key}": value},
+                f"comparator_{key} has no effect here: comparator_weight=0 leaves the extra triples out",
+            )
+            for key, value in {"user_share": 0.5, "drop_share": 0.1, "top_items": 5}.items()
+        ),
         ("BPR", "llmrec", {"comparator_user_share": 0.0}, r"comparator_user_share=0.0 is outside \(0, 1\]"),
         ("BPR", "llmrec", {"comparator_drop_share": 1.0}, r"comparator_drop_share=1.0 is outside \[0, 1\)"),
         ("BPR", "llmrec", {"comparator_top_items": 79}, "a user has .* unseen items; lower it"),

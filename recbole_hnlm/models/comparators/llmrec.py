@@ -56,13 +56,17 @@ class LLMRec(MergingComparator):
 
     def __init__(self, options: LLMRecOptions, around: Surroundings) -> None:
         super().__init__(around)
-        assert around.top_items is not None
         self.options = options
         self.text = around.text
         width, rows = around.text.width, around.items[0].embedding_dim
         self.user_projection, self.item_projection = nn.Linear(width, rows), nn.Linear(width, rows)
         for layer in (self.user_projection, self.item_projection):
             nn.init.xavier_uniform_(layer.weight)
+        if options.has_triples:
+            self._pick(around)
+
+    def _pick(self, around: Surroundings) -> None:
+        assert around.top_items is not None
         if around.picks is not None:
             self.likes, self.dislikes = around.picks.unbind(1)
             self.has_pick = self.likes != self.dislikes
@@ -88,7 +92,7 @@ class LLMRec(MergingComparator):
 
     def loss(self, step: Step) -> Tensor | None:
         """The extra triples' loss of a step; None where there are none."""
-        if self.options.weight == 0:
+        if not self.options.has_triples:
             return None
         count = max(1, round(self.options.user_share * step.users.numel()))
         order = torch.randperm(step.users.numel(), generator=step.generator, device=step.generator.device)
