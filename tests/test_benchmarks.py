@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from recbole_hnlm.cli import main as cli
 from recbole_hnlm.samplers import SAMPLERS, TrainingInteractions, sampler_class
 
 ROOT = Path(__file__).parents[1]
@@ -80,3 +82,16 @@ def test_results_show_the_tables_of_the_hybrid_ledgers() -> None:
     for folder in folders:
         for line in table(runs_of(folder)):
             assert line in page, f"{folder.name}: {line}"
+
+
+def test_results_show_the_table_that_the_ledger_of_peers_gives(tmp_path: Path) -> None:
+    """Made anew from the raw runs: a figure that was typed, or a run that went missing, is found."""
+    kept = ROOT / "results" / "peers"
+    for name in ("plan.json", "runs-1.jsonl"):
+        shutil.copy(kept / name, tmp_path)
+    cli(["compare", "--report_only", f"--out={tmp_path}", "--no_progress"])
+    for name in ("table.md", "table.csv"):
+        assert (tmp_path / name).read_text("utf-8") == (kept / name).read_text("utf-8"), name
+    page = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    lines = [line for line in (kept / "table.md").read_text("utf-8").splitlines() if line.startswith("| ")]
+    assert len(lines) == 10 and all(line in page for line in lines)
