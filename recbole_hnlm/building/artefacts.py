@@ -120,7 +120,7 @@ def _build_by_hybrid(config: Any, run: RunOptions, train_data: Any, directory: P
     hybrid, dataset, cache, stages = run.hybrid, train_data._dataset, cache_directory(run), Stages()
     assert hybrid is not None
     settings = settings_of_hybrid(hybrid)
-    tables = _tables(config, dataset, run.llm)
+    tables = tables_of(config, dataset, run.llm)
     check_sources(str(config["dataset"]), tables[0], run.llm, hybrid)
     with stages.stage("teacher"):
         teacher = _teacher_of_the_group(config, train_data, run.llm, cache)
@@ -151,7 +151,7 @@ def _request(
 ) -> BuildRequest:
     """What is asked of a build: pairs in the order of time; ``files`` are item table, user table and output."""
     users, items = training_pairs(dataset)
-    order = _by_time(dataset)
+    order = by_time(dataset)
     catalogue = np.asarray(dataset.field2id_token[dataset.iid_field], dtype=str)
     return BuildRequest(
         dataset=str(config["dataset"]),
@@ -184,16 +184,13 @@ def plan(config: Any, run: RunOptions, train_data: Any) -> str:
     return plan_by_chat(config, run, dataset, text_sources(config, run, dataset, directory))
 
 
-def text_sources(config: Any, run: RunOptions, dataset: Any, directory: Path, *, encoding: bool = True) -> ChatSources:
-    """The dataset's text, its encoder where something is to be encoded, and the folders of a build."""
-    if encoding:
-        items, users, encoder = _text_sources(config, dataset, run.llm)
-    else:
-        (items, users), encoder = _tables(config, dataset, run.llm), None
-    return ChatSources(items, users, encoder, _by_time(dataset), directory, cache_directory(run))
+def text_sources(config: Any, run: RunOptions, dataset: Any, directory: Path) -> ChatSources:
+    """The dataset's text, its encoder and the folders of a build."""
+    items, users, encoder = _text_sources(config, dataset, run.llm)
+    return ChatSources(items, users, encoder, by_time(dataset), directory, cache_directory(run))
 
 
-def _by_time(dataset: Any) -> np.ndarray:
+def by_time(dataset: Any) -> np.ndarray:
     """Order of the training pairs in time, so that a profile can name the most recent; as they stand without times."""
     feat, field = dataset.inter_feat, dataset.time_field
     times = feat[field].numpy() if field in feat.columns else np.zeros(len(feat))
@@ -204,14 +201,14 @@ def _text_sources(
     config: Any, dataset: Any, options: LLMOptions
 ) -> tuple[AtomicTable | None, AtomicTable | None, TextEncoder | None]:
     """The dataset's item and user files and the encoder of its text: all that can fail, before the teacher trains."""
-    items, users = _tables(config, dataset, options)
+    items, users = tables_of(config, dataset, options)
     if items is None or not select_text_fields(items, options.text_fields):
         return items, users, None
     encoder = build_encoder(options.encoder, local_device(str(config["device"])), EncoderRun.of(options))
     return items, users, encoder
 
 
-def _tables(config: Any, dataset: Any, options: LLMOptions) -> tuple[AtomicTable | None, AtomicTable | None]:
+def tables_of(config: Any, dataset: Any, options: LLMOptions) -> tuple[AtomicTable | None, AtomicTable | None]:
     """The dataset's item and user files, with the fields that the options name."""
     home, name = Path(config["data_path"]), str(config["dataset"])
     items = _table(home / f"{name}.item", dataset.iid_field, dataset, config)

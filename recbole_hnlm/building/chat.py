@@ -25,7 +25,6 @@ from recbole_hnlm.llm.text_pipeline import TextRun, artefact_contents, run_text_
 from recbole_hnlm.models.text import training_pairs
 from recbole_hnlm.options import LLMOptions
 from recbole_hnlm.options.chat import OpenAIOptions, TransformersOptions
-from recbole_hnlm.options.comparator import LLMRecOptions
 from recbole_hnlm.options.text import GroundingOptions, TextOptions
 from recbole_hnlm.run_options import RunOptions
 from recbole_hnlm.run_options.chat import ChatRun
@@ -74,8 +73,8 @@ def plan_by_chat(config: Any, run: RunOptions, dataset: Any, sources: ChatSource
     text = _asked(config, run, dataset, sources)
     assert run.chat is not None
     picks: list[PickingUser] = []
-    if isinstance(run.comparator, LLMRecOptions) and run.comparator.has_triples:
-        picks = stand_ins(text.corpus, run.chat.text.history_words, run.comparator.top_items)
+    if run.triples is not None:
+        picks = stand_ins(text.corpus, run.chat.text.history_words, run.triples.top_items)
     return dry_run(text, chat_backend(config, run, sources.cache), picks).table()
 
 
@@ -136,7 +135,7 @@ def text_run(
         dataset=str(config["dataset"]),
         output_dir=sources.directory,
         cache_dir=sources.cache,
-        corpus=corpus_of(config, run, dataset, sources),
+        corpus=corpus_of(config, run, dataset, (sources.item_table, sources.user_table), sources.order),
         text=options[0],
         grounding=options[1],
         negatives_per_pair=run.llm.negatives_per_pair,
@@ -147,16 +146,26 @@ def text_run(
     )
 
 
-def corpus_of(config: Any, run: RunOptions, dataset: Any, sources: ChatSources) -> Corpus:
-    """The training split by rank, every pair once, and what was written at each."""
+def corpus_of(
+    config: Any, run: RunOptions, dataset: Any, tables: tuple[AtomicTable | None, AtomicTable | None], order: np.ndarray
+) -> Corpus:
+    """The training split by rank, every pair once, and what was written at each.
+
+    Args:
+        config: RecBole's configuration of the run.
+        run: The run's options.
+        dataset: The training split.
+        tables: The dataset's item and user files.
+        order: Order of the training pairs in time.
+    """
     options = run.llm
-    users, items = (tokens[sources.order] for tokens in training_pairs(dataset))
+    users, items = (tokens[order] for tokens in training_pairs(dataset))
     catalogue, _ = rank_tokens(np.asarray(dataset.field2id_token[dataset.iid_field], dtype=str)[1:])
     owners, user_ranks = rank_tokens(users)
     item_ranks = ranks_in(items, catalogue)
     _, first = np.unique(user_ranks * len(catalogue) + item_ranks, return_index=True)
     first.sort()
-    item_table, user_table = sources.item_table, sources.user_table
+    item_table, user_table = tables
     return Corpus(
         users=owners,
         items=catalogue,

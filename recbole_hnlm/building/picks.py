@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recbole_hnlm.artefacts.pairs import ranks_in
-from recbole_hnlm.artefacts.storage import write_npy, write_text
-from recbole_hnlm.building.artefacts import text_sources
+from recbole_hnlm.artefacts.storage import file_entry, write_npy, write_text
+from recbole_hnlm.building.artefacts import by_time, tables_of
 from recbole_hnlm.building.chat import chat_backend, corpus_of
-from recbole_hnlm.llm.corpus import Corpus
-from recbole_hnlm.llm.picking import PickingUser, pick, told_history
-from recbole_hnlm.llm.profiles import cut_words
+from recbole_hnlm.llm.picking import PickingUser, pick, told_history, told_items
 from recbole_hnlm.llm.sharding import by_the_first
 from recbole_hnlm.models.attaching import interactions_of
 from recbole_hnlm.models.comparators.reference import picks_file, read_reference
-from recbole_hnlm.models.text import artefact_directory
-from recbole_hnlm.options.comparator import LLMRecOptions
 from recbole_hnlm.run_options import RunOptions, cache_directory
 from recbole_hnlm.training.processes import on_first_rank
-
-logger = logging.getLogger(__name__)
 
 
 def ensure_picks(config: Any, run: RunOptions, train_data: Any) -> None:
@@ -40,10 +35,10 @@ def ensure_picks(config: Any, run: RunOptions, train_data: Any) -> None:
         train_data: A loader over the training split.
 
     Raises:
-        ValueError: If the dataset has no text to tell, or no user got a usable answer.
+        ValueError: If no user got a usable answer.
     """
-    options = run.comparator
-    if not isinstance(options, LLMRecOptions) or not options.has_triples or run.chat is None:
+    options = run.triples
+    if options is None or run.chat is None:
         return
     dataset = train_data._dataset
 
@@ -52,19 +47,29 @@ def ensure_picks(config: Any, run: RunOptions, train_data: Any) -> None:
         path = picks_file(run, interactions, options.top_items)
         told = ToldSplit(config, run, dataset)
         report = path.with_suffix(".json")
-        if path.is_file() and report.is_file() and json.loads(report.read_text("utf-8"))["texts"] == told.digest:
+        if _is_whole(path, report, told.digest):
             return
         best = read_reference(run, interactions, options.top_items).numpy()
         picks, figures = told.picks(chat_backend(config, run, cache_directory(run)), best)
         report.unlink(missing_ok=True)
-        write_npy(path, picks, np.int32)
-        write_text(report, [json.dumps({"texts": told.digest, "figures": dict(figures)}, indent=2) + "\n"])
+        entry = asdict(write_npy(path, picks, np.int32))
+        about = {"texts": told.digest, "file": entry, "figures": dict(figures)}
+        write_text(report, [json.dumps(about, indent=2) + "\n"])
 
     on_first_rank(config, lambda: by_the_first(build, cache_directory(run)))
 
 
+def _is_whole(path: Path, report: Path, texts: str) -> bool:
+    """Whether kept picks are there, undamaged and made from the same texts; else they are made of kept answers anew."""
+    try:
+        about = json.loads(report.read_text("utf-8"))
+        return bool(about["texts"] == texts and about["file"] == asdict(file_entry(path)))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 class ToldSplit:
-    """What the model is told of a training split.
+    """What the model is told of a training split; ``digest`` is the hash of every item's line.
 
     Args:
         config: RecBole's configuration of the run.
@@ -73,25 +78,16 @@ class ToldSplit:
     """
 
     def __init__(self, config: Any, run: RunOptions, dataset: Any) -> None:
-        assert run.chat is not None and run.hnlm is not None
-        sources = text_sources(config, run, dataset, artefact_directory(config, run.hnlm), encoding=False)
-        self._corpus: Corpus = corpus_of(config, run, dataset, sources)
-        if not self._corpus.item_fields:
-            raise ValueError(
-                f"llm_backend={run.chat.backend} needs text to tell the model, {config['dataset']!r} has none; add an "
-                ".item file with a title, or use llm_backend=template"
-            )
-        self._words = run.chat.text.history_words
+        assert run.chat is not None
+        tables = tables_of(config, dataset, run.llm)
+        corpus = corpus_of(config, run, dataset, tables, by_time(dataset))
+        lines = told_items(corpus, run.chat.text.history_words)
+        self.digest = hashlib.sha256(json.dumps(lines).encode()).hexdigest()
         self._show_progress = bool(config["show_progress"])
         self._user_tokens = dataset.field2id_token[dataset.uid_field].tolist()
-        self._histories = dict(zip(self._corpus.users, told_history(self._corpus, self._words), strict=True))
+        self._histories = dict(zip(corpus.users, told_history(corpus, lines), strict=True))
         items = np.asarray(dataset.field2id_token[dataset.iid_field], dtype=str)
-        self._rank_of_item = np.append(-1, ranks_in(items[1:], self._corpus.items))
-
-    @property
-    def digest(self) -> str:
-        """Hash of every item's text."""
-        return hashlib.sha256(json.dumps(self._corpus.item_templates).encode()).hexdigest()
+        self._lines = ["", *(lines[rank] for rank in ranks_in(items[1:], corpus.items))]  # by internal id
 
     def picks(self, backend: Any, best: NDArray[np.int64]) -> tuple[NDArray[np.int32], Mapping[str, Any]]:
         """Like and dislike of every user by internal ids, 0 for none, shape ``(U, 2)``, and figures of the stage.
@@ -103,10 +99,9 @@ class ToldSplit:
         Raises:
             ValueError: If no user got a usable answer.
         """
-        offered = [[item for item in row if self._line(item)] for row in best.tolist()]
-        offered[0] = []  # padding
+        offered = [[item for item in row if self._lines[item]] for row in best.tolist()]
         told = [
-            PickingUser(self._histories.get(token, []), [self._line(item) for item in row])
+            PickingUser(self._histories.get(token, []), [self._lines[item] for item in row])
             for token, row in zip(self._user_tokens, offered, strict=True)
         ]
         found, figures = pick(backend, told, show_progress=self._show_progress)
@@ -120,7 +115,3 @@ class ToldSplit:
                 "Use another model, or llm_backend=template"
             )
         return picks, figures
-
-    def _line(self, item: int) -> str:
-        """An item's text in a prompt, by internal id; empty where there is none."""
-        return cut_words(self._corpus.item_templates[self._rank_of_item[item]], self._words)

@@ -13,7 +13,6 @@ from recbole_hnlm.building.teacher import teacher_class, teacher_tables
 from recbole_hnlm.llm.sharding import by_the_first
 from recbole_hnlm.models.attaching import interactions_of
 from recbole_hnlm.models.comparators.reference import best_unseen, reference_file
-from recbole_hnlm.options.comparator import LLMRecOptions
 from recbole_hnlm.run_options import RunOptions, cache_directory
 from recbole_hnlm.training.processes import on_first_rank
 
@@ -31,8 +30,8 @@ def ensure_reference(config: Any, run: RunOptions, train_data: Any) -> None:
     Raises:
         ValueError: If the reference model cannot teach, or a user has too few unseen items.
     """
-    options = run.comparator
-    if not isinstance(options, LLMRecOptions) or not options.has_triples:
+    options = run.triples
+    if options is None:
         return
     dataset = train_data._dataset
 

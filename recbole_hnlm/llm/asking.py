@@ -19,6 +19,15 @@ _QUOTED = 2000
 REPAIR_MARK = "#repair"
 
 
+def number_of(key: str) -> int:
+    """The number at the end of a request's key, whether it is the first try or the repair.
+
+    >>> number_of("judge-12#repair")
+    12
+    """
+    return int(key.partition("#")[0].rpartition("-")[2])
+
+
 @dataclass
 class StageCounts:
     """What became of a stage's requests; ends as a short table.

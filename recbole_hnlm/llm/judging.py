@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_hnlm.llm.asking import StageCounts, ask
+from recbole_hnlm.llm.asking import StageCounts, ask, number_of
 from recbole_hnlm.llm.chat import ChatBackend, ChatRequest
+from recbole_hnlm.llm.labels import labelled, place_of_label, read_labels
 from recbole_hnlm.llm.prompts import PromptTemplate, single_template
-from recbole_hnlm.llm.replies import Answer, ReplyError, check_schema, form_of, read_json
+from recbole_hnlm.llm.replies import Answer, check_schema, form_of, read_json
 
 _LOG = logging.getLogger(__name__)
 MOST_JUDGED = 20
@@ -62,11 +63,6 @@ def verdict_schema(candidates: int) -> dict[str, Any]:
     return {"type": "object", "properties": {"liked": labels}, "required": ["liked"], "additionalProperties": False}
 
 
-def labels_of(count: int) -> list[str]:
-    """Local labels: ``A1``, ``A2`` ..."""
-    return [f"A{place}" for place in range(1, count + 1)]
-
-
 def judge_requests(users: Sequence[JudgedUser]) -> Iterator[ChatRequest]:
     """One request for each user who has candidates, made one at a time."""
     template = judge_template()
@@ -78,9 +74,7 @@ def judge_requests(users: Sequence[JudgedUser]) -> Iterator[ChatRequest]:
         schema = verdict_schema(count)
         values = {
             "history": ", ".join(told),
-            "candidates": "\n".join(
-                f"{label}: {place}" for label, place in zip(labels_of(count), user.candidates, strict=True)
-            ),
+            "candidates": labelled(user.candidates),
             "reply": form_of(schema),
         }
         tokens = count * _TOKENS_PER_LABEL + _FRAME_TOKENS
@@ -96,14 +90,7 @@ def read_verdict(text: str, candidates: int) -> Answer:
     value = read_json(text) if text.strip() != "[]" else []
     value = {"liked": value} if isinstance(value, list) else value
     check_schema(value, verdict_schema(candidates))
-    liked = [label.strip() for label in value["liked"]]
-    known = labels_of(candidates)
-    for label in liked:
-        if label not in known:
-            raise ReplyError(f"{label!r} is no label; they are {known[0]} to {known[-1]}")
-    if len(set(liked)) < len(liked):
-        raise ReplyError("a label comes twice; name each once")
-    return Answer(tuple(liked), 0)
+    return Answer(read_labels(value["liked"], candidates), 0)
 
 
 def judge(
@@ -124,7 +111,7 @@ def judge(
     asked = sum(bool(user.candidates) for user in users)
 
     def candidates_of(key: str) -> int:
-        return len(users[int(key.partition("#")[0].rpartition("-")[2])].candidates)
+        return len(users[number_of(key)].candidates)
 
     def read(request: ChatRequest, text: str) -> Answer:
         return read_verdict(text, candidates_of(request.key))
@@ -132,7 +119,7 @@ def judge(
     judged = positive = 0
     for key, answer in ask(backend, judge_requests(users), read, counts, total=asked if show_progress else 0):
         if answer is not None:
-            found[int(key.rpartition("-")[2])] = [int(label[1:]) - 1 for label in answer.texts]
+            found[number_of(key)] = [place_of_label(label) for label in answer.texts]
             judged += candidates_of(key)
             positive += len(answer.texts)
     rate = positive / judged if judged else 0.0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_hnlm.llm.asking import StageCounts, ask
+from recbole_hnlm.llm.asking import StageCounts, ask, number_of
 from recbole_hnlm.llm.chat import ChatBackend, ChatRequest
 from recbole_hnlm.llm.corpus import Corpus
 from recbole_hnlm.llm.grouping import PairGroups
@@ -117,7 +117,7 @@ def write_negatives(
     rows = np.full((len(groups.source), count), -1, dtype=np.int64)
 
     def read(request: ChatRequest, text: str) -> Answer:
-        return read_negatives(text, len(_places(groups, request.key.partition("#")[0])), count, options.negative_words)
+        return read_negatives(text, len(_places(groups, request.key)), count, options.negative_words)
 
     for key, answer in ask(backend, requests, read, counts, total=len(groups) if show_progress else 0):
         if answer is not None:
@@ -149,7 +149,7 @@ def write_negatives(
 
 
 def _places(groups: PairGroups, key: str) -> NDArray[np.int64]:
-    number = int(key.rpartition("-")[2])
+    number = number_of(key)
     return groups.asked[groups.starts[number] : groups.starts[number + 1]]
 
 

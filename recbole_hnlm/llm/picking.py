@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recbole_hnlm.llm.asking import StageCounts, ask
+from recbole_hnlm.llm.asking import StageCounts, ask, number_of
 from recbole_hnlm.llm.chat import ChatBackend, ChatRequest
 from recbole_hnlm.llm.corpus import Corpus
-from recbole_hnlm.llm.judging import labels_of
+from recbole_hnlm.llm.labels import labelled, place_of_label, read_labels
 from recbole_hnlm.llm.profile_stages import bullets
 from recbole_hnlm.llm.profiles import cut_words
 from recbole_hnlm.llm.prompts import PromptTemplate, single_template
-from recbole_hnlm.llm.replies import Answer, ReplyError, check_schema, form_of, read_json
+from recbole_hnlm.llm.replies import Answer, check_schema, form_of, read_json
 
 _LABEL = {"type": "string"}
 PICK_SCHEMA: dict[str, Any] = {
@@ -43,23 +43,23 @@ class PickingUser:
         return bool(self.history) and len(self.candidates) > 1
 
 
-def told_history(corpus: Corpus, words: int) -> list[list[str]]:
-    """What is told of the items that each user has chosen, by rank of the user; items without text are left out.
+def told_items(corpus: Corpus, words: int) -> list[str]:
+    """Each item as a line of at most ``words`` words, by rank; empty where it has no text."""
+    return [cut_words(text, words) for text in corpus.item_templates]
 
-    Args:
-        corpus: The dataset.
-        words: Most words of an item.
-    """
+
+def told_history(corpus: Corpus, lines: Sequence[str]) -> list[list[str]]:
+    """Lines of the items that each user has chosen, by rank of the user; items without text are left out."""
     if not corpus.history.length:
         return [[] for _ in corpus.users]
-    lines = [cut_words(text, words) for text in corpus.item_templates]
     return [[lines[item] for item in items if lines[item]] for items in corpus.history.of_users(len(corpus.users))]
 
 
 def stand_ins(corpus: Corpus, words: int, candidates: int) -> list[PickingUser]:
     """Questions of about the length that the true ones will have, before any reference model is trained."""
-    some = [line for text in corpus.item_templates if (line := cut_words(text, words))][:candidates]
-    return [PickingUser(history, some) for history in told_history(corpus, words)]
+    lines = told_items(corpus, words)
+    some = [line for line in lines if line][:candidates]
+    return [PickingUser(history, some) for history in told_history(corpus, lines)]
 
 
 def pick_template() -> PromptTemplate:
@@ -73,12 +73,9 @@ def pick_requests(users: Sequence[PickingUser]) -> Iterator[ChatRequest]:
     for number, user in enumerate(users):
         if not user.askable:
             continue
-        labels = labels_of(len(user.candidates))
         values = {
             "history": bullets(user.history),
-            "candidates": "\n".join(
-                f"{label}: {' '.join(text.split())}" for label, text in zip(labels, user.candidates, strict=True)
-            ),
+            "candidates": labelled(user.candidates),
             "reply": form_of(PICK_SCHEMA),
         }
         yield ChatRequest(f"pick-{number}", template.messages(values), template.name, PICK_SCHEMA, _ANSWER_TOKENS)
@@ -92,14 +89,7 @@ def read_pick(text: str, candidates: int) -> Answer:
     """
     value = read_json(text)
     check_schema(value, PICK_SCHEMA)
-    picked = [value[key].strip() for key in ("like", "dislike")]
-    known = labels_of(candidates)
-    for label in picked:
-        if label not in known:
-            raise ReplyError(f"{label!r} is no label; they are {known[0]} to {known[-1]}")
-    if picked[0] == picked[1]:
-        raise ReplyError(f"{picked[0]} is like and dislike; name two")
-    return Answer(tuple(picked), 0)
+    return Answer(read_labels([value["like"], value["dislike"]], candidates), 0)
 
 
 def pick(
@@ -117,13 +107,12 @@ def pick(
     asked = sum(user.askable for user in users)
 
     def read(request: ChatRequest, text: str) -> Answer:
-        number = int(request.key.partition("#")[0].rpartition("-")[2])
-        return read_pick(text, len(users[number].candidates))
+        return read_pick(text, len(users[number_of(request.key)].candidates))
 
     for key, answer in ask(backend, pick_requests(users), read, counts, total=asked if show_progress else 0):
         if answer is not None:
-            like, dislike = (int(label[1:]) - 1 for label in answer.texts)
-            found[int(key.rpartition("-")[2])] = like, dislike
+            like, dislike = map(place_of_label, answer.texts)
+            found[number_of(key)] = like, dislike
     counts.rows += [("users", f"{len(users):,}"), ("users without a question", f"{len(users) - asked:,}")]
     counts.log()
     return found, {"requests": counts.requests, "failed": counts.failed, "picked": counts.answered}

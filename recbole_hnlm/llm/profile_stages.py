@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from recbole_hnlm.llm.asking import StageCounts, ask
+from recbole_hnlm.llm.asking import StageCounts, ask, number_of
 from recbole_hnlm.llm.chat import ChatBackend, ChatRequest
 from recbole_hnlm.llm.corpus import Corpus
 from recbole_hnlm.llm.profiles import cut_words
@@ -131,7 +131,7 @@ def _write(
 
     for key, answer in ask(backend, requests, read, counts, total=total):
         if answer is not None:
-            profiles[int(key.rpartition("-")[2])] = answer.texts[0]
+            profiles[number_of(key)] = answer.texts[0]
     counts.rows += [
         ("profiles", f"{len(profiles):,}"),
         ("without text", f"{len(profiles) - counts.requests:,}"),

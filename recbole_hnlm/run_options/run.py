@@ -16,6 +16,7 @@ from recbole_hnlm.options.comparator import (
     PUBLISHED_SAMPLER,
     WITHOUT_OURS,
     ComparatorOptions,
+    LLMRecOptions,
     comparator_of,
     useless_comparator_keys,
 )
@@ -93,6 +94,12 @@ class RunOptions:
         """Whether sparse products run over CSR in this run."""
         chosen = self.general.fast_propagation
         return self.sampler_type is not None if chosen is None else chosen
+
+    @property
+    def triples(self) -> LLMRecOptions | None:
+        """Options of LLMRec's extra triples, or None where the run reads none."""
+        options = self.comparator
+        return options if isinstance(options, LLMRecOptions) and options.has_triples else None
 
     @property
     def joint_loss(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from recbole.data import create_dataset, data_preparation
 from recbole_runs import settings, write_dataset
 from scripted_server import ScriptedServer, completion
@@ -22,6 +23,7 @@ from recbole_hnlm.llm.picking import PickingUser, pick, pick_requests, pick_temp
 from recbole_hnlm.llm.replies import ReplyError
 from recbole_hnlm.models.comparators.reference import PICK_TEMPLATE, picks_file, reference_file
 from recbole_hnlm.quick_start import build_model, prepare
+from recbole_hnlm.samplers import TrainingInteractions
 from tests.llm.talking import ScriptedBackend, good_reply
 
 USERS = [
@@ -53,7 +55,7 @@ def test_answers_are_places_and_failures_have_none() -> None:
     ("reply", "message"),
     [
         ('{"like": "A1", "dislike": "A4"}', "'A4' is no label; they are A1 to A3"),
-        ('{"like": "A2", "dislike": "A2"}', "A2 is like and dislike; name two"),
+        ('{"like": "A2", "dislike": "A2"}', "a label comes twice"),
         ('{"like": "A2"}', "lacks 'dislike'"),
         ("A1", "there is no JSON"),
     ],
@@ -152,6 +154,44 @@ def test_other_texts_are_asked_anew_and_a_cut_short_file_too(tmp_path: Path, ser
     items.write_text(items.read_text().replace("number", "no."))
     ensure_picks(config, config.run, loaders[0])
     assert server.picks_asked == 2 * asked
+
+
+@pytest.mark.parametrize("name", ["", ".json"])
+def test_a_damaged_file_is_made_anew_from_kept_answers(tmp_path: Path, server: PickServer, name: str) -> None:
+    folder = write_dataset(tmp_path)
+    config = HNLMConfig("BPR", "tiny", config_dict=values(folder, server))
+    loaders = prepare(config)
+    path = picks_file(config.run, build_model(config, loaders[0]).hnlm.interactions, 4)
+    kept, asked = path.read_bytes(), dict(server.asked)
+    hurt = path.with_suffix(name or ".npy")
+    hurt.write_bytes(hurt.read_bytes()[:-40])
+    ensure_picks(config, config.run, loaders[0])
+    assert path.read_bytes() == kept and dict(server.asked) == asked
+
+
+def test_a_user_without_an_answer_has_no_triple(tmp_path: Path, server: PickServer) -> None:
+    folder = write_dataset(tmp_path)
+    config = HNLMConfig("BPR", "tiny", config_dict=values(folder, server))
+    loaders = prepare(config)
+    path = picks_file(config.run, build_model(config, loaders[0]).hnlm.interactions, 4)
+    picks = np.load(path)
+    picks[7] = 0
+    np.save(path, picks)
+    assert np.flatnonzero(~build_model(config, loaders[0]).hnlm.comparator.has_pick.numpy()).tolist() == [0, 7]
+
+
+OTHER_QUESTIONS = {"llm_chat_model": "other", "llm_temperature": 0.5, "llm_history_words": 3, "llm_user_history": 5,
+                   "llm_user_history_order": "random", "llm_text_fields": ["title"], "llm_seed": 7,
+                   "llm_teacher_epochs": 2, "comparator_top_items": 5}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", [*OTHER_QUESTIONS, "llm_concurrency"])
+def test_kept_picks_belong_to_what_was_asked_and_of_whom(tmp_path: Path, server: PickServer, key: str) -> None:
+    seen = TrainingInteractions(torch.tensor([1, 2]), torch.tensor([1, 2]), 3, 9)
+    changed = {**values(tmp_path, server), key: OTHER_QUESTIONS.get(key, 3)}
+    runs = [HNLMConfig("BPR", "tiny", config_dict=given).run for given in (values(tmp_path, server), changed)]
+    paths = {picks_file(run, seen, run.triples.top_items) for run in runs}
+    assert len(paths) == (2 if key in OTHER_QUESTIONS else 1)
 
 
 def test_a_dry_run_counts_the_picks(tmp_path: Path, server: PickServer) -> None:

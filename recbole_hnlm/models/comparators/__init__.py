@@ -57,9 +57,9 @@ def comparator_of_run(
     assert options is not None
     if isinstance(options, (RLMRecConOptions, RLMRecGenOptions)) and options.weight == 0:
         return None
-    if isinstance(options, LLMRecOptions) and options.has_triples:
-        best = read_reference(run, interactions, options.top_items)
-        picks = read_picks(run, interactions, options.top_items)
+    if run.triples is not None:
+        best = read_reference(run, interactions, run.triples.top_items)
+        picks = read_picks(run, interactions, run.triples.top_items)
     around = Surroundings(text, row_width(), space.users, space.items, best, picks)
     built = build_comparator(options, around, run.seed)
     return built.to(interactions.device)
