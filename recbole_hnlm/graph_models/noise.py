@@ -6,6 +6,7 @@ Shapes: ``N`` nodes, ``n`` distinct nodes of a batch, ``D`` width of a row.
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import torch
@@ -31,8 +32,8 @@ class SignedNoise(nn.Module):
 
     def __init__(self, eps: float, seed: int, device: torch.device, rank: int = 0) -> None:
         super().__init__()
-        if eps < 0:
-            raise ValueError(f"eps={eps} is the length of the noise and must be at least 0")
+        if not 0 <= eps < math.inf:
+            raise ValueError(f"eps={eps} is the length of the noise and must be finite, at least 0")
         self.eps = eps
         self._rank = rank
         self.generator = torch.Generator(device=device).manual_seed(seed_of_rank(seed, rank))
@@ -78,9 +79,21 @@ def checked_temperature(config: Any) -> float:
     """``temperature`` of the configuration.
 
     Raises:
-        ValueError: If it is not above 0.
+        ValueError: If it is not finite and above 0.
     """
     temperature = float(config["temperature"])
-    if not temperature > 0:
-        raise ValueError(f"temperature={temperature} divides cosines and must be above 0")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature={temperature} divides cosines and must be finite, above 0")
     return temperature
+
+
+def checked_weight(config: Any) -> float:
+    """``lambda`` of the configuration.
+
+    Raises:
+        ValueError: If it is not a weight.
+    """
+    weight = float(config["lambda"])
+    if not 0 <= weight < math.inf:
+        raise ValueError(f"lambda={weight} weighs the contrast and must be finite, at least 0; 0 leaves it out")
+    return weight

@@ -12,7 +12,7 @@ from recbole.data.interaction import Interaction
 from recbole.model.general_recommender import LightGCN
 from torch import Tensor
 
-from recbole_hnlm.graph_models.noise import SignedNoise, checked_temperature, contrast
+from recbole_hnlm.graph_models.noise import SignedNoise, checked_temperature, checked_weight, contrast
 
 
 class SimGCL(LightGCN):
@@ -33,7 +33,7 @@ class SimGCL(LightGCN):
         super().__init__(config, dataset)
         if self.n_layers < 1:
             raise ValueError(f"n_layers={self.n_layers} leaves {type(self).__name__} nothing to average; set 1 or more")
-        self.contrast_weight = float(config["lambda"])
+        self.contrast_weight = checked_weight(config)
         self.temperature = checked_temperature(config)
         seed, device = int(config["seed"] or 0), torch.device(config["device"])
         self.noise = SignedNoise(float(config["eps"]), seed, device, rank=config["group_rank"] or 0)

@@ -202,6 +202,10 @@ def test_weight_zero_and_no_noise_leave_the_ranking_alone(folder: Path, name: st
     [
         ("SimGCL", {"n_layers": 0}, "n_layers=0 leaves SimGCL nothing to average"),
         ("SimGCL", {"eps": -0.1}, "eps=-0.1 is the length of the noise"),
+        ("SimGCL", {"eps": float("nan")}, "eps=nan is the length of the noise"),
+        ("SimGCL", {"lambda": float("nan")}, "lambda=nan weighs the contrast"),
+        ("XSimGCL", {"lambda": -1.0}, "lambda=-1.0 weighs the contrast"),
+        ("XSimGCL", {"temperature": float("inf")}, "temperature=inf divides cosines"),
         ("XSimGCL", {"temperature": 0.0}, "temperature=0.0 divides cosines"),
         ("XSimGCL", {"layer_cl": 3}, r"layer_cl=3 should lie in 1..2 \(n_layers\)"),
         ("XSimGCL", {"layer_cl": 0}, "layer_cl=0 should lie in 1..2"),
