@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import group_runs
 import numpy as np
 import pytest
 import torch
+from group_runs import run_group
 from recbole.data import create_dataset, data_preparation
 from recbole_runs import settings, write_dataset
 from scripted_server import ScriptedServer, completion
@@ -117,6 +120,20 @@ def test_a_run_asks_once_and_trains_on_what_was_picked(tmp_path: Path, server: P
     assert report["figures"] == {"requests": 60, "failed": 0, "picked": 60}
     second = run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, server))
     assert dict(server.asked) == asked and first["test_result"] == second["test_result"]
+
+
+@pytest.mark.slow
+def test_a_group_asks_and_trains_as_one_process(tmp_path: Path, server: PickServer) -> None:
+    folder = write_dataset(tmp_path)
+    run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, server))
+    alone, asked = dict(server.asked), server.picks_asked
+    server.asked.clear()
+    shutil.rmtree(folder / "cache")
+    shutil.rmtree(folder / "artefacts")
+    runs = {"llmrec": ("BPR", values(folder, server))}
+    first, second = (ranks["llmrec"] for ranks in run_group(group_runs.train_all, folder, runs))
+    assert dict(server.asked) == alone and asked == server.picks_asked  # twice each, by one rank
+    assert first["agreed"] == second["agreed"]
 
 
 def test_prompts_hold_training_items_of_the_user_alone(tmp_path: Path, server: PickServer) -> None:
