@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from recbole.evaluator.register import smaller_metrics
 
-from recbole_hnlm.compare.outcomes import Outcome
+from recbole_hnlm.compare.outcomes import Outcome, validation_score
 from recbole_hnlm.compare.rows import ID_ONLY
 from recbole_hnlm.compare.statistics import Difference, difference, holm, mean_and_deviation
 
@@ -126,9 +127,9 @@ def _block(dataset: str, backbone: str, outcomes: list[Outcome], against: str | 
 
 
 def _valid_mean(outcome: Outcome) -> float:
-    """Mean validation score over the seeds, higher is better."""
-    scores = [run["valid_score"] if run["higher_is_better"] else -run["valid_score"] for run in outcome.done]
-    return mean_and_deviation(scores)[0]
+    """Mean validation score over the seeds, higher is better; minus infinity with a seed whose score is no number."""
+    scores = [validation_score(run) for run in outcome.done]
+    return mean_and_deviation([-math.inf if score is None else score for score in scores])[0]
 
 
 def _figures(outcomes: Sequence[Outcome], metric: str, base: str | None) -> list[Figure]:

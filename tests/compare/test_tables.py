@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -9,10 +10,18 @@ import pytest
 
 from recbole_hnlm.compare.blocks import blocks_of
 from recbole_hnlm.compare.ledger import FAILED, OK
-from recbole_hnlm.compare.outcomes import Outcome
+from recbole_hnlm.compare.outcomes import Outcome, validation_score
 from recbole_hnlm.compare.plan import Cell
 from recbole_hnlm.compare.rows import Row
-from recbole_hnlm.compare.tables import Table, accuracy_table, comma_separated, cost_table, describe_point, probability
+from recbole_hnlm.compare.tables import (
+    CSV_COLUMNS,
+    Table,
+    accuracy_table,
+    comma_separated,
+    cost_table,
+    describe_point,
+    probability,
+)
 from recbole_hnlm.compare.writing import latex, latex_safe, markdown, web
 
 
@@ -47,6 +56,16 @@ def test_the_base_is_the_best_id_only_row_on_validation(outcomes: list[Outcome])
     assert blocks_of(outcomes)[0].base == "bsl"  # reads interactions alone, too
     with pytest.raises(ValueError, match="against='x' is no row; choose one of"):
         blocks_of(outcomes, "x")
+
+
+def test_validation_decides_by_the_sign_of_its_metric_and_by_numbers_alone() -> None:
+    rows = [outcome(name, [0.1], [score], higher_is_better=False) for name, score in (("dns", 0.4), ("ahns", 0.3))]
+    assert blocks_of(rows)[0].base == "ahns"
+    assert [validation_score(row.records[0]) for row in rows] == [-0.4, -0.3]
+    rows = [outcome(name, [0.1], [score]) for name, score in (("dns", math.nan), ("ahns", 0.3))]
+    assert blocks_of(rows)[0].base == "ahns" and validation_score(rows[0].records[0]) is None
+    failed = {"status": FAILED, "valid_score": 0.9, "higher_is_better": True}
+    assert validation_score(failed) is None
 
 
 def test_equal_rows_share_the_best_and_the_next_is_second(outcomes: list[Outcome]) -> None:
@@ -95,6 +114,7 @@ def test_the_table_by_hand(outcomes: list[Outcome]) -> None:
     assert table.rows[3][:3] == ("mixgcf", "0.1500 ± 0.0000", "+36.4 %") and table.rows[3][4] == "1.000"
     assert table.notes[0].endswith("(3 tests a column).") and "cannot go below p 0.5000" in table.notes[1]
     csv = comma_separated([block]).splitlines()
+    assert {line.count(",") for line in csv} == {len(CSV_COLUMNS) - 1}  # the row compared with has empty cells
     assert csv[4].startswith("tiny,BPR,mixgcf,sampler,BPR,ndcg@20,0.15,0,0.2,2,EASE,36.3636,")
 
 
