@@ -19,21 +19,28 @@ TITLE = "Comparison"
 
 
 def write_report(folder: Path, outcomes: Sequence[Outcome], against: str | None = None) -> list[Block]:
-    """Write ``table.md``, ``table.csv``, ``table.tex``, ``cost.md`` and ``report.html``; the blocks are handed back.
+    """Write tables, the plots of every block, and one page with both; the blocks are handed back.
+
+    The files are ``table.md``, ``table.csv``, ``table.tex``, ``cost.md``, ``report.html`` and, of a dataset and
+    backbone, ``rows-DATASET-BACKBONE.svg`` and ``convergence-DATASET-BACKBONE.svg``.
 
     Raises:
         ValueError: If no row is called ``against``.
     """
     blocks = blocks_of(outcomes, against)
     head = head_lines(outcomes)
+    plots = {block.title: (bars(block), convergence(block)) for block in blocks if block.lines}
     accuracy, cost = [accuracy_table(block) for block in blocks], [cost_table(block) for block in blocks]
     written = {
         "table.md": markdown(accuracy, "\n\n".join([f"# {TITLE}", *head])),
         "table.csv": comma_separated(blocks),
         "table.tex": latex(accuracy),
         "cost.md": markdown(cost, f"# {TITLE}: cost\n\nMeans over the seeds at the tuned points."),
-        "report.html": page(blocks, head),
+        "report.html": page(blocks, plots, head),
     }
+    for title, pair in plots.items():
+        place = title.replace(", ", "-")
+        written |= {f"{name}-{place}.svg": plot for name, plot in zip(("rows", "convergence"), pair, strict=True)}
     for name, text in written.items():
         draft = folder / f".{name}.new"
         draft.write_text(text, encoding="utf-8")
@@ -62,14 +69,15 @@ def _common(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {key: value for key, value in first.items() if all(key in one and one[key] == value for one in values)}
 
 
-def page(blocks: Sequence[Block], head: Sequence[str]) -> str:
-    """One HTML page with all tables and plots in it, which loads nothing from elsewhere."""
+def page(blocks: Sequence[Block], plots: Mapping[str, tuple[str, str]], head: Sequence[str]) -> str:
+    """One HTML page with all tables and plots in it, which loads nothing from elsewhere; ``plots`` by block's title."""
     template = importlib.resources.files("recbole_hnlm.properties").joinpath("compare", "report.html")
     parts = []
     for block in blocks:
         parts += [f"<h2>{html.escape(block.title)}</h2>", web(accuracy_table(block))]
-        if block.lines:
-            parts += [bars(block), "<h3>Convergence, first seed</h3>", convergence(block)]
+        if block.title in plots:
+            rows, curves = plots[block.title]
+            parts += [rows, "<h3>Convergence, first seed</h3>", curves]
             parts += ["<h3>Cost</h3>", web(cost_table(block))]
     text = "\n".join(f"<p>{html.escape(line)}</p>" for line in head)
     filled = string.Template(template.read_text(encoding="utf-8"))

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from compare_runs import Fake, cells, compared, request, share
@@ -20,7 +21,8 @@ from recbole_hnlm.compare.pool import Pool
 from recbole_hnlm.compare.runner import run_values
 from recbole_hnlm.compare.store import read_plan, write_plan
 
-TABLES = ("table.md", "table.csv", "table.tex", "cost.md", "report.html")
+PLOTS = ("rows-tiny-BPR.svg", "convergence-tiny-BPR.svg")
+TABLES = ("table.md", "table.csv", "table.tex", "cost.md", "report.html", *PLOTS)
 
 
 def poisoned(setting: RunSetting) -> dict[str, float]:
@@ -245,6 +247,9 @@ def test_the_page_loads_nothing_and_shows_the_plots(tmp_path: Path, data: Path) 
     assert "<td>a $^ &amp; b$</td>" in page and ">a $^ &amp; b$</text>" in page
     assert page.count("<svg") == 2 and page.count("</table>") == 2
     assert "<script" not in page and "<link" not in page and "src=" not in page and 'href="http' not in page
+    for name in PLOTS:
+        plot = (tmp_path / name).read_text()
+        assert plot in page and ElementTree.fromstring(plot).tag == "{http://www.w3.org/2000/svg}svg"
 
 
 def test_the_plan_is_kept_without_the_place(tmp_path: Path, data: Path) -> None:
