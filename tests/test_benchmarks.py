@@ -84,6 +84,17 @@ def test_results_show_the_tables_of_the_hybrid_ledgers() -> None:
             assert line in page, f"{folder.name}: {line}"
 
 
+def test_results_show_the_tables_of_the_road() -> None:
+    import road
+    from accuracy import Ledger
+
+    page = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    for dataset, rows in road.ROWS.items():
+        runs = Ledger(ROOT / "results" / "road" / dataset, "a").runs
+        assert [run["values"] for run in runs if rows[run["row"]] != run["values"]] == []
+        assert all(line in page for line in road.table(dataset, runs)) and len(runs) == len(rows)
+
+
 def test_results_show_the_table_that_the_ledger_of_peers_gives(tmp_path: Path) -> None:
     """Made anew from the raw runs: a figure that was typed, or a run that went missing, is found."""
     kept = ROOT / "results" / "peers"
