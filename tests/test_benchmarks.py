@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -95,9 +96,10 @@ def test_results_show_the_tables_of_the_road() -> None:
         assert all(line in page for line in road.table(dataset, runs)) and len(runs) == len(rows)
 
 
-def test_results_show_the_table_that_the_ledger_of_peers_gives(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["peers", "peers-bpr"])
+def test_results_show_the_table_that_the_ledger_of_peers_gives(tmp_path: Path, folder: str) -> None:
     """Made anew from the raw runs: a figure that was typed, or a run that went missing, is found."""
-    kept = ROOT / "results" / "peers"
+    kept = ROOT / "results" / folder
     for name in ("plan.json", "runs-1.jsonl"):
         shutil.copy(kept / name, tmp_path)
     cli(["compare", "--report_only", f"--out={tmp_path}", "--no_progress"])
@@ -105,4 +107,5 @@ def test_results_show_the_table_that_the_ledger_of_peers_gives(tmp_path: Path) -
         assert (tmp_path / name).read_text("utf-8") == (kept / name).read_text("utf-8"), name
     page = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
     lines = [line for line in (kept / "table.md").read_text("utf-8").splitlines() if line.startswith("| ")]
-    assert len(lines) == 10 and all(line in page for line in lines)
+    cells = json.loads((kept / "plan.json").read_text("utf-8"))["cells"]
+    assert len(lines) == 1 + len(cells) and all(line in page for line in lines)
