@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import importlib.resources
+import re
 import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,7 +40,7 @@ def write_report(folder: Path, outcomes: Sequence[Outcome], against: str | None 
         "report.html": page(blocks, plots, head),
     }
     for title, pair in plots.items():
-        place = title.replace(", ", "-")
+        place = re.sub(r"[^\w.-]+", "-", title)  # a backbone may be a path, package.module:Class
         written |= {f"{name}-{place}.svg": plot for name, plot in zip(("rows", "convergence"), pair, strict=True)}
     for name, text in written.items():
         draft = folder / f".{name}.new"
