@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from recbole_runs import write_dataset
 
 from recbole_hnlm.cli import main as cli
+from recbole_hnlm.compare.command import parser
+from recbole_hnlm.compare.plan import cells_of
+from recbole_hnlm.compare.request import read_request
+from recbole_hnlm.compare.store import read_plan, write_plan
 from recbole_hnlm.samplers import SAMPLERS, TrainingInteractions, sampler_class
 
 ROOT = Path(__file__).parents[1]
@@ -109,3 +116,23 @@ def test_results_show_the_table_that_the_ledger_of_peers_gives(tmp_path: Path, f
     lines = [line for line in (kept / "table.md").read_text("utf-8").splitlines() if line.startswith("| ")]
     cells = json.loads((kept / "plan.json").read_text("utf-8"))["cells"]
     assert len(lines) == 1 + len(cells) and all(line in page for line in lines)
+
+
+@pytest.mark.parametrize("folder", ["peers", "peers-bpr"])
+def test_the_commands_above_a_table_plan_its_rows(tmp_path: Path, folder: str) -> None:
+    """They are run by bash as they stand, up to the plan, on a dataset of that name."""
+    page = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    section = page.partition(f"<!-- {folder}: begin -->")[0].rpartition("### ")[2]
+    script = "\n".join(line for line in section.splitlines() if line.startswith("    "))
+    told = "recbole-hnlm() { printf '%s\\n' \"$@\"; echo END; }\n" + script
+    commands = subprocess.run(["bash", "-c", told], capture_output=True, text=True, check=True).stdout.split("END\n")
+    write_dataset(tmp_path, "amazon-office")
+    for command in filter(None, commands):
+        words = [str(ROOT / word) if word.endswith(".yaml") else word for word in command.splitlines()[1:]]
+        args, settings = parser().parse_known_args([word.replace("=DATA", f"={tmp_path}") for word in words])
+        assert args.out in (None, f"results/{folder}")
+        asked = read_request({key: value for key, value in vars(args).items() if not isinstance(value, bool)}, settings)
+        write_plan(tmp_path, cells_of(asked.request), None)
+    planned, kept = (read_plan(place)[0] for place in (tmp_path, ROOT / "results" / folder))
+    ours, theirs = ({cell.label: replace(cell, data="", local={}) for cell in cells} for cells in (planned, kept))
+    assert ours == theirs
