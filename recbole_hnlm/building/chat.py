@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 
 from recbole_hnlm.artefacts import Manifest, Provenance, write_artefact
+from recbole_hnlm.artefacts.neg_text import remove_neg_text
 from recbole_hnlm.artefacts.pairs import rank_tokens, ranks_in
 from recbole_hnlm.llm import AtomicTable, TextEncoder, select_text_fields
 from recbole_hnlm.llm.build import profile_settings
 from recbole_hnlm.llm.chat import ChatBackend
 from recbole_hnlm.llm.corpus import Corpus
 from recbole_hnlm.llm.dry_run import dry_run
+from recbole_hnlm.llm.negative_stage import Profiles
 from recbole_hnlm.llm.picking import PickingUser, stand_ins
 from recbole_hnlm.llm.profiles import History
 from recbole_hnlm.llm.reviews import read_reviews
-from recbole_hnlm.llm.text_pipeline import TextRun, artefact_contents, run_text_pipeline
+from recbole_hnlm.llm.text_pipeline import TextRun, artefact_contents, run_text_pipeline, write_profiles
 from recbole_hnlm.models.text import training_pairs
 from recbole_hnlm.options import LLMOptions
 from recbole_hnlm.options.chat import OpenAIOptions, TransformersOptions
@@ -39,7 +41,7 @@ class ChatSources:
     Attributes:
         item_table: The dataset's ``.item`` file, or None.
         user_table: Its ``.user`` file, or None.
-        encoder: What makes text vectors, or None where no item has text.
+        encoder: What makes text vectors, or None where no item has text or nothing is encoded.
         order: Order of the training pairs in time, shape ``(E,)``.
         directory: Where the artefacts go.
         cache: Where answers and vectors are kept.
@@ -62,8 +64,10 @@ def build_by_chat(config: Any, run: RunOptions, dataset: Any, sources: ChatSourc
         ValueError: If no item has text, or there is no key where one is needed.
     """
     text = _asked(config, run, dataset, sources)
-    assert sources.encoder is not None
+    assert sources.encoder is not None, "items have text, so there is an encoder"
     result = run_text_pipeline(text, chat_backend(config, run, sources.cache), sources.encoder)
+    if result.manifest is None:
+        remove_neg_text(sources.directory, text.dataset)
     provenance = _provenance(run, text, sources.encoder)
     return write_artefact(sources.directory, text.dataset, artefact_contents(text, result), provenance)
 
@@ -75,20 +79,24 @@ def plan_by_chat(config: Any, run: RunOptions, dataset: Any, sources: ChatSource
     picks: list[PickingUser] = []
     if run.triples is not None:
         picks = stand_ins(text.corpus, run.chat.text.history_words, run.triples.top_items)
-    return dry_run(text, chat_backend(config, run, sources.cache), picks).table()
+    return dry_run(text, chat_backend(config, run, sources.cache, estimates_only=True), picks).table()
 
 
-def chat_backend(config: Any, run: RunOptions, cache: Path) -> ChatBackend:
-    """The chat model of a run behind the cache of its answers."""
-    from recbole_hnlm.llm.backends import OpenAIBackend, OpenAIBatchBackend, build_transformers_backend
+def chat_backend(config: Any, run: RunOptions, cache: Path, *, estimates_only: bool = False) -> ChatBackend:
+    """The chat model of a run behind the cache of its answers; the run's budget holds for all that is asked of it."""
+    from recbole_hnlm.llm.backends import CachedBackend, OpenAIBackend, OpenAIBatchBackend, build_transformers_backend
 
     chat = run.chat
     assert chat is not None
+    backend: CachedBackend
     if isinstance(chat.model, TransformersOptions):
-        return build_transformers_backend(chat.model, cache, chat.spending, str(config["device"]))
-    if chat.backend == "openai-batch":
-        return OpenAIBatchBackend(chat.model, cache, chat.batch, chat.spending)
-    return OpenAIBackend(chat.model, cache, chat.spending)
+        backend = build_transformers_backend(chat.model, cache, chat.spending, str(config["device"]))
+    elif chat.backend == "openai-batch":
+        backend = OpenAIBatchBackend(chat.model, cache, chat.batch, chat.spending, estimates_only=estimates_only)
+    else:
+        backend = OpenAIBackend(chat.model, cache, chat.spending, estimates_only=estimates_only)
+    backend.spent = chat.spent
+    return backend
 
 
 def chat_settings(chat: ChatRun, options: LLMOptions) -> dict[str, Any]:
@@ -112,6 +120,16 @@ def backend_family(backend: str) -> str:
     return "openai" if backend == "openai-batch" else backend
 
 
+def profiles_by_chat(config: Any, run: RunOptions, dataset: Any, sources: ChatSources) -> Profiles:
+    """The profiles alone, for hybrid prompts; what was answered is kept, as for :func:`build_by_chat`.
+
+    Raises:
+        ValueError: If no item has text, or there is no key where one is needed.
+    """
+    text = _asked(config, run, dataset, sources)
+    return write_profiles(text, chat_backend(config, run, sources.cache))[0]
+
+
 def _asked(config: Any, run: RunOptions, dataset: Any, sources: ChatSources) -> TextRun:
     """What a chat model is asked of a run.
 
@@ -119,7 +137,8 @@ def _asked(config: Any, run: RunOptions, dataset: Any, sources: ChatSources) -> 
         ValueError: If the dataset has no text.
     """
     assert run.chat is not None
-    if sources.encoder is None:
+    table = sources.item_table
+    if table is None or not select_text_fields(table, run.llm.text_fields):
         raise ValueError(
             f"llm_backend={run.chat.backend} needs text to tell the model, {config['dataset']!r} has none; add an "
             ".item file with a title, or use llm_backend=template"

@@ -8,8 +8,8 @@ from typing import Any
 
 from recbole_hnlm.artefacts.manifest import ArtefactPaths
 from recbole_hnlm.artefacts.neg_text import NegTextManifest, read_neg_text_manifest
-from recbole_hnlm.building.artefacts import text_sources
 from recbole_hnlm.building.chat import ChatSources, text_run
+from recbole_hnlm.building.sources import text_sources
 from recbole_hnlm.llm.neighbours import NO_MODEL, neighbours_provenance, write_text_neighbours
 from recbole_hnlm.llm.sharding import by_the_first
 from recbole_hnlm.llm.text_pipeline import TextRun

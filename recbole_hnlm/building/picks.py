@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from recbole_hnlm.artefacts.pairs import ranks_in
 from recbole_hnlm.artefacts.storage import file_entry, write_npy, write_text
-from recbole_hnlm.building.artefacts import by_time, tables_of
 from recbole_hnlm.building.chat import chat_backend, corpus_of
+from recbole_hnlm.building.sources import by_time, tables_of
 from recbole_hnlm.llm.picking import PickingUser, pick, told_history, told_items
 from recbole_hnlm.llm.sharding import by_the_first
 from recbole_hnlm.models.attaching import interactions_of

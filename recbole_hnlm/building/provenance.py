@@ -12,6 +12,7 @@ from recbole_hnlm.llm.item_vectors import TEACHER_ENCODER
 from recbole_hnlm.options import LLMOptions
 from recbole_hnlm.options.hybrid import HybridRun
 from recbole_hnlm.run_options import RunOptions
+from recbole_hnlm.run_options.chat import ChatRun
 from recbole_hnlm.run_options.hybrid import hybrid_settings
 
 _APART = ("encoder_backend", "encoder_precision", "text_width", "chat", "hybrid", "text_fields", "user_text_fields")
@@ -75,15 +76,13 @@ def _named_by(made: Provenance) -> str:
 def _negatives(manifest: Manifest, run: RunOptions) -> Compared:
     """How the hard negatives were named, and how they should have been."""
     made, wanted = manifest.provenance, run.llm
-    by_chat: dict[str, Any] = dict(made.settings.get("chat", {}))
-    if run.chat is not None:
-        asked = chat_settings(run.chat, wanted)
-        if run.chat.text.pair_grouping == "none":  # there may be more than this run needs
-            asked["pair_grouping"] = by_chat.get("pair_grouping")
-        return {f"llm_{key}": (by_chat.get(key), asked.get(key)) for key in {**by_chat, **asked}}
+    said = {} if run.chat is None else _said(made, run.chat, wanted)
+    if wanted.names_by == "text":
+        return said
     named = {f"llm_teacher_{key}": key for key in ("model", "epochs", "candidates", "draws")}
     drawn = made.teacher.get("draw_candidates", made.teacher.get("candidates"))
     compared: Compared = {
+        **said,
         "llm_seed": (made.teacher.get("seed"), wanted.seed),
         **{option: (made.teacher.get(key), getattr(wanted, option[4:])) for option, key in named.items()},
         "llm_teacher_draw_candidates": (drawn, wanted.draw_candidates),
@@ -98,6 +97,15 @@ def _negatives(manifest: Manifest, run: RunOptions) -> Compared:
             by_hybrid.pop("grounded_items", None)  # there is more than this run needs
         compared.update({f"llm_{key}": (by_hybrid.get(key), settings.get(key)) for key in {**by_hybrid, **settings}})
     return compared
+
+
+def _said(made: Provenance, chat: ChatRun, options: LLMOptions) -> Compared:
+    """What a chat model was asked, and what it should have been."""
+    found: dict[str, Any] = dict(made.settings.get("chat", {}))
+    asked = chat_settings(chat, options)
+    if chat.text.pair_grouping == "none":  # there may be more than this run needs
+        asked["pair_grouping"] = found.get("pair_grouping")
+    return {f"llm_{key}": (found.get(key), asked.get(key)) for key in {**found, **asked}}
 
 
 def _encoding(made: Provenance, run: RunOptions) -> Compared:

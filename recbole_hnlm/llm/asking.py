@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+from recbole_hnlm.llm.backends.outcome import RunStopped
 from recbole_hnlm.llm.chat import ChatBackend, ChatReply, ChatRequest
 from recbole_hnlm.llm.figures import figures
 from recbole_hnlm.llm.progress import progress_bar
@@ -16,6 +17,7 @@ from recbole_hnlm.llm.replies import Answer, ReplyError
 _LOG = logging.getLogger(__name__)
 _SHOWN_FAILURES = 3
 _QUOTED = 2000
+_PROMPTS_BEFORE_STOPPING = 50
 REPAIR_MARK = "#repair"
 
 
@@ -82,6 +84,22 @@ class StageCounts:
             shown = "; ".join(f"{key}: {reason}" for key, reason in self.failures)
             _LOG.warning("%s: %d of %d requests failed, e.g. %s", self.stage, self.failed, self.requests, shown)
 
+    def check(self, least_usable: float) -> None:
+        """Stop where so few answers can be used that more of them would be money lost.
+
+        Raises:
+            RunStopped: If 50 prompts or more have ended and a smaller share than ``least_usable`` was answered.
+        """
+        ended = self.answered + self.failed
+        if ended < _PROMPTS_BEFORE_STOPPING or self.answered >= least_usable * ended:
+            return
+        shown = "; ".join(f"{key}: {reason}" for key, reason in self.failures)
+        raise RunStopped(
+            f"{self.stage}: {self.failed} of the first {ended} prompts brought no usable answer ({shown}). All answers "
+            "are kept. Take another model, give one that thinks first room (llm_thinking_tokens=4000), look at "
+            "llm_prompts, or go on regardless by llm_least_usable=0"
+        )
+
     def _fail(self, key: str, reason: str) -> None:
         self.failed += 1
         if len(self.failures) < _SHOWN_FAILURES:
@@ -109,6 +127,7 @@ def ask(
 
     Raises:
         ValueError: If a key occurs twice, or the backend answers what nobody asked.
+        RunStopped: If hardly any answer can be used.
     """
     started = time.perf_counter() - counts.seconds
     repairs: deque[ChatRequest] = deque()
@@ -122,6 +141,7 @@ def ask(
         stream: Iterable[ChatRequest] = with_repairs()
         while stream:  # what is repaired too late for the first round takes a second one
             for request, reply in _replies(backend, stream, counts):
+                counts.check(backend.least_usable)
                 key = request.key.removesuffix(REPAIR_MARK)
                 if key != request.key:
                     yield key, _second_answer(key, request, reply, read, counts)

@@ -122,13 +122,16 @@ def build_artefacts(request: BuildRequest, encoder: TextEncoder | None = None) -
 
 
 def read_texts(request: BuildRequest) -> BuildTexts:
-    """Rank the training pairs and write the profiles of items and users.
+    """Rank the training pairs and write the profiles of items and users, where the request has none.
 
     Raises:
         ValueError: If tokens are not in the catalogue, or the options name a field that does not exist.
     """
     pairs = _rank_pairs(request)
     item_fields, user_fields = choose_fields(request)
+    if request.profiles is not None:
+        written = request.profiles
+        return BuildTexts(pairs, item_fields, user_fields, list(written.items), list(written.users))
     items = item_profiles(request.item_table, item_fields, pairs.items, request.options.profile_words)
     told, fields = sum(map(bool, items)), ", ".join(item_fields) or "no field"
     _LOG.info("item profiles from %s: %d of %d items have text", fields, told, len(items))

@@ -75,11 +75,13 @@ class ChatBackend(Protocol):
         name: Name of the model, as the user gave it.
         revision: What else tells two models of that name apart; may be empty.
         decoding: Decoding settings that change replies, e.g. ``{"temperature": 0.0}``.
+        least_usable: Share of a stage's prompts that must bring a usable answer for the stage to go on.
     """
 
     name: str
     revision: str
     decoding: Mapping[str, Any]
+    least_usable: float
 
     def complete(self, requests: Iterable[ChatRequest]) -> Iterator[ChatReply]:
         """One reply for each request, in any order; every reply is kept on disk before it is handed out."""

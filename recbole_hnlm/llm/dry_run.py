@@ -15,6 +15,7 @@ from recbole_hnlm.llm.profile_stages import item_profile_requests, user_profile_
 from recbole_hnlm.llm.text_pipeline import TextRun
 
 _WAYS = ("pair", "user", "cluster")
+_SUMMED = ("requests", "cached", "prompt_tokens", "completion_tokens")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class DryRun:
         costs = [stage.cost for stage in self.stages.values()]
         return None if any(cost is None for cost in costs) else float(sum(cost or 0.0 for cost in costs))
 
+    def _time(self) -> str:
+        seconds = [stage.seconds for stage in self.stages.values()]
+        return "?" if any(time is None for time in seconds) else f"{sum(time or 0.0 for time in seconds):.0f}"
+
     def table(self) -> str:
         """The figures, a stage a line, then the requests that each way of asking for hard negatives takes."""
         lines = [
@@ -49,6 +54,10 @@ class DryRun:
                 f"  {name:<16}{stage.requests:>12,}{stage.cached:>12,}{stage.prompt_tokens:>14,}"
                 f"{stage.completion_tokens:>14,}{cost:>10}{seconds:>10}"
             )
+        whole = "?" if self.cost is None else f"{self.cost:.2f}"
+        sums = [sum(getattr(stage, name) for stage in self.stages.values()) for name in _SUMMED]
+        requests, cached, read, written = (f"{count:,}" for count in sums)
+        lines.append(f"  {'all':<16}{requests:>12}{cached:>12}{read:>14}{written:>14}{whole:>10}{self._time():>10}")
         ways = ", ".join(
             f"{way} {self.calls[f'negatives_{way}']:,}{' (chosen)' if way == self.grouping else ''}" for way in _WAYS
         )

@@ -21,6 +21,16 @@ _PROBES = 32
 _TRAINING_ROWS = 64
 
 
+def check_search(search: str) -> None:
+    """Refuse a way of searching that is not installed.
+
+    Raises:
+        ImportError: If faiss is asked for and not installed.
+    """
+    if search == "faiss" and importlib.util.find_spec("faiss") is None:
+        raise ImportError("llm_ground_search='faiss' needs faiss; pip install faiss-cpu, or choose exact")
+
+
 class ItemIndex:
     """A catalogue that can be asked for the items nearest to a text.
 
@@ -34,9 +44,8 @@ class ItemIndex:
     """
 
     def __init__(self, items: NDArray[np.float32], search: str = "auto") -> None:
+        check_search(search)
         installed = importlib.util.find_spec("faiss") is not None
-        if search == "faiss" and not installed:
-            raise ImportError("llm_ground_search='faiss' needs faiss; pip install faiss-cpu, or choose exact")
         self._items = np.ascontiguousarray(items, dtype=np.float32)
         self._lists: Any = None
         if search == "faiss" or (search == "auto" and installed and len(items) >= LARGE_CATALOGUE):

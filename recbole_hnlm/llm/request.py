@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from recbole_hnlm.artefacts.atomic import AtomicTable
 from recbole_hnlm.artefacts.pairs import Tokens
 from recbole_hnlm.artefacts.writer import TEXT_ROWS_LIMIT
+from recbole_hnlm.llm.negative_stage import Profiles
 from recbole_hnlm.options import LLMOptions
 
 
@@ -34,6 +35,7 @@ class BuildRequest:
         fallback_vectors: The teacher's item embeddings, shape ``(n, D)``, in the order of
             ``catalogue``; taken where the dataset has no text at all.
         teacher: Description of the teacher, for the manifest.
+        profiles: What a chat model has written, by rank, in place of templates.
         options: Options of the offline part.
         device: Torch device of the encoder.
         text_rows_limit: Vectors are written as text too up to so many rows.
@@ -51,6 +53,7 @@ class BuildRequest:
     user_table: AtomicTable | None = None
     fallback_vectors: NDArray[np.float32] | None = None
     teacher: Mapping[str, Any] = field(default_factory=dict)
+    profiles: Profiles | None = None
     options: LLMOptions = field(default_factory=LLMOptions)
     device: str = "cpu"
     text_rows_limit: int = TEXT_ROWS_LIMIT
@@ -69,7 +72,7 @@ class BuildRequest:
                 f"fallback_vectors has {len(self.fallback_vectors)} rows for a catalogue of "
                 f"{len(self.catalogue)}; expected one per item"
             )
-        if self.options.backend != "template":
+        if self.options.backend != "template" and self.profiles is None:
             raise ValueError(
-                f"llm_backend={self.options.backend!r} asks a chat model; a build request has templates only"
+                f"llm_backend={self.options.backend!r} asks a chat model; pass the profiles that it has written"
             )

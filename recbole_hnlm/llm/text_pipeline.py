@@ -26,6 +26,7 @@ from recbole_hnlm.llm.corpus import Corpus
 from recbole_hnlm.llm.encoders import TextEncoder
 from recbole_hnlm.llm.grounding import Grounding, GroundingInput, ground
 from recbole_hnlm.llm.grouping import PairGroups, group_pairs
+from recbole_hnlm.llm.nearest import check_search
 from recbole_hnlm.llm.negative_stage import NegativeTexts, Profiles, negative_requests, write_negatives
 from recbole_hnlm.llm.negative_vectors import EmbeddedTexts, PooledNegatives, embed_texts, pool_negatives
 from recbole_hnlm.llm.profile_stages import write_item_profiles, write_user_profiles
@@ -112,12 +113,13 @@ def run_text_pipeline(run: TextRun, backend: ChatBackend, encoder: TextEncoder) 
 
     Raises:
         ValueError: If the prompts are wrong or no item has text.
+        ImportError: If grounding needs what is not installed.
+        RunStopped: If hardly any answer of the model can be used.
     """
+    check_search(run.grounding.ground_search)
     corpus, options, prompts = run.corpus, run.text, run.prompts()
     show = run.show_progress
-    items, item_counts = write_item_profiles(backend, prompts, corpus, options, show_progress=show)
-    users, user_counts = write_user_profiles(backend, prompts, corpus, items, options, show_progress=show)
-    profiles = Profiles(users, items)
+    profiles, profile_counts = write_profiles(run, backend)
     cache = VectorCache(run.cache_dir, encoder)
     groups = _groups(run, profiles, encoder, cache)
     requests = negative_requests(prompts, corpus, profiles, groups, options, run.negatives_per_pair)
@@ -140,8 +142,25 @@ def run_text_pipeline(run: TextRun, backend: ChatBackend, encoder: TextEncoder) 
         table = negative_table(run, texts, grounding, _provenance(run, prompts, backend, encoder))
         manifest = write_neg_text(run.output_dir, run.dataset, table)
     pooled = pool_negatives(texts, vectors.names)
-    stages = (item_counts, user_counts, negative_counts)
+    stages = (*profile_counts, negative_counts)
     return TextResult(profiles, texts, vectors, grounding, pooled, manifest, stages)
+
+
+def write_profiles(run: TextRun, backend: ChatBackend) -> tuple[Profiles, tuple[StageCounts, ...]]:
+    """The first two stages: profiles of items and, made of them, of users; and what became of the requests.
+
+    Args:
+        run: What to do.
+        backend: The model that chats.
+
+    Raises:
+        ValueError: If the prompts are wrong.
+        RunStopped: If hardly any answer of the model can be used.
+    """
+    corpus, options, prompts, show = run.corpus, run.text, run.prompts(), run.show_progress
+    items, item_counts = write_item_profiles(backend, prompts, corpus, options, show_progress=show)
+    users, user_counts = write_user_profiles(backend, prompts, corpus, items, options, show_progress=show)
+    return Profiles(users, items), (item_counts, user_counts)
 
 
 def artefact_contents(run: TextRun, result: TextResult) -> ArtefactContents:

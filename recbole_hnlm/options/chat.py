@@ -6,6 +6,7 @@ A field ``concurrency`` is the configuration key ``llm_concurrency``.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 from urllib.parse import urlsplit
@@ -42,6 +43,9 @@ class OpenAIOptions:
     json_schema: Literal["auto", "always", "never"] = "auto"
     """Whether JSON schemas are sent as ``response_format``. ``auto`` tries once per schema and goes on without where
     the server refuses it."""
+    thinking_tokens: int = 0
+    """Tokens that an answer may have beyond what its text needs. Models that think first want thousands; what was cut
+    off is then asked again, what was answered is not."""
     concurrency: int = 16
     """Most requests on the way at a time, 1 to 1000. Servers answer 429 where it is too much for them."""
     timeout: float = 120.0
@@ -68,8 +72,8 @@ class OpenAIOptions:
             f"llm_base_url={self.base_url!r} is no http(s) address",
         )
         require(
-            self.api_key_env.isidentifier(),
-            "llm_api_key_env must be the name of an environment variable, such as OPENAI_API_KEY, not a key",
+            re.fullmatch("[A-Z_][A-Z0-9_]*", self.api_key_env) is not None,
+            "llm_api_key_env must be the name of a variable in capitals, such as OPENAI_API_KEY, not a key",
         )
         temperature = self.temperature
         require(temperature is None or temperature >= 0, f"llm_temperature={temperature} is negative; 0 is greedy")
@@ -79,6 +83,7 @@ class OpenAIOptions:
         )
         for name in ("timeout", "first_wait", "longest_wait"):
             require(_positive(getattr(self, name)), f"llm_{name}={getattr(self, name)} must be above 0 seconds")
+        require(self.thinking_tokens >= 0, f"llm_thinking_tokens={self.thinking_tokens} is negative")
         for name in ("attempts", "failures_in_a_row"):
             require(getattr(self, name) >= 1, f"llm_{name}={getattr(self, name)} must be at least 1")
 
@@ -99,11 +104,15 @@ class SpendingOptions:
     output_price: float | None = None
     """US dollars per million tokens written; ``None`` likewise."""
     budget_dollars: float | None = None
-    """Most US dollars that one run spends, at least 0; ``None`` sets no limit. Needs prices."""
+    """Most US dollars that one run spends over all its stages, at least 0; ``None`` sets no limit. Needs prices."""
     budget_requests: int | None = None
-    """Most requests that one run asks, at least 0; kept answers and repeated attempts do not count."""
+    """Most requests that one run asks over all its stages, at least 0; kept answers and repeated attempts do not
+    count."""
     seconds_per_request: float | None = None
     """Seconds of one answer, for estimates; ``None`` takes what earlier runs of the model measured."""
+    least_usable: float = 0.1
+    """Share of a stage's prompts that must have brought a usable answer, looked at from the 50th on; below it the run
+    stops before it pays for more of the same. 0 never stops."""
 
     def __post_init__(self) -> None:
         for name in ("input_price", "output_price", "budget_dollars", "budget_requests"):
@@ -113,8 +122,22 @@ class SpendingOptions:
             (self.input_price is None) == (self.output_price is None),
             "llm_input_price and llm_output_price belong together; give both or none",
         )
+        require(0 <= self.least_usable <= 1, f"llm_least_usable={self.least_usable} is outside 0 to 1")
         seconds = self.seconds_per_request
         require(_positive(seconds), f"llm_seconds_per_request={seconds} must be above 0")
+
+
+@dataclass
+class Spent:
+    """What a run has asked and paid so far, over all its stages and backends.
+
+    Attributes:
+        dollars: US dollars; stays 0 where prices are unknown.
+        requests: Requests sent, without repeated attempts.
+    """
+
+    dollars: float = 0.0
+    requests: int = 0
 
 
 @dataclass(frozen=True)
@@ -152,10 +175,13 @@ class TransformersOptions:
     """``nf4`` = 4-bit weights with double quantisation by bitsandbytes."""
     temperature: float = 0.0
     """Sampling temperature, at least 0; 0 is greedy."""
+    thinking_tokens: int = 0
+    """Tokens that an answer may have beyond what its text needs, for models that think first."""
     seed: int = 2020
     """Seed of sampling; without effect at temperature 0."""
 
     def __post_init__(self) -> None:
+        require(self.thinking_tokens >= 0, f"llm_thinking_tokens={self.thinking_tokens} is negative")
         require(bool(self.chat_model), "llm_chat_model is empty; name a folder or a model of the hub")
         require(self.chat_batch_size >= 1, f"llm_chat_batch_size={self.chat_batch_size} must be at least 1")
         require(self.temperature >= 0, f"llm_temperature={self.temperature} is negative; 0 is greedy")

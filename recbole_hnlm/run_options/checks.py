@@ -103,7 +103,10 @@ def check_keys(
     common = option_keys(CommonSamplerOptions, SAMPLER_PREFIX) + option_keys(GuardOptions, SAMPLER_PREFIX)
     own = option_keys(rule_type.Options, SAMPLER_PREFIX) if rule_type else ()
     hnlm, llm = option_keys(HNLMOptions, HNLMOptions.PREFIX), option_keys(LLMOptions, LLMOptions.PREFIX)
-    unasked = {**useless_keys(chosen.backend, chosen.comparator == "llmrec"), **useless_hybrid_keys(chosen.negatives)}
+    unasked = {
+        **useless_keys(chosen.backend, chosen.negatives, chosen.comparator == "llmrec"),
+        **useless_hybrid_keys(chosen.negatives),
+    }
     llm = tuple(key for key in (*llm, *sorted(chat_keys(chosen.backend) | hybrid_keys())) if key not in unasked)
     elsewhere: dict[str, str] = dict(unasked)
     for name in SAMPLERS:

@@ -168,7 +168,7 @@ def parse_run(values: Mapping[str, Any], given: Iterable[str], recbole_keys: Ite
         hnlm=parse_options(HNLMOptions, HNLMOptions.PREFIX, own) if with_text else None,
         llm=llm,
         general=general,
-        chat=parse_chat(values, llm.backend, compared is not None) if with_text else None,
+        chat=parse_chat(values, llm.backend, compared is not None or llm.names_by == "hybrid") if with_text else None,
         hybrid=parse_hybrid(values, llm) if with_text else None,
         comparator=parse_options(COMPARATORS[compared], COMPARATOR_PREFIX, values) if compared is not None else None,
         guard=parse_options(GuardOptions, SAMPLER_PREFIX, values) if rule_type else GuardOptions(),
@@ -189,7 +189,7 @@ def _check(run: RunOptions, values: Mapping[str, Any], given: tuple[str, ...], r
     if run.hnlm is not None:
         reject_unknown(given, (), useless_hnlm_keys(run.hnlm, guarded=run.guard.guard == "text"))
     reject_unknown(given, (), useless_comparator_keys(run.comparator))
-    if run.chat is not None and run.chat.text.pair_grouping == "none":
+    if run.chat is not None and run.llm.names_by == "text" and run.chat.text.pair_grouping == "none":
         check_nothing_asked(run.hnlm, rule)
     if run.hybrid is not None and rule == "semantic" and not run.hybrid.options.grounded_items:
         raise ValueError("semantic draws what vectors were grounded to; set llm_grounded_items=1 or more")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import http.server
+import importlib.util
 import json
 import sys
-import threading
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from filling_server import ChatServer
 from recbole_runs import settings, write_dataset
 
 from recbole_hnlm import run_recbole_hnlm
@@ -27,64 +25,11 @@ SHARED = {"neg_sampler": "hnlm", "llm_backend": "openai", "llm_chat_model": "tin
           "epochs": 1, "llm_pair_grouping": "user", "hnlm_alpha": 0.2}  # fmt: skip
 
 
-class ChatServer(http.server.ThreadingHTTPServer):
-    """Answers every prompt with what its schema asks for, the same each time, and counts."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.asked: Counter[str] = Counter()
-        self.keys: set[str] = set()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    server: ChatServer
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        prompt = json.dumps(body["messages"])
-        self.server.asked[prompt] += 1
-        self.server.keys.add(self.headers["authorization"])
-        mark = hashlib.sha256(prompt.encode()).hexdigest()[:6]
-        reply = json.dumps(filled(body["response_format"]["json_schema"]["schema"], mark))
-        message = {"role": "assistant", "content": reply}
-        usage = {"prompt_tokens": len(prompt) // 4, "completion_tokens": len(reply) // 4, "total_tokens": 0}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        data = json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "tiny-chat",
-                           "choices": [choice], "usage": usage}).encode()  # fmt: skip
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-
-def filled(schema: dict[str, Any], mark: str, place: int = 0) -> Any:
-    """A value that a schema allows, with words of the dataset so that texts lie near items."""
-    if schema["type"] == "object":
-        return {key: filled(inner, mark, place) for key, inner in schema["properties"].items()}
-    if schema["type"] == "array":
-        return [filled(schema["items"], f"{mark}{one}", one) for one in range(schema["minItems"])]
-    words = ("copper kettle", "rocket planet", "kitchen spoon", "galaxy comet")
-    return place + 1 if schema["type"] == "integer" else f"{words[int(mark[0], 16) % 4]} number {mark}"
-
-
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    running = ChatServer()
-    thread = threading.Thread(target=running.serve_forever, daemon=True)
-    thread.start()
-    yield running
-    running.shutdown()
-    running.server_close()
+    with ChatServer.running() as running:
+        yield running
 
 
 @pytest.fixture
@@ -154,7 +99,17 @@ def test_dry_run_tells_and_asks_nothing(
     command(monkeypatch, folder, values(folder, server, **prices), "--dry_run")
     told = capsys.readouterr().out
     assert "item profiles" in told and "user 120 (chosen)" in told, told
+    (whole,) = [line.split() for line in told.splitlines() if line.startswith("  all ")]
+    parts = [line.split() for line in told.splitlines() if line.startswith(("  item p", "  user p", "  hard n"))]
+    assert [sum(int(part[place].replace(",", "")) for part in parts) for place in (2, 3, 4)] == [
+        int(cell.replace(",", "")) for cell in whole[1:4]
+    ]
     assert not server.asked and not list((folder / "tiny").glob("*.hnlm*"))
+    monkeypatch.delenv("OPENAI_API_KEY")
+    at_openai = values(folder, server)
+    del at_openai["llm_base_url"]
+    command(monkeypatch, folder, at_openai, "--dry_run")
+    assert "  all " in capsys.readouterr().out
     with pytest.raises(SystemExit) as stopped:
         command(monkeypatch, folder, settings(folder, "BPR", neg_sampler="hnlm"), "--dry_run")
     assert stopped.value.code == 2 and "llm_backend=template asks no model" in capsys.readouterr().err
@@ -169,13 +124,19 @@ def test_pairs_of_users_alike_are_not_taken_for_one(
     assert line.split()[2:4] == ["840", "0"], line
 
 
+@pytest.mark.parametrize("requests", [25, 100, 150], ids=["items", "users", "negatives"])
 def test_a_budget_stops_the_build_and_the_next_goes_on(
-    folder: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    server: ChatServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    requests: int,
 ) -> None:
+    """The budget is the run's: 80 items, 60 users and then the negatives are asked of it, wherever it ends."""
     with pytest.raises(SystemExit) as stopped:
-        command(monkeypatch, folder, values(folder, server, llm_budget_requests=25))
-    assert stopped.value.code == 2 and "llm_budget_requests" in capsys.readouterr().err
-    assert sum(server.asked.values()) == 25
+        command(monkeypatch, folder, values(folder, server, llm_budget_requests=requests))
+    assert stopped.value.code == 2 and f"({requests} asked)" in capsys.readouterr().err
+    assert sum(server.asked.values()) == requests
     command(monkeypatch, folder, values(folder, server))
     assert max(server.asked.values()) == 1 and (folder / "tiny" / "tiny.hnlm.json").exists()
 
@@ -247,3 +208,23 @@ def test_a_dataset_without_text_or_a_run_without_key_is_refused_before_anything_
     with pytest.raises(ValueError, match="OPENAI_API_KEY"):
         run_recbole_hnlm("BPR", "tiny", config_dict=given)
     assert not server.asked
+
+
+def test_what_was_paid_for_outlives_a_build_that_fails(
+    folder: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, server))
+    kept = (folder / "tiny" / "tiny.neg_text").read_bytes()
+    again = values(folder, server, hnlm_rebuild=True)
+    asked = sum(server.asked.values())
+    if importlib.util.find_spec("faiss") is None:
+        with pytest.raises(ImportError, match="faiss"):
+            run_recbole_hnlm("BPR", "tiny", config_dict={**again, "llm_ground_search": "faiss"})
+    monkeypatch.delenv("OPENAI_API_KEY")
+    del again["llm_base_url"]
+    with pytest.raises(ValueError, match="OPENAI_API_KEY"):
+        run_recbole_hnlm("BPR", "tiny", config_dict=again)
+    assert (folder / "tiny" / "tiny.neg_text").read_bytes() == kept
+    assert sum(server.asked.values()) == asked
+    run_recbole_hnlm("BPR", "tiny", config_dict=settings(folder, "BPR", neg_sampler="hnlm", hnlm_rebuild=True))
+    assert not (folder / "tiny" / "tiny.neg_text").exists()

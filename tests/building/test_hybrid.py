@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
+from filling_server import ChatServer
 from recbole_runs import settings, write_dataset
 
 from recbole_hnlm import run_recbole_hnlm
@@ -206,7 +208,7 @@ def test_an_adapter_serves_its_own_dataset_and_is_transferred_to_another(
         run_recbole_hnlm("BPR", "tiny", config_dict={**same, "llm_teacher_epochs": 2, "hnlm_rebuild": True})
 
     with monkeypatch.context() as patched:
-        patched.setattr("recbole_hnlm.building.artefacts.train_teacher", refuse_teacher)
+        patched.setattr("recbole_hnlm.building.hybrid.train_teacher", refuse_teacher)
         other_base = save_tiny(folder / "other", "Llama")
         with pytest.raises(ValueError, match="llm_adapter=.* was tuned on .*qwen.*use the same base model"):
             run_recbole_hnlm("BPR", "tiny", config_dict={**same, "llm_base": str(other_base), "hnlm_rebuild": True})
@@ -240,7 +242,7 @@ def test_an_adapter_serves_its_own_dataset_and_is_transferred_to_another(
 def test_what_cannot_work_is_refused_before_a_teacher_is_trained(
     folder: Path, qwen: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any], error: type, message: str
 ) -> None:
-    monkeypatch.setattr("recbole_hnlm.building.artefacts.train_teacher", refuse_teacher)
+    monkeypatch.setattr("recbole_hnlm.building.hybrid.train_teacher", refuse_teacher)
     monkeypatch.setattr("recbole_hnlm.llm.weights.is_reachable", lambda *args: False)
     with pytest.raises(error, match=message):
         run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, qwen, **more))
@@ -249,8 +251,51 @@ def test_what_cannot_work_is_refused_before_a_teacher_is_trained(
 def test_chat_models_name_text_and_templates_do_not() -> None:
     with pytest.raises(ValueError, match="llm_negatives=text does not go with llm_backend=template"):
         LLMOptions(negatives="text")
-    with pytest.raises(ValueError, match="llm_negatives=hybrid does not go with llm_backend=openai"):
-        LLMOptions(negatives="hybrid", backend="openai")
+    with pytest.raises(ValueError, match="llm_negatives=teacher does not go with llm_backend=openai"):
+        LLMOptions(negatives="teacher", backend="openai")
+
+
+def test_profiles_that_a_chat_model_writes_go_into_hybrid_prompts(
+    folder: Path, qwen: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("openai")
+    monkeypatch.setenv("OPENAI_API_KEY", "none-needed")
+    prompts: list[str] = []
+    original = PromptBuilder.prompts
+
+    def spy(self: PromptBuilder, places: Any, *more: Any) -> Any:
+        prompts.append(self.pairs.user_profiles[self.pairs.user_of_pair[places[0]]])
+        return original(self, places, *more)
+
+    monkeypatch.setattr(PromptBuilder, "prompts", spy)
+    with ChatServer.running() as server:
+        written = {"llm_backend": "openai", "llm_chat_model": "tiny-chat", "llm_base_url": server.url}
+        given = values(folder, qwen, **written)
+        monkeypatch.setattr(sys, "argv", ["recbole-hnlm"])
+        (folder / "run.yaml").write_text(yaml.safe_dump(given))
+        main(["build", "--model=BPR", "--dataset=tiny", f"--config_files={folder / 'run.yaml'}", "--dry_run"])
+        lines = {line[2:17].strip(): line.split() for line in capsys.readouterr().out.splitlines()}
+        assert [lines[name][2] for name in ("item profiles", "user profiles", "hard negatives")] == ["80", "60", "0"]
+        assert not server.asked
+
+        assert run_recbole_hnlm("BPR", "tiny", config_dict=given)["test_result"]
+        asked = sum(server.asked.values())
+        assert 130 < asked <= 140 and prompts and all(" number " in profile for profile in prompts)
+        for kind in ("item_profile", "user_profile"):
+            assert (folder / "tiny" / f"tiny.{kind}").read_text().count(" number ") in (60, 80)
+        manifest = json.loads((folder / "tiny" / "tiny.hnlm.json").read_text())["provenance"]["settings"]
+        assert manifest["chat"]["chat_model"] == "tiny-chat" and manifest["hybrid"]["tune_lora_rank"] == 4
+
+        run_recbole_hnlm("BPR", "tiny", config_dict=given)
+        run_recbole_hnlm("BPR", "tiny", config_dict={**given, "hnlm_rebuild": True})
+        assert sum(server.asked.values()) == asked, "kept answers were asked for again"
+        with pytest.raises(ValueError, match="made with llm_user_words=100, this run asks for 50"):
+            run_recbole_hnlm("BPR", "tiny", config_dict={**given, "llm_user_words": 50})
+        with pytest.raises(ValueError, match="made with llm_backend='openai', this run asks for 'template'"):
+            run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, qwen))
+        for key, value in {"llm_pair_grouping": "user", "llm_ground_items": 2}.items():
+            with pytest.raises(ValueError, match=f"{key} has no effect.*takes the profiles of llm_backend=openai"):
+                run_recbole_hnlm("BPR", "tiny", config_dict={**given, key: value})
 
 
 def test_a_dataset_without_text_is_refused(tmp_path: Path, qwen: Path) -> None:

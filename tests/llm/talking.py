@@ -41,6 +41,7 @@ class ScriptedBackend:
 
     name, revision = "scripted", "1"
     decoding: Mapping[str, Any] = {}
+    least_usable = 0.0
 
     def __init__(self, script: Script = good_reply, lost: Iterable[str] = ()) -> None:
         self.script, self.lost = script, set(lost)

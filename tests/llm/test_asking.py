@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from recbole_hnlm.llm.asking import REPAIR_MARK, StageCounts, ask
+from recbole_hnlm.llm.backends.outcome import RunStopped
 from recbole_hnlm.llm.chat import ChatReply, ChatRequest
 from recbole_hnlm.llm.figures import figures
 from recbole_hnlm.llm.replies import PROFILE_SCHEMA, Answer, read_profile
@@ -39,6 +40,25 @@ def test_every_request_is_answered_once() -> None:
     assert all(answer is not None and answer.texts[0].startswith("summarization") for answer in answers.values())
     assert (counts.requests, counts.answered, counts.repaired, counts.failed, counts.texts_cut) == (N, N, 0, 0, N)
     assert counts.prompt_tokens > 0 and counts.completion_tokens > 0
+
+
+@pytest.mark.parametrize("spoilt", ["no text", "no JSON"])
+def test_a_model_of_no_use_is_not_asked_to_the_end(spoilt: str) -> None:
+    """At most every prompt of the first fifty twice, and those that were under way."""
+    backend = ScriptedBackend(lambda request: None if spoilt == "no text" else "thinking aloud")
+    backend.least_usable = 0.1
+    with pytest.raises(RunStopped, match="50 of the first 50 prompts.*llm_thinking_tokens.*llm_least_usable=0"):
+        _run(backend, 1000)
+    assert len(backend.asked) <= 2 * 50 + 7
+    answers, counts = _run(ScriptedBackend(lambda request: "thinking aloud"), 100)
+    assert counts.failed == 100 and set(answers.values()) == {None}
+
+
+def test_a_model_of_some_use_is_asked_to_the_end() -> None:
+    backend = ScriptedBackend(lambda request: good_reply(request) if request.key[-1] in "38" else None)
+    backend.least_usable = 0.1
+    _, counts = _run(backend, 200)
+    assert (counts.requests, counts.answered, counts.failed) == (200, 40, 160)
 
 
 def test_one_repair_with_the_reply_and_its_fault() -> None:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from recbole_hnlm.llm.backends.outcome import Answer, Job
@@ -16,7 +16,7 @@ from recbole_hnlm.llm.backends.spending import Budget, Prices
 from recbole_hnlm.llm.backends.summary import RunSummary, estimate_table
 from recbole_hnlm.llm.backends.tokens import TokenCounter
 from recbole_hnlm.llm.chat import ChatReply, ChatRequest, Estimate
-from recbole_hnlm.options.chat import SpendingOptions
+from recbole_hnlm.options.chat import SpendingOptions, Spent
 
 _LOG = logging.getLogger(__name__)
 _NO_LIMIT = 1 << 62
@@ -32,6 +32,7 @@ class Model:
         decoding: Settings that change answers.
         prices: What it costs, or None where that is unknown.
         parallel: Answers that it works on at a time; 0 where that is not ours to know.
+        thinking_tokens: Tokens of each answer beyond what its text needs.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Model:
     decoding: Mapping[str, Any]
     prices: Prices | None = None
     parallel: int = 1
+    thinking_tokens: int = 0
 
 
 class CachedBackend:
@@ -48,19 +50,26 @@ class CachedBackend:
         name: Name of the model.
         revision: What else tells two models of that name apart.
         decoding: Settings that change answers.
+        least_usable: Share of a stage's answers that must be usable.
         cache: Where answers are kept.
         summary: Counts of the last run.
+        spent: What counts towards the limits.
     """
 
     def __init__(
         self, model: Model, cache: ReplyCache, counter: Callable[[], TokenCounter], spending: SpendingOptions
     ) -> None:
-        """Put ``model`` behind ``cache``; ``counter`` is called when tokens are first to be counted."""
+        """Put ``model`` behind ``cache``; ``counter`` is called when tokens are first to be counted.
+
+        The limits of ``spending`` hold for all that is asked of this backend, and of those that share its ``spent``.
+        """
         self.name = model.name
         self.revision = model.revision
         self.decoding = model.decoding
+        self.least_usable = spending.least_usable
         self.cache = cache
         self.summary = RunSummary()
+        self.spent = Spent()
         self._model = model
         self._spending = spending
         self._make_counter = counter
@@ -79,11 +88,11 @@ class CachedBackend:
             RuntimeError: If answers cannot be kept.
         """
         summary = self.summary = RunSummary(cost=None if self._model.prices is None else 0.0)
-        budget = Budget(self._spending, self._model.prices)
+        budget = Budget(self._spending, self._model.prices, self.spent)
         started = time.perf_counter()
         session = self._open_session(summary)
         try:
-            yield from Run(self, session, budget).replies(iter(requests))
+            yield from Run(self, session, budget).replies(map(self.widened, requests))
         finally:
             try:
                 for job, answer in session.close():
@@ -100,10 +109,10 @@ class CachedBackend:
         """What :meth:`complete` would take; asks nothing. The estimate's table is logged."""
         count = cached = prompt_tokens = completion_tokens = 0
         seen: set[bytes] = set()
-        for request in requests:
+        for request in map(self.widened, requests):
             count += 1
             digest = self.digest(request)
-            if digest in seen or self.cache.get(digest) is not None:
+            if digest in seen or self.known(request, digest) is not None:
                 cached += 1
                 continue
             seen.add(digest)
@@ -127,6 +136,19 @@ class CachedBackend:
     def digest(self, request: ChatRequest) -> bytes:
         """Key of a request in the cache."""
         return request_digest(self.name, self.revision, self.decoding, request)
+
+    def widened(self, request: ChatRequest) -> ChatRequest:
+        """The request with room for what the model thinks first."""
+        return replace(request, max_tokens=request.max_tokens + self._model.thinking_tokens)
+
+    def known(self, request: ChatRequest, digest: bytes) -> Answer | None:
+        """The kept answer to a widened request of that ``digest``, also one that was given without that room."""
+        found = self.cache.get(digest)
+        if found is not None or not self._model.thinking_tokens:
+            return found
+        narrow = replace(request, max_tokens=request.max_tokens - self._model.thinking_tokens)
+        found = self.cache.get(self.digest(narrow))
+        return found if found is not None and found.text is not None else None
 
     def count(self, request: ChatRequest) -> int:
         """Tokens of a request's prompt, as estimated."""

@@ -49,6 +49,8 @@ class OpenAIBatchBackend(CachedBackend):
         cache_dir: str | Path,
         batch: BatchOptions | None = None,
         spending: SpendingOptions | None = None,
+        *,
+        estimates_only: bool = False,
     ) -> None:
         """Prepare to ask; nothing is sent yet.
 
@@ -57,6 +59,7 @@ class OpenAIBatchBackend(CachedBackend):
             cache_dir: Folder of the kept answers and the jobs.
             batch: Sizes of jobs and how often they are looked at.
             spending: The model's usual prices, which are halved here, and the budget.
+            estimates_only: Whether nothing will be asked, which needs no key.
 
         Raises:
             ImportError: If the client is not installed.
@@ -64,7 +67,7 @@ class OpenAIBatchBackend(CachedBackend):
         """
         spending = spending or SpendingOptions()
         require_client()
-        self._secret = read_secret(options)
+        self._secret = read_secret(options, required=not estimates_only)
         self._options = options
         self._batch = batch or BatchOptions()
         model = dataclasses.replace(describe(options, spending, BATCH_DISCOUNT), parallel=0)
@@ -83,7 +86,7 @@ class OpenAIBatchBackend(CachedBackend):
         """
         summary = self.summary = RunSummary(cost=None if self._model.prices is None else 0.0)
         started = time.perf_counter()
-        budget = Budget(self._spending, self._model.prices)
+        budget = Budget(self._spending, self._model.prices, self.spent)
         with directory_lock(self._directory):
             run = _BatchRun(self, budget)
             try:
@@ -134,10 +137,10 @@ class _BatchRun:
         backend, batch = self._backend, self._batch
         asked = {digest for job in self._store.jobs() for digest in self._limits(job)}
         writer = JobWriter(self._store, batch.batch_requests, batch.batch_megabytes * _MEGABYTE)
-        for request in requests:
+        for request in map(backend.widened, requests):
             backend.summary.requests += 1
             digest = backend.digest(request)
-            answer = backend.cache.get(digest)
+            answer = backend.known(request, digest)
             if answer is not None:
                 backend.summary.count_again(answer)
                 yield as_reply(request.key, answer, first=False)

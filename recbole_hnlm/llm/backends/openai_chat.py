@@ -26,13 +26,21 @@ from recbole_hnlm.options.chat import OpenAIOptions, SpendingOptions
 class OpenAIBackend(CachedBackend):
     """A server of the OpenAI protocol, asked by the official client."""
 
-    def __init__(self, options: OpenAIOptions, cache_dir: str | Path, spending: SpendingOptions | None = None) -> None:
+    def __init__(
+        self,
+        options: OpenAIOptions,
+        cache_dir: str | Path,
+        spending: SpendingOptions | None = None,
+        *,
+        estimates_only: bool = False,
+    ) -> None:
         """Prepare to ask; nothing is sent yet.
 
         Args:
             options: Which server, and how it is asked.
             cache_dir: Folder of the kept answers.
             spending: Prices and budget.
+            estimates_only: Whether nothing will be asked, which needs no key.
 
         Raises:
             ImportError: If the client is not installed.
@@ -40,7 +48,7 @@ class OpenAIBackend(CachedBackend):
         """
         spending = spending or SpendingOptions()
         require_client()
-        self._secret = read_secret(options)
+        self._secret = read_secret(options, required=not estimates_only)
         self._options = options
         self._support = SchemaSupport(options.json_schema)
         super().__init__(describe(options, spending), ReplyCache(cache_dir), lambda: counter_of(options), spending)
@@ -190,6 +198,7 @@ def describe(options: OpenAIOptions, spending: SpendingOptions, discount: float 
         decoding={"temperature": options.temperature},
         prices=None if prices is None else prices.scaled(discount),
         parallel=options.concurrency,
+        thinking_tokens=options.thinking_tokens,
     )
 
 

@@ -65,5 +65,5 @@ class Answer:
 
 def too_long(limit: int, prompt_tokens: int, completion_tokens: int, seconds: float) -> Answer:
     """The failure of an answer that ``limit`` tokens did not suffice for."""
-    detail = f"cut off after {limit} tokens; allow more of them"
+    detail = f"cut off after {limit} tokens; allow more by llm_thinking_tokens"
     return Answer(None, "length", detail, prompt_tokens, completion_tokens, seconds, final=True)

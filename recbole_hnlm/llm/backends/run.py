@@ -102,7 +102,7 @@ class Run:
         """The answer to a request if it is known; else it becomes a job, or waits for an equal one."""
         self._summary.requests += 1
         digest = self._backend.digest(request)
-        known = self._backend.cache.get(digest)
+        known = self._backend.known(request, digest)
         if known is not None:
             self._summary.count_again(known)
         elif digest in self._waiting:

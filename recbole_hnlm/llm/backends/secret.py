@@ -29,15 +29,19 @@ class Secret:
         return text.replace(self._value, "[key]") if len(self._value) >= _SHORTEST else text
 
 
-def read_secret(options: OpenAIOptions) -> Secret:
+def read_secret(options: OpenAIOptions, required: bool = True) -> Secret:
     """The key in the variable that the options name.
+
+    Args:
+        options: Which server is asked.
+        required: Whether OpenAI's own server will be asked, which refuses to answer without a key.
 
     Raises:
         ValueError: If it is not set and the server is OpenAI's, or it cannot be sent.
     """
     value = os.environ.get(options.api_key_env, "").strip()
     if not value:
-        if options.is_openai:
+        if options.is_openai and required:
             raise ValueError(
                 f"the environment variable {options.api_key_env} holds no key; export it, or set llm_api_key_env or "
                 "llm_base_url (a server of your own needs no key)"

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from recbole_hnlm.llm.backends.outcome import BudgetExceeded
-from recbole_hnlm.options.chat import SpendingOptions
+from recbole_hnlm.options.chat import SpendingOptions, Spent
 
 BATCH_DISCOUNT = 0.5
 """Share of the price that OpenAI's Batch API takes."""
@@ -66,15 +66,15 @@ class Budget:
     answer of all the tokens allowed. Attempts that fail without a report of their tokens count as free.
 
     Attributes:
-        spent: US dollars so far; stays 0 without prices.
+        spent: US dollars that went through this budget; stays 0 without prices.
     """
 
-    def __init__(self, options: SpendingOptions, prices: Prices | None) -> None:
-        """A budget of which nothing is spent."""
+    def __init__(self, options: SpendingOptions, prices: Prices | None, run: Spent | None = None) -> None:
+        """A budget of which as much is gone as the ``run`` has spent before; nothing by default."""
         self.spent = 0.0
         self._options = options
         self._prices = prices
-        self._asked = 0
+        self._run = run if run is not None else Spent()
         self._correction = 1.0
         self._held = 0.0
         self._reserved: dict[Hashable, float] = {}
@@ -83,17 +83,17 @@ class Budget:
         """Set aside what ``name`` may cost at most; False, and nothing set aside, if that exceeds a limit."""
         dollars = self._dollars(prompt_tokens, completion_tokens)
         limit = self._options.budget_dollars
-        if limit is not None and self.spent + self._held + dollars > limit:
+        if limit is not None and self._run.dollars + self._held + dollars > limit:
             return False
         most = self._options.budget_requests
-        if most is not None and self._asked + requests > most:
+        if most is not None and self._run.requests + requests > most:
             return False
         self.hold(name, prompt_tokens, completion_tokens, requests)
         return True
 
     def hold(self, name: Hashable, prompt_tokens: float, completion_tokens: float, requests: int = 1) -> None:
         """Set aside for what is under way already, whether it fits or not."""
-        self._asked += requests
+        self._run.requests += requests
         self._reserved[name] = self._dollars(prompt_tokens, completion_tokens)
         self._held += self._reserved[name]
 
@@ -103,7 +103,9 @@ class Budget:
         if not self._reserved:
             self._held = 0.0  # without what rounding left
         if self._prices is not None:
-            self.spent += self._prices.cost(prompt_tokens, completion_tokens)
+            paid = self._prices.cost(prompt_tokens, completion_tokens)
+            self.spent += paid
+            self._run.dollars += paid
         if expected and prompt_tokens:
             self._correction = min(max(self._correction, prompt_tokens / expected), _MOST_CORRECTION)
 
@@ -117,9 +119,9 @@ class Budget:
         options = self._options
         limits = []
         if options.budget_requests is not None:
-            limits.append(f"llm_budget_requests={options.budget_requests} ({self._asked} asked)")
+            limits.append(f"llm_budget_requests={options.budget_requests} ({self._run.requests} asked)")
         if options.budget_dollars is not None:
-            limits.append(f"llm_budget_dollars={options.budget_dollars:g} (${self.spent:.4f} spent)")
+            limits.append(f"llm_budget_dollars={options.budget_dollars:g} (${self._run.dollars:.4f} spent)")
         return BudgetExceeded(
             f"the next request could exceed {' or '.join(limits)}; all answers are kept in {kept}: raise the limit, or "
             "leave it for as much again, and run the same command"

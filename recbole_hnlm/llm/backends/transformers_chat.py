@@ -49,7 +49,7 @@ class TransformersBackend(CachedBackend):
         decoding = {"temperature": options.temperature, "quantization": options.chat_quantization}
         if options.temperature > 0:
             decoding["seed"] = options.seed
-        model = Model(options.chat_model, revision, decoding)
+        model = Model(options.chat_model, revision, decoding, thinking_tokens=options.thinking_tokens)
         counter = TemplateCounter(generator.tokenizer)
         super().__init__(model, ReplyCache(cache_dir), lambda: counter, spending or SpendingOptions())
         self._generator = generator

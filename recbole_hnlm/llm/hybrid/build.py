@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from recbole_hnlm.artefacts.atomic import AtomicTable
 from recbole_hnlm.artefacts.manifest import Manifest, Provenance
 from recbole_hnlm.artefacts.matrix_text import StoredRows
+from recbole_hnlm.artefacts.neg_text import remove_neg_text
 from recbole_hnlm.artefacts.pairs import Tokens, ranks_in
 from recbole_hnlm.artefacts.writer import ArtefactContents, write_artefact
 from recbole_hnlm.llm.build import BuildTexts, profile_settings, read_texts
@@ -102,7 +103,8 @@ def build_by_hybrid(
         request: Texts, pairs and the teacher's hard negatives.
         tables: The teacher's embeddings.
         hybrid: How to tune and ask.
-        settings: What of the run's options decides the vectors, for the manifest.
+        settings: What of the run's options decides the vectors, ``hybrid``, and the profiles where a chat model has
+            written them, ``chat``; for the manifest.
         stages: Takes the time of each part.
 
     Returns:
@@ -145,6 +147,8 @@ def _write(
         projected = space.project(of_pairs)
         about = {"model": provenance.encoder, "model_revision": provenance.encoder_revision, **provenance.settings}
         write_grounded((request.output_dir, request.dataset), texts, projected, items, grounded, about)
+    else:
+        remove_neg_text(request.output_dir, request.dataset)
     with tempfile.TemporaryFile(dir=request.cache_dir) as file:
         _project(of_pairs, space, file)
         contents = _contents(texts, StoredRows(file, (len(of_pairs), space.width)), items)
@@ -154,12 +158,12 @@ def _write(
 
 def _provenance(request: BuildRequest, texts: BuildTexts, adapter: Path, settings: Mapping[str, Any]) -> Provenance:
     info, options = read_info(adapter), request.options
-    made_by = {"text_width": options.text_width, "hybrid": dict(settings)}
+    made_by = {"text_width": options.text_width, **settings}
     return Provenance(
         encoder=info.base,
         encoder_revision=info.revision,
         pooling=POOLING,
-        template=f"{TEMPLATE_VERSION} {info.prompt_version}",
+        template=f"{TEMPLATE_VERSION if request.profiles is None else 'chat'} {info.prompt_version}",
         item_fields=texts.item_fields,
         user_fields=texts.user_fields,
         teacher=dict(request.teacher),

@@ -128,7 +128,8 @@ class HybridEncoder(nn.Module):
             embeddings = self.base.get_input_embeddings()(batch.ids)  # (n, L, S)
             if batch.source is not None:
                 embeddings = self._with_soft_tokens(embeddings, batch)
-            states = self.base(inputs_embeds=embeddings, attention_mask=mask.long()).last_hidden_state
+            alone = {"use_cache": False} if self.is_decoder else {}  # nothing is generated token by token
+            states = self.base(inputs_embeds=embeddings, attention_mask=mask.long(), **alone).last_hidden_state
         rows = torch.arange(len(batch.lengths), device=states.device)
         if self.is_decoder:
             pooled = states[rows, batch.lengths - 1].float()

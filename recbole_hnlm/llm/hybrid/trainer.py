@@ -165,6 +165,7 @@ def _arguments(settings: FineTuneSettings, rows: int, device: str, folder: Path)
         save_steps=between,
         save_total_limit=2,
         load_best_model_at_end=True,
+        restore_callback_states_from_checkpoint=True,  # how long validation has not improved
         metric_for_best_model="eval_loss",
         greater_is_better=False,
         logging_steps=max(steps // 50, 1),

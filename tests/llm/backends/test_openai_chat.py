@@ -165,6 +165,17 @@ class TestFaults:
         assert reply.text is None and reply.cached and server.asked[text] == 1
         assert made.summary.failed == {"length": 1}
 
+    def test_room_to_think_asks_again_for_what_was_cut_off_alone(self, server: ScriptedServer, tmp_path: Path) -> None:
+        cut, whole = "[[length]] question", "other"
+        ask(backend(server, tmp_path), cut, whole)
+        made = backend(server, tmp_path, thinking_tokens=4000)
+        estimate = made.estimate([prompt(cut), prompt(whole)])
+        assert (estimate.cached, estimate.completion_tokens) == (1, 4512)
+        replies = ask(made, cut, whole)
+        assert replies[cut].text == f"answer to {cut}" and replies[whole].cached
+        assert (server.asked[cut], server.asked[whole]) == (2, 1)
+        assert ask(backend(server, tmp_path, thinking_tokens=4000), cut)[cut].cached
+
     @pytest.mark.parametrize("step", ["truncated", "shape"])
     def test_a_text_of_the_wrong_form_is_handed_out_as_it_is(
         self, server: ScriptedServer, tmp_path: Path, step: str

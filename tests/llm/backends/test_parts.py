@@ -19,7 +19,7 @@ from recbole_hnlm.llm.backends.secret import Secret
 from recbole_hnlm.llm.backends.spending import Budget, Prices, prices_of
 from recbole_hnlm.llm.backends.tokens import RuleOfThumb, openai_counter
 from recbole_hnlm.llm.backends.wire import is_strict
-from recbole_hnlm.options.chat import BatchOptions, OpenAIOptions, SpendingOptions, TransformersOptions
+from recbole_hnlm.options.chat import BatchOptions, OpenAIOptions, SpendingOptions, Spent, TransformersOptions
 
 MESSAGES = [{"role": "system", "content": "ä" * 35}, {"role": "user", "content": ""}]
 
@@ -70,6 +70,19 @@ class TestPrices:
         assert budget.spent == 3.0
         assert budget.reserve("b", 2, 0)  # 6 of the 7 left
         assert not budget.reserve("c", 1, 0)
+
+    def test_what_the_run_has_spent_before_counts(self) -> None:
+        run, options = Spent(), SpendingOptions(budget_dollars=10.0, budget_requests=3)
+        first = Budget(options, Prices(1e6, 0.0), run)
+        assert first.reserve("a", 6, 0) and first.reserve("b", 2, 0)
+        first.settle("a", 6, 6, 0)
+        first.settle("b", 2, 2, 0)
+        second = Budget(options, Prices(1e6, 0.0), run)
+        assert not second.reserve("c", 3, 0)
+        assert second.reserve("c", 2, 0) and not second.reserve("d", 0, 0)
+        second.settle("c", 2, 1, 0)
+        assert (second.spent, run.dollars, run.requests) == (1.0, 9.0, 3)
+        assert "(3 asked)" in str(second.exceeded("here")) and "($9.0000 spent)" in str(second.exceeded("here"))
 
     def test_what_is_set_aside_is_freed(self) -> None:
         budget = Budget(SpendingOptions(budget_dollars=10.0), Prices(1.0, 1e6))

@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -163,6 +164,39 @@ def test_a_killed_tuning_goes_on_and_ends_with_the_same_bytes(llama: BaseSetting
     assert started >= 2
     assert _files(cut) == _files(whole)
     assert not (tmp_path / "cut-checkpoints").exists()
+
+
+def test_patience_lasts_over_a_resumed_tuning(
+    llama: BaseSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rates that are far too high make the loss jump, and the tuning is cut off while it has not improved for a while."""
+    from recbole_hnlm.llm.hybrid.trainer import ContrastiveTrainer
+
+    settings = FineTuneSettings(
+        batch_size=16, epochs=10, held_out=0.2, learning_rate=0.5, projector_learning_rate=0.5, evaluations=20,
+        patience=3, warmup=0.5, extra_negatives=4, lora_rank=4, projector_width=16,
+    )  # fmt: skip
+    evaluate, losses, last = ContrastiveTrainer.evaluate, [], [0]
+
+    def watched(self: ContrastiveTrainer, *args: Any, **kwargs: Any) -> Any:
+        if len(losses) == last[0]:
+            raise KeyboardInterrupt
+        found = evaluate(self, *args, **kwargs)
+        losses.append(found["eval_loss"])
+        return found
+
+    monkeypatch.setattr(ContrastiveTrainer, "evaluate", watched)
+    last[0] = -1
+    whole = fine_tune(make_pairs(60), llama, settings, tmp_path / "whole").steps
+    undisturbed = losses.copy()
+    assert len(undisturbed) < 20 and min(undisturbed) == undisturbed[-4], "nothing to forget; take other settings"
+    losses.clear()
+    last[0] = len(undisturbed) - 1
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(make_pairs(60), llama, settings, tmp_path / "cut")
+    last[0] = -1
+    assert fine_tune(make_pairs(60), llama, settings, tmp_path / "cut").steps == whole
+    assert losses == undisturbed
 
 
 @pytest.mark.parametrize(

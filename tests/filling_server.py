@@ -1,0 +1,71 @@
+"""A server of the OpenAI protocol on loopback that answers every prompt with what its schema asks for."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.server
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+
+class ChatServer(http.server.ThreadingHTTPServer):
+    """Answers every prompt with what its schema asks for, the same each time, and counts."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.asked: Counter[str] = Counter()
+        self.keys: set[str] = set()
+
+    @classmethod
+    @contextlib.contextmanager
+    def running(cls) -> Iterator[ChatServer]:
+        """A server that answers until the block ends."""
+        server = cls()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+        server.server_close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: ChatServer
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        prompt = json.dumps(body["messages"])
+        self.server.asked[prompt] += 1
+        self.server.keys.add(self.headers["authorization"])
+        mark = hashlib.sha256(prompt.encode()).hexdigest()[:6]
+        reply = json.dumps(filled(body["response_format"]["json_schema"]["schema"], mark))
+        message = {"role": "assistant", "content": reply}
+        usage = {"prompt_tokens": len(prompt) // 4, "completion_tokens": len(reply) // 4, "total_tokens": 0}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        data = json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "tiny-chat",
+                           "choices": [choice], "usage": usage}).encode()  # fmt: skip
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+def filled(schema: dict[str, Any], mark: str, place: int = 0) -> Any:
+    """A value that a schema allows, with words of the dataset so that texts lie near items."""
+    if schema["type"] == "object":
+        return {key: filled(inner, mark, place) for key, inner in schema["properties"].items()}
+    if schema["type"] == "array":
+        return [filled(schema["items"], f"{mark}{one}", one) for one in range(schema["minItems"])]
+    words = ("copper kettle", "rocket planet", "kitchen spoon", "galaxy comet")
+    return place + 1 if schema["type"] == "integer" else f"{words[int(mark[0], 16) % 4]} number {mark}"
