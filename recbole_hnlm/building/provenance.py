@@ -54,9 +54,14 @@ def settings_of_hybrid(hybrid: HybridRun) -> dict[str, Any]:
         ValueError: If it cannot be read.
     """
     from recbole_hnlm.llm.hybrid.adapter import adapter_digest
+    from recbole_hnlm.llm.hybrid.prompts import read_template
 
-    adapter = hybrid.options.adapter
-    return hybrid_settings(hybrid, None if adapter is None else adapter_digest(adapter))
+    adapter, prompt = hybrid.options.adapter, hybrid.options.prompt
+    return hybrid_settings(
+        hybrid,
+        None if adapter is None else adapter_digest(adapter),
+        None if prompt is None else read_template(prompt).digest,
+    )
 
 
 def _fields(made: Provenance, key: str, found: tuple[str, ...], asked: tuple[str, ...] | None) -> tuple[Any, Any]:

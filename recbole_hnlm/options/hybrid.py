@@ -144,11 +144,22 @@ class HybridOptions:
     transfer: Literal["refit", "mean"] = "refit"
     """What becomes of the soft tokens of an adapter of another dataset: ``refit`` tunes a new projector with LoRA
     frozen, ``mean`` puts their mean in every prompt and tunes nothing."""
+    tune_datasets: tuple[str, ...] = ()
+    """Other datasets whose pairs are tuned on as well, as HNLMRec pools its own. They are read, split and taught with
+    this run's settings, and each then finds the common adapter when it names the others."""
+    prompt: str | None = None
+    """YAML file with ``version`` and ``text`` of a prompt of the user's own; the text names ``{user_profile}`` and the
+    other fields that the package's own ``properties/prompts/hybrid.yaml`` has."""
     grounded_items: int = 0
     """Catalogue items nearest to each pair's vector that are written to ``NAME.neg_text``, for ``neg_sampler:
     semantic``; 0 writes none."""
 
     def __post_init__(self) -> None:
+        for key in ("tune_datasets", "prompt"):
+            require(
+                self.adapter is None or not getattr(self, key),
+                f"llm_{key} has no effect beside llm_adapter, which is tuned already; remove one of them",
+            )
         require(self.grounded_items >= 0, f"llm_grounded_items={self.grounded_items} is negative; 0 writes none")
 
 

@@ -63,12 +63,13 @@ def useless_hybrid_keys(negatives: str) -> dict[str, str]:
     return dict.fromkeys(hybrid_keys(), reason)
 
 
-def hybrid_settings(hybrid: HybridRun, adapter: str | None) -> dict[str, Any]:
+def hybrid_settings(hybrid: HybridRun, adapter: str | None, prompt: str | None = None) -> dict[str, Any]:
     """What of a run's options decides the vectors, for the manifest.
 
     Args:
         hybrid: The options.
         adapter: Digest of the adapter that they name, or None where one is tuned.
+        prompt: Digest of a wording of the user's own, or None.
     """
     tune = dataclasses.asdict(hybrid.tune)
     settings = {
@@ -76,6 +77,8 @@ def hybrid_settings(hybrid: HybridRun, adapter: str | None) -> dict[str, Any]:
         **{f"tune_{key}": value for key, value in tune.items() if key not in _SHOWN or key == "seed"},
         "adapter": adapter,
         "transfer": hybrid.options.transfer if adapter else None,
+        **({"tune_datasets": sorted(hybrid.options.tune_datasets)} if hybrid.options.tune_datasets else {}),
+        **({"prompt": prompt} if prompt else {}),
         **({"grounded_items": hybrid.options.grounded_items} if hybrid.options.grounded_items else {}),
     }
     known: dict[str, Any] = json.loads(json.dumps(settings))

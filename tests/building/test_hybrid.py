@@ -23,11 +23,11 @@ from recbole_hnlm.artefacts import ArtefactReader
 from recbole_hnlm.artefacts.neg_text import iter_neg_text
 from recbole_hnlm.cli import main
 from recbole_hnlm.config import HNLMConfig
-from recbole_hnlm.llm.hybrid.adapter import load_adapter
+from recbole_hnlm.llm.hybrid.adapter import load_adapter, read_info
 from recbole_hnlm.llm.hybrid.encoder import encode
 from recbole_hnlm.llm.hybrid.generation import encode_items
 from recbole_hnlm.llm.hybrid.pairs import PairTexts
-from recbole_hnlm.llm.hybrid.prompts import PromptBuilder
+from recbole_hnlm.llm.hybrid.prompts import PromptBuilder, read_template
 from recbole_hnlm.llm.text_space import TextSpace
 from recbole_hnlm.options import LLMOptions
 from recbole_hnlm.options.hybrid import BaseSettings
@@ -221,9 +221,36 @@ def test_an_adapter_serves_its_own_dataset_and_is_transferred_to_another(
     assert json.loads((folder / "mall" / "mall.hnlm.json").read_text())["covered_pairs"] == PAIRS
 
 
+def test_datasets_that_are_tuned_together_share_one_adapter(
+    folder: Path, qwen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_dataset(folder, "mall", seed=3)
+    prompt = folder / "prompt.yaml"
+    own = read_template().text + " Think of what this user would regret."
+    prompt.write_text(yaml.safe_dump({"version": "mine-1", "text": own}))
+    given = values(folder, qwen, llm_prompt=str(prompt), llm_prompt_tokens=128)
+    assert run_recbole_hnlm("BPR", "tiny", config_dict={**given, "llm_tune_datasets": ["mall"]})["test_result"]
+    (adapter,) = (folder / "cache" / "hybrid").glob("adapter-*")
+    info = read_info(adapter)
+    assert adapter.name.startswith("adapter-mall+tiny-") and set(info.projectors) == {"mall", "tiny"}
+    assert info.prompt_version == "mine-1" and info.figures["pairs"] == 64
+    with pytest.raises(ValueError, match=r"made with llm_tune_datasets=\['mall'\], this run asks for None"):
+        run_recbole_hnlm("BPR", "tiny", config_dict=given)
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("tuned again")
+
+    monkeypatch.setattr("recbole_hnlm.llm.hybrid.tuning.run_tuning", refuse)
+    run_recbole_hnlm("BPR", "mall", config_dict={**given, "llm_tune_datasets": ["tiny"]})
+    assert json.loads((folder / "mall" / "mall.hnlm.json").read_text())["covered_pairs"] == PAIRS
+
+
 @pytest.mark.parametrize(
     ("more", "error", "message"),
     [
+        ({"llm_tune_datasets": ["tiny"]}, ValueError, "the run's own dataset"),
+        ({"llm_tune_datasets": ["nowhere"]}, FileNotFoundError, "dataset 'nowhere' needs nowhere.inter"),
+        ({"llm_tune_datasets": ["mall"], "llm_adapter": "x"}, ValueError, "llm_tune_datasets has no effect beside"),
         ({"llm_base": "no/such/model"}, FileNotFoundError, "check llm_base"),
         ({"llm_adapter": "nowhere"}, FileNotFoundError, "give the folder of a fine-tuned adapter as llm_adapter"),
         ({"llm_prompt_tokens": 4000}, ValueError, "exceeds the 128 tokens"),

@@ -5,9 +5,8 @@ Legend: P training pairs, n items, S width of the language model, W width of the
 
 from __future__ import annotations
 
-import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,6 @@ from recbole_hnlm.llm.text_space import TextSpace
 from recbole_hnlm.options import LLMOptions
 from recbole_hnlm.options.hybrid import HybridRun
 
-_LOG = logging.getLogger(__name__)
 _BLOCK = 8192
 POOLING = "hybrid prompt"
 
@@ -79,7 +77,7 @@ def check_sources(name: str, items: AtomicTable | None, options: LLMOptions, hyb
         raise ValueError(f"dataset name {name!r} names parts of a model's weights; rename it without a dot")
     if hybrid.options.adapter is None:
         check_base(hybrid.base)
-        check_wording(hybrid.base, read_template())
+        check_wording(hybrid.base, read_template(hybrid.options.prompt))
         return
     info = read_info(hybrid.options.adapter)
     check_base(replace(hybrid.base, prompt_tokens=info.lengths[0], label_tokens=info.lengths[1]))
@@ -92,7 +90,12 @@ def check_sources(name: str, items: AtomicTable | None, options: LLMOptions, hyb
 
 
 def build_by_hybrid(
-    request: BuildRequest, tables: TeacherTables, hybrid: HybridRun, settings: Mapping[str, Any], stages: Stages
+    request: BuildRequest,
+    tables: TeacherTables,
+    hybrid: HybridRun,
+    settings: Mapping[str, Any],
+    stages: Stages,
+    others: Sequence[PairTexts] = (),
 ) -> Manifest | None:
     """Tune or find the adapter, make the vector of every pair, and write the artefacts.
 
@@ -106,6 +109,7 @@ def build_by_hybrid(
         settings: What of the run's options decides the vectors, ``hybrid``, and the profiles where a chat model has
             written them, ``chat``; for the manifest.
         stages: Takes the time of each part.
+        others: Pairs of other datasets to tune on as well.
 
     Returns:
         The manifest; None in processes that do not write.
@@ -117,7 +121,7 @@ def build_by_hybrid(
     pairs, folder = pair_texts(request.dataset, texts, tables), Path(request.cache_dir) / "hybrid"
     base = on_this_machine(replace(hybrid.base, device=request.device))
     with stages.stage("fine-tuning"):
-        adapter = find_adapter(pairs, hybrid, folder, request)
+        adapter = find_adapter(pairs, hybrid, folder, request, others)
     generation = replace(hybrid.generate, show_progress=request.show_progress)
     with stages.stage("vectors of pairs"):
         generated = generate(pairs, adapter, base, generation, folder)
@@ -186,15 +190,19 @@ def pair_texts(name: str, texts: BuildTexts, tables: TeacherTables) -> PairTexts
     )
 
 
-def find_adapter(pairs: PairTexts, hybrid: HybridRun, folder: Path, request: BuildRequest) -> Path:
+def find_adapter(
+    pairs: PairTexts, hybrid: HybridRun, folder: Path, request: BuildRequest, others: Sequence[PairTexts] = ()
+) -> Path:
     """The adapter that the options name, transferred if it is another dataset's, or one that is tuned now."""
     base = on_this_machine(replace(hybrid.base, device=request.device))
     tune = replace(hybrid.tune, show_progress=request.show_progress)
     given = hybrid.options.adapter
     if given is None:
-        mark = tuning_fingerprint([pairs], base, tune, read_template())
-        output = folder / f"adapter-{pairs.name}-{mark[:16]}"
-        fine_tune(pairs, base, tune, output)
+        sources = sorted([pairs, *others], key=lambda source: source.name)  # each of them finds the same adapter
+        template = read_template(hybrid.options.prompt)
+        mark = tuning_fingerprint(sources, base, tune, template)
+        output = folder / f"adapter-{'+'.join(source.name for source in sources)}-{mark[:16]}"
+        fine_tune(sources, base, tune, output, template)
         return output
     found = read_info(given)
     if pairs.name in found.projectors:
