@@ -136,3 +136,21 @@ def test_the_commands_above_a_table_plan_its_rows(tmp_path: Path, folder: str) -
     planned, kept = (read_plan(place)[0] for place in (tmp_path, ROOT / "results" / folder))
     ours, theirs = ({cell.label: replace(cell, data="", local={}) for cell in cells} for cells in (planned, kept))
     assert ours == theirs
+
+
+@pytest.mark.parametrize("dataset", ["amazon-office", "goodbooks", "movietweetings", "ml-100k"])
+def test_the_readme_shows_what_tunings_measured(dataset: str) -> None:
+    figures = json.loads((ROOT / "results" / "hybrid" / "adapters" / f"{dataset}.json").read_text())["figures"]
+    parts = [f"{100 * figures[part]['accuracy']:.1f} %" for part in ("untuned", "tuned", "zeroed", "shuffled")]
+    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| {dataset}")]
+    assert any(line.endswith("| " + " | ".join(parts) + " |") for line in rows), parts
+
+
+@pytest.mark.parametrize(("method", "share"), [("refit", "10.6 %"), ("mean", "2.2 %")])
+def test_the_readme_shows_what_transfer_measured(method: str, share: str) -> None:
+    path = ROOT / "results" / "hybrid" / "adapters" / f"goodbooks-on-amazon-office-{method}.json"
+    assert f"{100 * json.loads(path.read_text())['figures']['tuned']['accuracy']:.1f} %" == share
+    (told,) = [
+        part for part in (ROOT / "README.md").read_text().split("\n\n") if part.startswith("An adapter of another")
+    ]
+    assert share in told

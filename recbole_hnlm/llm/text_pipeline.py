@@ -117,8 +117,7 @@ def run_text_pipeline(run: TextRun, backend: ChatBackend, encoder: TextEncoder) 
         RunStopped: If hardly any answer of the model can be used.
     """
     check_search(run.grounding.ground_search)
-    corpus, options, prompts = run.corpus, run.text, run.prompts()
-    show = run.show_progress
+    corpus, options, prompts, show = run.corpus, run.text, run.prompts(), run.show_progress
     profiles, profile_counts = write_profiles(run, backend)
     cache = VectorCache(run.cache_dir, encoder)
     groups = _groups(run, profiles, encoder, cache)
