@@ -14,6 +14,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,8 @@ def make_pairs(count: int, seed: int = 0) -> PairTexts:
     return PairTexts("made-up", rng.integers(users, size=count), chosen, hard, profiles, texts, vectors[0], vectors[1])
 
 
-def save_llama(folder: Path) -> Path:
-    """A Llama of random weights with one token a word."""
+def save_llama(folder: Path, sizes: Mapping[str, int] = SIZES, device: str = "cpu", precision: str = "float32") -> Path:
+    """A Llama of random weights with one token a word; more words than occur where ``sizes`` has a ``vocab_size``."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
@@ -71,7 +72,14 @@ def save_llama(folder: Path) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     special = {"unk_token": "[UNK]", "bos_token": "<s>", "eos_token": "</s>"}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
-    LlamaModel(LlamaConfig(vocab_size=len(vocabulary), max_position_embeddings=256, **SIZES)).save_pretrained(folder)
+    shape = {"vocab_size": len(vocabulary), "max_position_embeddings": 512, **sizes}
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, precision))
+    try:
+        with torch.device(device):
+            LlamaModel(LlamaConfig(**shape)).save_pretrained(folder)
+    finally:
+        torch.set_default_dtype(usual)
     return folder
 
 

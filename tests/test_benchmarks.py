@@ -154,3 +154,18 @@ def test_the_readme_shows_what_transfer_measured(method: str, share: str) -> Non
         part for part in (ROOT / "README.md").read_text().split("\n\n") if part.startswith("An adapter of another")
     ]
     assert share in told
+
+
+def test_throughput_counts_the_weights_that_tokens_go_through(tmp_path: Path) -> None:
+    import hybrid
+    import hybrid_throughput
+
+    from recbole_hnlm.llm.hybrid import BaseSettings
+    from recbole_hnlm.llm.hybrid.loading import load_base
+
+    base = BaseSettings(str(hybrid.save_llama(tmp_path / "llama-tiny")), precision="float32")
+    layers = [weight for name, weight in load_base(base).model.base.named_parameters() if "_proj" in name]
+    assert hybrid_throughput.weights_of(hybrid_throughput.SHAPES["tiny"]) == sum(weight.numel() for weight in layers)
+    assert 6.9e9 < hybrid_throughput.weights_of(hybrid_throughput.SHAPES["8b"]) < 7.1e9
+    done = hybrid_throughput.Throughput("generation", pairs=10, tokens=1000, padded=1500, seconds=2.0, operations=4e12)
+    assert done.line(20.0) == "| generation | 5.0 | 500.0 | 750.0 | 2.000 | 10.0% |"
