@@ -53,6 +53,8 @@ def differing(report: LeakReport) -> list[str]:
         ("EASE", {"neg_sampler": "none"}),
         ("Pop", {"neg_sampler": "none"}),
         ("LightGCN", {"neg_sampler": "hnlm", "hnlm_alpha": 0.2, "llm_teacher_epochs": 1}),
+        ("BPR", {"neg_sampler": "dtl", "neg_sampler_reference_model": "BPR", "neg_sampler_reference_epochs": 1}),
+        ("BPR", {"neg_sampler": "dns", "neg_sampler_guard": "tree", "neg_sampler_guard_max_score": 0.5}),
     ],
 )
 def test_honest_methods_pass(folder: Path, model: str, values: dict[str, Any]) -> None:
@@ -63,8 +65,9 @@ def test_honest_methods_pass(folder: Path, model: str, values: dict[str, Any]) -
     if values["neg_sampler"] not in ("none",):
         assert {"negatives, step by step", "metrics after further sampling"} <= compared
         assert "metrics without sampler and text" in compared
-    assert ("files made" in compared) == (values["neg_sampler"] == "hnlm")
-    assert report.verdict == "no leak found"
+    makes_files = values["neg_sampler"] in ("hnlm", "dtl") or "neg_sampler_guard" in values
+    assert ("files made" in compared) == makes_files
+    assert report.verdict == "no leak found" and "not judged" not in report.table()
 
 
 @pytest.mark.parametrize(
@@ -104,6 +107,21 @@ def test_a_method_that_differs_by_itself_is_not_judged(folder: Path) -> None:
     report = checked(folder, leak_plants.RestlessModel, neg_sampler="dns")
     assert not report.decided and not report.leaks
     assert report.verdict.startswith("UNDECIDED")
+
+
+def test_a_file_that_differs_by_chance_is_remarked_and_decides_nothing(folder: Path) -> None:
+    remark = "differs between two runs on the same data too, and not judged: tiny/tiny.seconds.json"
+    report = checked(folder, leak_plants.TimingModel, neg_sampler="dns")
+    assert report.verdict == "no leak found" and report.decided
+    assert [line for line in report.table().splitlines() if "seconds" in line] == [remark]
+
+
+def test_a_leak_beside_a_file_that_differs_by_chance_is_found(folder: Path) -> None:
+    report = checked(folder, leak_plants.TimingCounter, neg_sampler="dns")
+    assert report.verdict == "LEAK: files made depends on held-out data"
+    assert report.findings[0].detail == "tiny/tiny.counts.json"
+    restless = checked(folder, leak_plants.TimingRestlessModel, neg_sampler="dns")
+    assert restless.verdict.startswith("UNDECIDED") and not restless.leaks
 
 
 def test_the_trace_changes_nothing(folder: Path) -> None:
