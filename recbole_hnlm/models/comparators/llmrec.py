@@ -47,7 +47,9 @@ def kept_triples(losses: Tensor, drop_share: float) -> Tensor:
 class LLMRec(MergingComparator):
     """Rows ``e + w P t / |P t|``, and BPR on extra triples of which a step leaves out those of the largest loss.
 
-    The triples are read in the loss alone and are no interactions: nothing masks them at evaluation.
+    The triples are read in the loss alone and are no interactions: nothing masks them at evaluation. They are a
+    weighted term beside the batch's loss, of which nothing is left out; :class:`LLMRecOptions` tells how the authors'
+    code differs.
 
     Args:
         options: Weights and shares.
