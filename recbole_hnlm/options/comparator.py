@@ -121,7 +121,8 @@ class LLMRecOptions:
     """Share of the extra triples, those of the largest loss, that a step leaves out as noise, in [0, 1). The public
     settings of Netflix, where it is a share of all triples of a batch; those of MovieLens have 0.4."""
     top_items: int = 10
-    """Best items of the reference model that a like and a dislike are picked from, at least 2. Default as published."""
+    """Best items of the reference model that a like and a dislike are picked from, at least 2. Default as published.
+    A user with fewer unseen items has those; with fewer than two, or without text, no extra triple."""
 
     def __post_init__(self) -> None:
         for name in ("text_weight", "weight"):

@@ -24,7 +24,7 @@ def pick_by_text(text: TextVectors, top_items: Tensor) -> tuple[Tensor, Tensor, 
 
     Args:
         text: Text vectors; a user's is the mean of the user's items.
-        top_items: Best items of each user, shape ``(U, T)``.
+        top_items: Best items of each user, shape ``(U, T)``, 0 where a user has no more.
 
     Returns:
         Likes, dislikes and who has them, each of shape ``(U,)``; users without text, or with fewer than two best items
