@@ -8,7 +8,7 @@ from typing import Any
 import leak_plants
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from recbole_runs import settings, write_dataset
 
@@ -81,6 +81,8 @@ def test_honest_methods_pass(folder: Path, model: str, values: dict[str, Any]) -
          "scores of the frozen model", "weights after training"),
         (leak_plants.CountingModel, {"neg_sampler": "dns"}, train_as_configured,
          "files made", "weights after training"),
+        (leak_plants.ActivityModel, {"neg_sampler": "dns"}, train_as_configured,
+         "weights before training", "training pairs, step by step"),
         ("BPR", {"neg_sampler": "dns"}, leak_plants.masks_pseudo_positives,
          "items masked in test", "items masked in validation"),
         ("BPR", {"neg_sampler": "dns"}, leak_plants.drops_test_users,
@@ -88,7 +90,7 @@ def test_honest_methods_pass(folder: Path, model: str, values: dict[str, Any]) -
         (leak_plants.StepSensitiveModel, {"neg_sampler": "none"}, train_as_configured,
          "metrics after further sampling", "metrics on the true held-out data"),
     ],
-    ids=["recbole-popularity", "spares-held-out", "masks-in-model", "counts-all", "masks-in-loader", "drops-users",
+    ids=["recbole-popularity", "spares-held-out", "masks-in-model", "counts-all", "user-activity", "masks-in-loader", "drops-users",
          "steps-move-metrics"],
 )  # fmt: skip
 def test_planted_leaks_are_found(
@@ -171,6 +173,8 @@ pairs_of_ids = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 12)), min_si
 
 
 @given(pairs=pairs_of_ids, cut=st.integers(1, 29), seed=st.integers(0, 5))
+@example(pairs=[(1, 1), (1, 2), (1, 3), (2, 4), (2, 1), (2, 2)], cut=4, seed=1)  # the first user lacks one item
+@example(pairs=[(1, 1), (1, 2), (1, 3), (2, 4), (2, 1), (2, 2)], cut=4, seed=2)
 def test_poison_keeps_training_and_the_order_of_first_occurrence(
     pairs: list[tuple[int, int]], cut: int, seed: int
 ) -> None:
@@ -187,10 +191,15 @@ def test_poison_keeps_training_and_the_order_of_first_occurrence(
             old, new = ((int(side.users[row]), int(side.items[row])) for side in (before, after))
             same += old == new
             assert old == new or new not in true_pairs
-            assert (old[0] == new[0]) or (old[1] == new[1])
+            for side, known in ((0, train.users), (1, train.items)):
+                assert new[side] in known if old[side] in known else new[side] == old[side]
     assert same == kept
     every = [pair for part in found for pair in zip(part.users.tolist(), part.items.tolist(), strict=True)]
     assert len(set(every)) == len(every)
+    warm = set(train.items.tolist())
+    for user in train.users.tolist():  # RecBole refuses users who have every item
+        before, after = ({item for owner, item in side if owner == user} for side in (pairs, [*pairs[:cut], *every]))
+        assert warm - after or not warm - before
     for column in ("users", "items"):
         orders = []
         for parts in (held, found):
