@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,28 @@ def test_honest_methods_pass(folder: Path, model: str, values: dict[str, Any]) -
     makes_files = values["neg_sampler"] in ("hnlm", "dtl") or "neg_sampler_guard" in values
     assert ("files made" in compared) == makes_files
     assert report.verdict == "no leak found" and "not judged" not in report.table()
+
+
+def test_hybrid_prompts_pass(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny base model is tuned in each world; the two reports that hold times are remarked, no vectors or weights."""
+    pytest.importorskip("peft")
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "llm" / "hybrid"))
+    from hybrid_data import save_tiny
+
+    own = {
+        "llm_base": str(save_tiny(tmp_path / "qwen", "Qwen2")), "llm_prompt_tokens": 120, "llm_label_tokens": 64,
+        "llm_precision": "float32", "llm_tune_pairs": 64, "llm_tune_evaluations": 1, "llm_tune_lora_rank": 4,
+        "llm_tune_validation_pairs": 20, "llm_teacher_epochs": 1, "llm_teacher_model": "BPR", "llm_text_width": 16,
+    }  # fmt: skip
+    values = {**own, "neg_sampler": "hnlm", "llm_negatives": "hybrid", "hnlm_alpha": 0.2}
+    config, kept = settings(folder, "BPR", **values), tmp_path / "kept"
+    report = check_leak("BPR", "tiny", config_dict=config, settings=LeakCheck(epochs=1, folder=kept))
+    assert report.verdict == "no leak found" and report.decided, report.table()
+    equal = {finding.compared for finding in report.findings if finding.equal}
+    assert {"files made", "weights after training", "negatives, step by step"} <= equal
+    remarked = {note.rpartition("/")[2] for note in report.notes if "runs on the same data" in note}
+    assert all(name == "hybrid.json" or re.fullmatch(r"vectors-\w+\.json", name) for name in remarked)
+    assert list((kept / "true" / "hnlm_cache" / "hybrid").rglob("*.safetensors"))
 
 
 @pytest.mark.parametrize(
