@@ -86,7 +86,7 @@ def _files(args: argparse.Namespace) -> list[str] | None:
 def _guarded(work: Any) -> Any:
     try:
         return work()
-    except (ValueError, TypeError, FileNotFoundError, ImportError, ConnectionError) as error:
+    except (ValueError, TypeError, FileNotFoundError, ImportError, ConnectionError, NotImplementedError) as error:
         logger.debug("what led to the error", exc_info=True)
         _end_with(error)
     except RuntimeError as error:

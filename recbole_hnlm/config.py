@@ -140,6 +140,12 @@ class HNLMConfig(Config):
                 final["train_neg_sample_args"] = None
         return final
 
+    def _set_default_parameters(self) -> None:
+        try:
+            super()._set_default_parameters()
+        except NotImplementedError as error:  # of a metric that RecBole does not know
+            raise ValueError(f"{error}; a list on the command line is --metrics=\"['Recall','NDCG']\"") from error
+
     def _init_device(self) -> None:
         if "local_rank" not in self.final_config_dict:
             super()._init_device()

@@ -19,7 +19,7 @@ from recbole_hnlm.models import HardNegativeMixin, hnlm
 from recbole_hnlm.run_options import RunOptions, describe_options
 from recbole_hnlm.training.loader import training_loader
 from recbole_hnlm.training.processes import leave_group
-from recbole_hnlm.training.watching import peak_memory_mib, watching
+from recbole_hnlm.training.watching import forget_gpu_peak, peak_gpu_memory_mib, peak_memory_mib, watching
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +46,9 @@ def run_recbole_hnlm(
 
     Returns:
         RecBole's result dictionary, plus under ``"hnlm"`` the options, seconds per stage, epochs, the curve of
-        validation (epoch, seconds of training, score), negatives' statistics and peak memory of this run. Of several
-        processes: losses and statistics are means over them, seconds and memory those of this one.
+        validation (epoch, seconds of training, score), negatives' statistics, peak memory of the process on the host
+        (``peak_memory_mib``) and of model, training and test on a CUDA device (``peak_gpu_memory_mib``, else None). Of
+        several processes: losses and statistics are means over them, seconds and memory those of this one.
 
     Raises:
         ValueError: On options, data or artefacts that cannot work; before training.
@@ -107,6 +108,7 @@ def build_model(config: HNLMConfig, train_data: Any) -> Any:
 def train(config: HNLMConfig, loaders: tuple[Any, Any, Any], saved: bool = True) -> dict[str, Any]:
     """Fit, select by validation, test; see :func:`run_recbole_hnlm` for what comes back."""
     train_data, valid_data, test_data = loaders
+    forget_gpu_peak(config["device"])
     model = build_model(config, train_data)
     logger.info(model)
     trainer = watching(get_trainer(config["MODEL_TYPE"], config["model"]))(config, model)
@@ -133,6 +135,7 @@ def train(config: HNLMConfig, loaders: tuple[Any, Any, Any], saved: bool = True)
             "curve": trainer.curve,
             "negatives": trainer.negative_statistics,
             "peak_memory_mib": peak_memory_mib(),
+            "peak_gpu_memory_mib": peak_gpu_memory_mib(config["device"]),
             "checkpoint": trainer.saved_model_file if saved else None,
         },
     }

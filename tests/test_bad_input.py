@@ -13,6 +13,7 @@ import pytest
 from recbole_runs import settings, write_dataset
 
 from recbole_hnlm import run_recbole_hnlm
+from recbole_hnlm.cli import run_main
 
 BUILT = {"llm_teacher_epochs": 1, "hnlm_min_coverage": 0.1, "hnlm_alpha": 0.2}
 
@@ -161,3 +162,23 @@ def test_artefacts_of_versions_without_encoding_settings_count_as_plain(folder: 
     assert all(found == asked for found, asked in compared(made, 0).values())
     assert compared(made, 8)["llm_text_width"] == (0, 8)
     assert compared(Provenance("teacher"), 8) == {}
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--metrics=[Recall,NDCG]",
+         "ValueError: There is no metric named '[Recall,NDCG]'; a list on the command line is "
+         "--metrics=\"['Recall','NDCG']\"\n"),
+        ("--eval_args={'split': {'KF': 5}}", "NotImplementedError: The splitting_method [KF] has not been implemented.\n"),
+    ],
+)  # fmt: skip
+def test_what_recbole_does_not_know_ends_with_its_message(
+    folder: Path, argument: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--model=BPR", "--dataset=tiny", f"--data_path={folder}", "--neg_sampler=dns", "--use_gpu=False", argument]
+    monkeypatch.setattr("sys.argv", ["run_recbole_hnlm.py", *given])
+    with pytest.raises(SystemExit) as ended:
+        run_main(given)
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and told.endswith(message) and "Traceback" not in told

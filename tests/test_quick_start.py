@@ -16,10 +16,11 @@ import pytest
 import torch
 from recbole_runs import ITEMS, settings, write_dataset
 
-from recbole_hnlm import run_recbole_hnlm
+from recbole_hnlm import quick_start, run_recbole_hnlm
 from recbole_hnlm.config import HNLMConfig, MainConfig
 from recbole_hnlm.export import export_checkpoint, plain_state
 from recbole_hnlm.quick_start import build_model, prepare
+from recbole_hnlm.training import watching
 
 TEXT: dict[str, Any] = {"llm_teacher_epochs": 1, "hnlm_min_coverage": 0.1}
 
@@ -236,3 +237,23 @@ def test_peak_memory_is_this_programs_and_not_the_parents() -> None:
         for code in (program, alone)
     ]
     assert peaks[0] < peaks[1] + 100, peaks
+
+
+def test_peak_memory_of_a_gpu_is_that_of_its_tensors(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def most(device: torch.device) -> int:
+        asked.append(("most", str(device)))
+        return 3 << 20
+
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", most)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: asked.append(("anew", str(device))))
+    ours = run_recbole_hnlm("BPR", "tiny", config_dict=settings(folder, "BPR", neg_sampler="none", epochs=1))["hnlm"]
+    assert ours["peak_gpu_memory_mib"] is None and not asked
+    gpu = torch.device("cuda:1")  # as where RecBole has chosen one
+    for name in ("forget_gpu_peak", "peak_gpu_memory_mib"):
+        original = getattr(watching, name)
+        monkeypatch.setattr(quick_start, name, lambda device, original=original: original(gpu))
+    ours = run_recbole_hnlm("BPR", "tiny", config_dict=settings(folder, "BPR", neg_sampler="none", epochs=1))["hnlm"]
+    assert ours["peak_gpu_memory_mib"] == 3.0 and ours["peak_memory_mib"] > 50
+    assert asked == [("anew", "cuda:1"), ("most", "cuda:1")]

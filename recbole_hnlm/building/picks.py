@@ -94,7 +94,7 @@ class ToldSplit:
 
         Args:
             backend: The chat model.
-            best: Best items of the reference, shape ``(U, T)``.
+            best: Best items of the reference, shape ``(U, T)``, 0 where a user has no more.
 
         Raises:
             ValueError: If no user got a usable answer.

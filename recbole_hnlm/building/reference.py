@@ -28,7 +28,7 @@ def ensure_reference(config: Any, run: RunOptions, train_data: Any) -> None:
         train_data: A loader over the training split.
 
     Raises:
-        ValueError: If the reference model cannot teach, or a user has too few unseen items.
+        ValueError: If the reference model cannot teach, or no user has two unseen items.
     """
     options = run.triples
     if options is None:

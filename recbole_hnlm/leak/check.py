@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from recbole_hnlm.config import HNLMConfig, MainConfig
-from recbole_hnlm.leak.comparing import Run, compare_masks, compare_training, same
+from recbole_hnlm.leak.comparing import Run, compare_masks, compare_training, differing_files, same
 from recbole_hnlm.leak.frozen import Judge
 from recbole_hnlm.leak.method import Trained, TrainFunction, train_as_configured
 from recbole_hnlm.leak.poison import poisoned
@@ -97,12 +97,15 @@ class _Check:
             judge = Judge(judge_config, split(judge_config))
         true, other = self._run("true"), self._run("poisoned")
         _refuse_other_ids(true, other, judge)
-        found = [*compare_training(true, other), *self._outcome(true, other, judge), *self._frozen(true.trained, judge)]
-        report = LeakReport(self._name(), found, self.notes)
-        if report.leaks:
-            again = self._run("true-again")
-            report = report.with_repeat([*compare_training(true, again), *self._outcome(true, again, judge)])
-        return report
+        rest = [*self._outcome(true, other, judge), *self._frozen(true.trained, judge)]
+        report = LeakReport(self._name(), [*compare_training(true, other), *rest], self.notes)
+        if not report.leaks:
+            return report
+        again = self._run("true-again")
+        restless = differing_files(true, again)
+        notes = [f"differs between two runs on the same data too, and not judged: {name}" for name in restless]
+        report = LeakReport(self._name(), [*compare_training(true, other, restless), *rest], [*self.notes, *notes])
+        return report.with_repeat([*compare_training(true, again, restless), *self._outcome(true, again, judge)])
 
     def _name(self) -> str:
         name = f"{self.first['model']} on {self.first['dataset']}"

@@ -52,11 +52,24 @@ def compare_masks(own: Sequence[Any], splits: Sequence[Pairs]) -> list[Finding]:
     return found
 
 
-def compare_training(true: Run, other: Run) -> list[Finding]:
-    """What two trainings have in common, in the order in which it comes to be."""
+def differing_files(first: Run, second: Run) -> list[str]:
+    """Names of the files that differ between two runs, or that only one of them has made."""
+    names = sorted({**first.files, **second.files})
+    return [name for name in names if first.files.get(name) != second.files.get(name)]
+
+
+def compare_training(true: Run, other: Run, besides: Sequence[str] = ()) -> list[Finding]:
+    """What two trainings have in common, in the order in which it comes to be.
+
+    Args:
+        true: One of them.
+        other: The other one.
+        besides: Names of files that are not compared.
+    """
     first, second = true.trained.trace, other.trained.trace
+    files = ({name: made for name, made in run.files.items() if name not in besides} for run in (true, other))
     return [
-        same("files made", true.files or None, other.files or None),
+        same("files made", *(made or None for made in files)),
         same("weights before training", first.start or None, second.start or None),
         same("training pairs, step by step", first.pairs or None, second.pairs or None),
         same("negatives, step by step", first.negatives or None, second.negatives or None),

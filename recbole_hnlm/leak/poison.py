@@ -33,9 +33,10 @@ class Pairs:
 def poisoned(train: Pairs, held_out: Sequence[Pairs], random: np.random.Generator) -> tuple[list[Pairs], int]:
     """Held-out splits in which other pairs stand.
 
-    A row's item becomes a random item of the training split that the row's user has in no split. Where the item occurs
-    in no training pair, it stays and goes to another user, for the reason told above; where the user has no training
-    pair either, the row is left as it is.
+    A row becomes a random user and a random item of the training split that the user has in no split, so that numbers
+    of pairs change too, those of items and those of users. Where the user occurs in no training pair, the user stays,
+    and likewise the item, for the reason told above; where neither does, the row is left as it is. No user is given
+    so many items that none is left.
 
     Args:
         train: The training split, which stays.
@@ -51,12 +52,18 @@ def poisoned(train: Pairs, held_out: Sequence[Pairs], random: np.random.Generato
             taken[user].add(item)
     warm_users, warm_items = np.unique(train.users), np.unique(train.items)
     known_users, known_items = set(warm_users.tolist()), set(warm_items.tolist())
+
+    def has_room(user: int) -> bool:
+        return len(known_items) - len(taken[user] & known_items) > 1
+
     splits, kept = [], 0
     for split in held_out:
         users, items = split.users.copy(), split.items.copy()
         for row, (user, item) in enumerate(zip(users.tolist(), items.tolist(), strict=True)):
             if item in known_items:
-                other = _other(warm_items, partial(_is_free, taken, user), random)
+                owner = _other(warm_users, has_room, random) if user in known_users else None
+                users[row] = owner = user if owner is None else owner
+                other = _other(warm_items, partial(_is_free, taken, owner), random)
                 items[row] = item if other is None else other
             elif user in known_users:
                 other = _other(warm_users, partial(_is_free, taken, item=item), random)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recbole_hnlm.models.log_sums import log_sum_exp, pairwise_log_sums
+from recbole_hnlm.models.precision import without_autocast
 from recbole_hnlm.options.loss import (
     BilateralLossOptions,
     DirectAULossOptions,
@@ -70,10 +71,11 @@ class RankingLoss(nn.Module, ABC):
         self.options = options
 
     def forward(self, batch: RankingBatch) -> Tensor:
-        """The mean over the pairs."""
+        """The mean over the pairs, in the precision of the rows even under autocast."""
         if batch.user_of.numel() == 0:
             return batch.users.sum() + batch.items.sum()
-        return self.loss(batch)
+        with without_autocast(batch.users.device):
+            return self.loss(batch)
 
     @abstractmethod
     def loss(self, batch: RankingBatch) -> Tensor:

@@ -16,6 +16,7 @@ from recbole.model.loss import BPRLoss
 from torch import Tensor, nn
 from torch.nn import functional
 
+from recbole_hnlm.models.precision import widened
 from recbole_hnlm.models.ranking_losses import RANKING_LOSSES, RankingBatch
 from recbole_hnlm.options.loss import RankingRun
 from recbole_hnlm.samplers import EmbeddingView, TrainingInteractions
@@ -94,7 +95,7 @@ class RankingTerm:
 
 
 def _unit(rows: Tensor) -> Tensor:
-    return functional.normalize(rows, dim=-1, eps=1e-8)
+    return functional.normalize(widened(rows), dim=-1, eps=1e-8)
 
 
 def seen_among(users: Tensor, items: Tensor, interactions: TrainingInteractions) -> Tensor:

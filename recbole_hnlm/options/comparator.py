@@ -96,7 +96,15 @@ class KAROptions:
 
 @dataclass(frozen=True)
 class LLMRecOptions:
-    """The text part of LLMRec (WSDM'24): projected text on top of the rows, and extra triples."""
+    """The text part of LLMRec (WSDM'24): projected text on top of the rows, and extra triples.
+
+    The extra triples are a term of their own here, with a weight of 0.012, and only the largest of their own losses are
+    left out. The authors' code appends them to the batch at full weight and leaves out the largest losses of all
+    triples of the batch; its factor of 0.012 stands before another term, BPR on projected profiles and attributes,
+    which is not part of this form. ``comparator_weight`` times the triples' mean loss joins the batch's mean loss, so
+    under ``user_share`` 0.1 a weight of 0.1 lets an extra triple count as much as a pair of the batch where none is
+    left out.
+    """
 
     merges: ClassVar[bool] = True
 
@@ -104,14 +112,17 @@ class LLMRecOptions:
     """Length of the text vector that is added to a row, at least 0. The public settings go from 0.003 to 2.8 by dataset
     and side, so it is to be tuned."""
     weight: float = 0.012
-    """Factor of the extra triples' loss, at least 0. Default as published."""
+    """Factor of the extra triples' mean loss, at least 0. Default by this project's plan of the comparison, not as
+    published: in the authors' code 0.012 weighs another term, and extra triples count as much as pairs of the batch."""
     user_share: float = 0.1
-    """Share of a batch's rows whose users bring their extra triple, in (0, 1]. Default as published."""
+    """Share of a batch's rows whose users bring their extra triple, in (0, 1]. The public settings of Netflix; those of
+    MovieLens have 0.0036."""
     drop_share: float = 0.71
     """Share of the extra triples, those of the largest loss, that a step leaves out as noise, in [0, 1). The public
-    settings of Netflix."""
+    settings of Netflix, where it is a share of all triples of a batch; those of MovieLens have 0.4."""
     top_items: int = 10
-    """Best items of the reference model that a like and a dislike are picked from, at least 2. Default as published."""
+    """Best items of the reference model that a like and a dislike are picked from, at least 2. Default as published.
+    A user with fewer unseen items has those; with fewer than two, or without text, no extra triple."""
 
     def __post_init__(self) -> None:
         for name in ("text_weight", "weight"):

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from recbole_hnlm.models.wrapper import run_of
 from recbole_hnlm.training.groups import GroupMixin, GroupStart, checkpoint_name
 from recbole_hnlm.training.loader import PairLoader
@@ -96,8 +98,19 @@ def watching(trainer_class: type) -> type:
     return _WATCHING[trainer_class]
 
 
+def forget_gpu_peak(device: torch.device) -> None:
+    """Let :func:`peak_gpu_memory_mib` begin anew; does nothing for other devices than CUDA's."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_gpu_memory_mib(device: torch.device) -> float | None:
+    """Most MiB that tensors took at once on a CUDA device since :func:`forget_gpu_peak`; None for other devices."""
+    return torch.cuda.max_memory_allocated(device) / (1 << 20) if device.type == "cuda" else None
+
+
 def peak_memory_mib() -> float:
-    """The process's peak resident memory in MiB.
+    """The process's peak resident memory in MiB, on the host even where a GPU trains.
 
     Linux tells it of the program that runs now; ``getrusage`` also counts what the parent held when it forked.
     """

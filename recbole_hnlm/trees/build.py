@@ -91,7 +91,7 @@ def build_dual_trees(source: TreeSource) -> DualTrees:
         owners[present].numpy(),
         candidates.items[present].numpy(),
         scores[present].numpy(),
-        {**calibration.report, "seconds": round(seconds, 2)},
+        calibration.report,
     )
 
 

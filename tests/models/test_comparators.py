@@ -294,8 +294,37 @@ class TestMergedRows:
             unseen = [i for i in range(1, 9) if i not in seen]
             expected = sorted(unseen, key=lambda i: -float(users[user] @ items[i]))[:4]
             assert best[user].tolist() == expected
-        with pytest.raises(ValueError, match="comparator_top_items=6, but a user has 5 unseen items"):
-            best_unseen(users, items, interactions, 6)
+
+    @pytest.mark.parametrize("count", [6, 20])
+    def test_a_user_with_fewer_unseen_items_has_those(self, count: int) -> None:
+        users, items = torch.ones(4, 1), torch.arange(9.0).unsqueeze(1)
+        pairs = {1: [1], 2: [1, 2, 3, 4, 5, 8], 3: [1, 2, 3, 4, 5, 6, 7]}
+        ids = torch.tensor([(u, i) for u, seen in pairs.items() for i in seen])
+        best = best_unseen(users, items, TrainingInteractions(*ids.T, n_users=4, n_items=9), count)
+        expected = [[8, 7, 6, 5, 4, 3, 2], [7, 6], [8]]
+        assert best.shape == (4, count)
+        for user, wanted in enumerate(expected, start=1):
+            assert best[user].tolist() == (wanted + [0] * count)[:count]
+        ids = torch.tensor([(user, item) for user in (1, 2) for item in range(1, 8)])
+        with pytest.raises(ValueError, match="of which no user has two; set comparator_weight: 0"):
+            best_unseen(users, items, TrainingInteractions(*ids.T, n_users=3, n_items=9), count)
+
+    def test_a_user_without_a_choice_stops_no_run(self, tmp_path: Path) -> None:
+        """The first user has every item but one, the second every item but four."""
+        inter = write_dataset(tmp_path) / "tiny" / "tiny.inter"
+        kept = [line for line in inter.read_text().splitlines() if line.split("\t")[0] not in ("u0", "u1")]
+        kept += [f"u{user}\ti{item}\t5\t{item}" for user, first in ((0, 1), (1, 4)) for item in range(first, 80)]
+        inter.write_text("\n".join(kept) + "\n")
+        split = {"eval_args": {"split": {"RS": [1.0, 0.0, 0.0]}, "order": "RO", "group_by": "user"}}
+        model, loaders = made(tmp_path, "BPR", "llmrec", **split, **LIVELY["llmrec"])
+        assert torch.isfinite(first_loss(model, loaders))
+        dataset = loaders[0]._dataset
+        has, known = model.hnlm.comparator.has_pick, model.hnlm.comparator.text.user_mask
+        few = dataset.token2id("user_id", ["u0", "u1"])
+        unseen = 80 - np.bincount(dataset.inter_feat["user_id"].numpy(), minlength=61)
+        assert unseen[few].tolist() == [1, 4] and has.tolist() == [bool(known[u]) and unseen[u] > 1 for u in range(61)]
+        comparator = model.hnlm.comparator
+        assert (comparator.likes[has] > 0).all() and (comparator.dislikes[has] > 0).all()
 
 
 @pytest.mark.parametrize(("name", "method"), FITTING)
@@ -453,7 +482,6 @@ def test_rows_are_given_back_after_an_error(folder: Path) -> None:
         ),
         ("BPR", "llmrec", {"comparator_user_share": 0.0}, r"comparator_user_share=0.0 is outside \(0, 1\]"),
         ("BPR", "llmrec", {"comparator_drop_share": 1.0}, r"comparator_drop_share=1.0 is outside \[0, 1\)"),
-        ("BPR", "llmrec", {"comparator_top_items": 79}, "a user has .* unseen items; lower it"),
         ("BPR", "rlmrec_gen", {}, "BPR does not propagate"),
         ("NeuMF", "kar", {}, "kar needs one user and one item embedding of one width"),
         ("DMF", "rlmrec_con", {}, "DMF reads items by id"),

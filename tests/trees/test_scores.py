@@ -204,6 +204,7 @@ def test_same_source_same_result() -> None:
     first, second = (build_dual_trees(planted_source()) for _ in range(2))
     for name in ("collaborative", "semantic", "users", "items", "scores"):
         assert np.array_equal(getattr(first, name), getattr(second, name))
+    assert first.report == second.report and "seconds" not in first.report
 
 
 def test_users_with_few_pairs_cannot_be_calibrated_on() -> None:

@@ -26,7 +26,8 @@ class Surroundings:
         row_width: Width of a final item row.
         users: The model's user embeddings.
         items: Its item embeddings.
-        top_items: Best items of the reference model for each user, best first, shape ``(U, T)``; None where not asked.
+        top_items: Best items of the reference model for each user, best first, shape ``(U, T)``, 0 where a user has
+            no more; None where not asked.
         picks: Each user's like and dislike by a chat model, 0 for none, shape ``(U, 2)``; None where none is asked.
     """
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from recbole_hnlm.models.precision import widened, without_autocast
+
 _SAFE_BOUND = 30.0  # exp(-2 bound), the least that an own text can weigh, is far from float32's smallest number
 _BLOCK_ENTRIES = 1 << 19  # of a block of logits: 2 MiB in float32, so that a core's cache holds it
 
@@ -27,7 +29,8 @@ def contrast(
     .. math:: L = \sum_b -\frac{\cos(a_b, t_b)}{\tau} + \ln \sum_p \exp \frac{\cos(a_b, t_p)}{\tau}
 
     As published, a text that stands in the pool twice counts twice, an anchor's own too. Logits are computed block by
-    block with their gradients, so that memory is that of the rows and not ``B P``.
+    block with their gradients, so that memory is that of the rows and not ``B P``, and in single precision even under
+    autocast.
 
     Args:
         anchors: Shape ``(B, D)``, of any norm.
@@ -45,11 +48,13 @@ def contrast(
         >>> round(contrast(rows, rows, rows, 1.0).item(), 4)  # 2 (ln(e + 1) - 1)
         0.6265
     """
-    anchors, targets, pool = (functional.normalize(rows, dim=1, eps=1e-8) for rows in (anchors, targets, pool))
-    anchors = anchors / temperature
-    own = (anchors * targets).sum(dim=1)
-    log_sums: Tensor = _SumOfLogSumExp.apply(anchors, pool, None if ids is None else own, ids, 1 / temperature)
-    return log_sums - own.sum()
+    with without_autocast(anchors.device):
+        units = (functional.normalize(widened(rows), dim=1, eps=1e-8) for rows in (anchors, targets, pool))
+        anchors, targets, pool = units
+        anchors = anchors / temperature
+        own = (anchors * targets).sum(dim=1)
+        log_sums: Tensor = _SumOfLogSumExp.apply(anchors, pool, None if ids is None else own, ids, 1 / temperature)
+        return log_sums - own.sum()
 
 
 class _SumOfLogSumExp(torch.autograd.Function):

@@ -24,7 +24,7 @@ def pick_by_text(text: TextVectors, top_items: Tensor) -> tuple[Tensor, Tensor, 
 
     Args:
         text: Text vectors; a user's is the mean of the user's items.
-        top_items: Best items of each user, shape ``(U, T)``.
+        top_items: Best items of each user, shape ``(U, T)``, 0 where a user has no more.
 
     Returns:
         Likes, dislikes and who has them, each of shape ``(U,)``; users without text, or with fewer than two best items
@@ -47,7 +47,9 @@ def kept_triples(losses: Tensor, drop_share: float) -> Tensor:
 class LLMRec(MergingComparator):
     """Rows ``e + w P t / |P t|``, and BPR on extra triples of which a step leaves out those of the largest loss.
 
-    The triples are read in the loss alone and are no interactions: nothing masks them at evaluation.
+    The triples are read in the loss alone and are no interactions: nothing masks them at evaluation. They are a
+    weighted term beside the batch's loss, of which nothing is left out; :class:`LLMRecOptions` tells how the authors'
+    code differs.
 
     Args:
         options: Weights and shares.

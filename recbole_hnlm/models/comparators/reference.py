@@ -66,6 +66,8 @@ def _kept(kind: str, run: RunOptions, made_of: dict[str, Any], interactions: Tra
 def best_unseen(users: Tensor, items: Tensor, interactions: TrainingInteractions, count: int) -> Tensor:
     """For each user the items of the highest inner product that are no training positives, best first, ``(U, T)``.
 
+    A user with fewer of them has zeros, which are no items, in the places that remain.
+
     Args:
         users: User rows of the reference, shape ``(U, D)``.
         items: Its item rows; row 0 is padding.
@@ -73,12 +75,14 @@ def best_unseen(users: Tensor, items: Tensor, interactions: TrainingInteractions
         count: ``T``.
 
     Raises:
-        ValueError: If some user has fewer unseen items.
+        ValueError: If no user has two unseen items, a like and a dislike.
     """
-    fewest = int(interactions.unseen_counts(torch.arange(1, interactions.n_users, device=users.device)).min())
-    if fewest < count:
-        raise ValueError(f"comparator_top_items={count}, but a user has {fewest} unseen items; lower it")
-    best = torch.empty(interactions.n_users, count, dtype=torch.long, device=users.device)
+    most = int(interactions.unseen_counts(torch.arange(1, interactions.n_users, device=users.device)).max())
+    if most < 2:
+        raise ValueError(
+            f"comparator_top_items={count} picks from unseen items, of which no user has two; set comparator_weight: 0"
+        )
+    best = torch.zeros(interactions.n_users, count, dtype=torch.long, device=users.device)
     step = max(1, (1 << 24) // items.shape[0])
     owner = torch.div(interactions.keys, interactions.n_items, rounding_mode="floor")
     for start in range(0, interactions.n_users, step):
@@ -87,7 +91,8 @@ def best_unseen(users: Tensor, items: Tensor, interactions: TrainingInteractions
         low, high = torch.searchsorted(owner, torch.tensor([block.start, block.stop], device=owner.device)).tolist()
         scores.view(-1)[interactions.keys[low:high] - start * interactions.n_items] = float("-inf")
         scores[:, 0] = float("-inf")
-        best[block] = scores.topk(count, dim=1).indices
+        highest = scores.topk(min(count, items.shape[0]), dim=1)
+        best[block, : highest.indices.shape[1]] = highest.indices.masked_fill_(highest.values == float("-inf"), 0)
     return best
 
 
