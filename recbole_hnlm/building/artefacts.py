@@ -52,16 +52,17 @@ def ensure_artefacts(config: Any, run: RunOptions, train_data: Any) -> Path | No
     directory, name = artefact_directory(config, options), str(config["dataset"])
     manifest = directory / f"{name}.hnlm.json"
 
-    def check_or_build() -> None:
-        with _one_at_a_time(cache_directory(run), name):
-            check_or_build_now()
+    def lacking() -> bool:
+        return bool(first_says(options.rebuild or not manifest.exists()))
 
-    def check_or_build_now() -> None:
-        if first_says(options.rebuild or not manifest.exists()):
-            build(config, run, train_data, options)
-            if is_sharded():
-                wait_for_all(cache_directory(run))
-            return
+    def check_or_build() -> None:
+        if lacking():
+            with _one_at_a_time(cache_directory(run), name):
+                if lacking():  # still, after the wait for another build
+                    build(config, run, train_data, options)
+                    if is_sharded():
+                        wait_for_all(cache_directory(run))
+                    return
         reader = ArtefactReader.open(directory, name, pairs_hash=hash_of_training_pairs(train_data._dataset))
         check_provenance(reader.manifest, run, directory)
 

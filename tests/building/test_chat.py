@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -208,6 +209,18 @@ def test_a_dataset_without_text_or_a_run_without_key_is_refused_before_anything_
     with pytest.raises(ValueError, match="OPENAI_API_KEY"):
         run_recbole_hnlm("BPR", "tiny", config_dict=given)
     assert not server.asked
+
+
+@pytest.mark.slow
+def test_two_builds_that_start_together_ask_once(folder: Path, server: ChatServer) -> None:
+    (folder / "run.yaml").write_text(yaml.safe_dump(values(folder, server)))
+    command = [sys.executable, "-m", "recbole_hnlm.cli", "build", "--model=BPR", "--dataset=tiny"]
+    both = [
+        subprocess.Popen([*command, f"--config_files={folder / 'run.yaml'}"], cwd=folder, stderr=subprocess.DEVNULL)
+        for _ in range(2)
+    ]
+    assert [one.wait(timeout=240) for one in both] == [0, 0]
+    assert sum(server.asked.values()) > 140 and max(server.asked.values()) == 1
 
 
 def test_what_was_paid_for_outlives_a_build_that_fails(
