@@ -10,8 +10,10 @@ import pytest
 
 from recbole_hnlm.compare.blocks import blocks_of
 from recbole_hnlm.compare.ledger import FAILED, OK
+from recbole_hnlm.compare.notes import notes_of
 from recbole_hnlm.compare.outcomes import Outcome, validation_score
 from recbole_hnlm.compare.plan import Cell
+from recbole_hnlm.compare.report import head_lines
 from recbole_hnlm.compare.rows import Row
 from recbole_hnlm.compare.tables import (
     CSV_COLUMNS,
@@ -26,6 +28,7 @@ from recbole_hnlm.compare.writing import latex, latex_safe, markdown, web
 
 
 def outcome(name: str, test: list[float], valid: list[float], kind: str = "sampler", **figures: Any) -> Outcome:
+    """A row that was trained with seeds 0, 1, ..."""
     seeds = tuple(range(len(test)))
     row = Row(name, "BPR", kind, {}, everywhere=kind == "baseline")
     cell = Cell("tiny", "" if row.everywhere else "BPR", row, {}, {}, {}, {}, 1, seeds)
@@ -83,6 +86,64 @@ def test_a_row_that_failed_with_some_seeds_is_shown_and_not_ranked(outcomes: lis
     assert table.rows[4][:2] == ("ahns", "0.9000") and block.base == "EASE"
     assert table.marks == {(1, 1): 1, (2, 1): 1, (3, 1): 2}
     assert "ahns: not ranked, failed with some seeds: no memory" in table.notes
+
+
+@pytest.fixture
+def uneven() -> list[Outcome]:
+    """Seed 2 has an easy split: rows that were trained on it look better by that alone."""
+    return [
+        outcome("dns", [0.20, 0.22, 0.90], [0.2, 0.2, 0.9]),
+        outcome("mixgcf", [0.30, 0.32], [0.3, 0.3]),
+        outcome("hnlm", [0.25, 0.27, 0.80], [0.1, 0.1, 0.1], "text"),
+    ]
+
+
+def test_rows_are_compared_on_the_seeds_that_they_share(uneven: list[Outcome]) -> None:
+    (block,) = blocks_of(uneven)
+    assert block.base == "mixgcf" and block.shared == (0, 1)  # by the mean of all seeds it would be dns, .43 against .3
+    table = accuracy_table(block)
+    assert table.marks == {(1, 1): 1, (2, 1): 2} and table.rows[0][1].startswith("0.4400")
+    assert [row[2] for row in table.rows] == ["-32.3 %", "", "-16.1 %"] and [row[-1] for row in table.rows] == [
+        "3",
+        "2",
+        "3",
+    ]
+    assert table.notes[0].startswith(
+        "Seeds of all rows: 0, 1; further ones: 2 of dns, hnlm. Means are over a row's own"
+    )
+    (block,) = blocks_of(uneven[::2])
+    assert block.base == "dns" and block.shared == (0, 1, 2) and "further ones" not in " ".join(notes_of(block))
+
+
+def test_rows_without_a_common_seed_are_not_held_against_each_other(uneven: list[Outcome]) -> None:
+    one, other, _ = uneven
+    for number, run in enumerate(other.records, start=7):
+        run["seed"] = number
+    (block,) = blocks_of([one, other])
+    assert block.base is None and accuracy_table(block).marks == {}
+    assert notes_of(block)[0] == "Rows share no seed, so none is marked as best. Seeds: 0, 1, 2 of dns; 7, 8 of mixgcf."
+
+
+def test_the_wilcoxon_note_is_about_the_pairs_of_every_row(uneven: list[Outcome]) -> None:
+    long = [
+        outcome(name, [0.1 * i + step for i in range(7)], [0.5] * 7) for name, step in (("ahns", 0.0), ("dens", 0.1))
+    ]
+    (block,) = blocks_of([*uneven, *long], against="ahns")
+    told = [note for note in notes_of(block) if "Wilcoxon" in note]
+    assert told == [
+        "The Wilcoxon test cannot go below p 0.2500 with 3 seeds, 0.5000 with 2 seeds, even before correction, so it "
+        "cannot reach .05 there."
+    ]
+    (block,) = blocks_of([*long, outcome("dns", [0.3], [0.1])], against="ahns")
+    assert "(1 tests a column)" in notes_of(block)[1] and notes_of(block)[2].startswith(
+        "Rows that share one seed with ahns"
+    )
+
+
+def test_the_head_says_whether_all_rows_have_the_same_seeds(uneven: list[Outcome]) -> None:
+    assert "Seeds 0, 1, 2: each gives split, start and draws, the same in all rows." in head_lines(uneven[::2])[1]
+    told = head_lines(uneven)[1]
+    assert "Seeds 0, 1, 2, of which some rows have fewer" in told and "in all rows." not in told
 
 
 def test_seeds_that_did_not_learn_are_told(outcomes: list[Outcome]) -> None:
