@@ -12,6 +12,7 @@ from typing import Any
 from recbole.utils import ModelType
 from recbole.utils.argument_list import dataset_arguments
 
+from recbole_hnlm.compare.checks import check_selection, check_text
 from recbole_hnlm.compare.ledger import RunSetting, digest
 from recbole_hnlm.compare.rows import Grid, Row, rows_of
 from recbole_hnlm.compare.spaces import L2, Point, Space, packaged_rows, read_space
@@ -167,7 +168,8 @@ def _cell(request: Request, dataset: str, row: Row, shared: dict[str, Any]) -> t
     check_dataset_files(config)
     if not Path(config["data_path"]).exists():
         load_dataset(config)  # RecBole fetches it: once, here, and not in several runs at a time
-    _check_selection(config)
+    check_selection(config)
+    check_text(config)
     if config["MODEL_TYPE"] is ModelType.TRADITIONAL:  # RecBole trains it for one epoch
         values["eval_step"] = 1
     space = _resolved(row.space, config, fixed)
@@ -198,20 +200,6 @@ def _resolved(space: Space, config: HNLMConfig, fixed: set[str]) -> Space:
         else:
             resolved.update(read_space({"weight_decay": packaged_rows()["weight_decay"]}))
     return {key: knob for key, knob in resolved.items() if key not in fixed}
-
-
-def _check_selection(config: HNLMConfig) -> None:
-    if not 0 < config["eval_step"] <= config["epochs"]:
-        raise ValueError(
-            f"eval_step={config['eval_step']} with epochs={config['epochs']} never validates, and validation is what "
-            "chooses; set eval_step between 1 and epochs"
-        )
-    metric, _, cut = str(config["valid_metric"]).partition("@")
-    if metric.lower() not in [str(name).lower() for name in config["metrics"]] or int(cut or 0) not in config["topk"]:
-        raise ValueError(
-            f"valid_metric={config['valid_metric']} is not computed: metrics={config['metrics']}, "
-            f"topk={config['topk']}; add it to them"
-        )
 
 
 @contextlib.contextmanager

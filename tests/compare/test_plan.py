@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from compare_runs import cells, request
+from recbole_runs import write_dataset
 
 from recbole_hnlm.compare.command import main
 from recbole_hnlm.compare.plan import Request, cells_of
@@ -162,6 +164,49 @@ def test_a_dataset_that_recbole_fetches_is_fetched_once_and_known_by_its_files(
     first, again = (cells_of(Request({"ml-1m": {}}, grid, shared={"data_path": str(tmp_path)})) for _ in range(2))
     assert fetched == [tmp_path / "ml-1m"]
     assert len({cell.data for cell in [*first, *again]}) == 1
+
+
+TEXT_ROWS: dict[str, dict[str, Any]] = {
+    "hnlm": {"neg_samplers": ("hnlm",)},
+    "semantic": {"neg_samplers": ("semantic",)},
+    "rlmrec_con": {"comparators": ("rlmrec_con",)},
+    "guarded": {"rows": {"guarded": {"neg_sampler": "hnlm", "hnlm_alignment_weight": 0.0, "hnlm_init": "random",
+                                     "hnlm_alpha": 0.0, "neg_sampler_guard": "text",
+                                     "neg_sampler_guard_max_score": 0.5}}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("items", [None, "item_id:token\tprice:float\ni1\t2\n"])
+@pytest.mark.parametrize("row", TEXT_ROWS)
+def test_rows_of_text_are_refused_on_a_dataset_without(row: str, items: str | None, tmp_path: Path) -> None:
+    """The teacher's item embeddings would stand in for text, and the table would call them text."""
+    bare = write_dataset(tmp_path, text=False)
+    if items is not None:
+        (bare / "tiny" / "tiny.item").write_text(items)
+    with pytest.raises(
+        ValueError, match=f"row '{row}'.*reads text and tiny has none.*leave the row out, or add"
+    ) as told:
+        cells(bare, **{"neg_samplers": ("uniform", "dtl"), **TEXT_ROWS[row]})
+    assert str(tmp_path) in str(told.value)
+    assert [cell.row.name for cell in cells(bare, neg_samplers=("uniform", "dtl"))] == ["uniform", "dtl"]
+    (bare / "tiny" / "tiny.item").write_text("item_id:token\ttitle:token_seq\ni1\ta kettle\n")
+    assert cells(bare, **{"neg_samplers": (), **TEXT_ROWS[row]})
+
+
+@pytest.mark.parametrize("encoder", ["mini", "teacher"])
+def test_artefacts_that_the_user_names_may_bring_the_text(
+    encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = write_dataset(tmp_path, text=False)
+    manifest = SimpleNamespace(provenance=SimpleNamespace(encoder=encoder))
+    monkeypatch.setattr("recbole_hnlm.compare.checks.read_manifest", lambda folder, name: manifest)
+    asked = request(bare, neg_samplers=("hnlm",))
+    asked = Request(asked.datasets, asked.grid, shared={**asked.shared, "hnlm_artefact_dir": "made"})
+    if encoder == "mini":
+        assert cells_of(asked)
+    else:
+        with pytest.raises(ValueError, match="reads text and tiny has none"):
+            cells_of(asked)
 
 
 @pytest.mark.parametrize(
