@@ -13,6 +13,7 @@ from recbole_hnlm.compare.analyses import ANALYSES, Analysis, Entry, Reading, an
 from recbole_hnlm.compare.analyses.probe import train_and_probe
 from recbole_hnlm.compare.analyses.readings import comma_separated
 from recbole_hnlm.compare.children import Child
+from recbole_hnlm.compare.fitness import refuse_unfit_cells
 from recbole_hnlm.compare.ledger import FAILED, OK, Ledger, Record, RunSetting
 from recbole_hnlm.compare.plan import Cell, cells_of
 from recbole_hnlm.compare.plots import svg_element
@@ -74,6 +75,7 @@ def main(arguments: Sequence[str]) -> Written:
     args.first_seed = asked.request.seeds[0] if asked.request.seeds else FIRST_SEED
     entries = analysis.entries(args, asked.request.shared)
     cells = cells_of_entries(asked, entries, args.model)
+    refuse_unfit_cells(cells)
     done = train_cells(asked, cells, analysis.probes, retry_failed=args.retry_failed, show=not args.no_progress)
     return write(analysis, name, asked, list(zip(entries, done, strict=True)))
 

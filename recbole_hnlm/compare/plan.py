@@ -139,7 +139,7 @@ def cells_of(request: Request) -> list[Cell]:
     for dataset, settings in request.datasets.items():
         for row in rows:
             shared = {**request.shared, **settings, **request.models.get(row.model, {})}
-            with _named(f"row {row.name!r} ({row.model}) on {dataset}"):
+            with naming(row, dataset):
                 cell, dropped = _cell(request, dataset, row, shared)
             unread -= {key for key in request.shared if key not in dropped}
             cells.append(cell)
@@ -203,9 +203,9 @@ def _resolved(space: Space, config: HNLMConfig, fixed: set[str]) -> Space:
 
 
 @contextlib.contextmanager
-def _named(where: str) -> Iterator[None]:
-    """Put the row's name before the message of a user's error."""
+def naming(row: Row, dataset: str) -> Iterator[None]:
+    """Put the row, its model and the dataset before the message of a user's error."""
     try:
         yield
     except (ValueError, TypeError, FileNotFoundError) as error:
-        raise type(error)(f"{where}: {error}") from error
+        raise type(error)(f"row {row.name!r} ({row.model}) on {dataset}: {error}") from error

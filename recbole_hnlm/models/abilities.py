@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from recbole.model.loss import BPRLoss
@@ -78,9 +79,15 @@ def _refuse_comparator(name: str, space: ItemSpace, has_user_rows: bool, run: Ru
         raise ValueError(f"adam: rows needs rows that are looked up, {method} makes all of them; set adam: fused")
 
 
-def check_model(config: Any, dataset: Any, run: RunOptions) -> None:
-    """Construct the plain model once and throw it away, to refuse an unfit one before artefacts are built for it."""
+def fitness(config: Any, dataset: Any) -> Callable[[RunOptions], None]:
+    """Construct the plain model once; what comes back is :func:`refuse_unfit` of it, for runs with its settings."""
     base = getattr(config.model_class, "hnlm_base", config.model_class)
     model = base(config, dataset).to(config["device"])
     space = build_item_space(model, base)
-    refuse_unfit(model, base, space, not space.is_table and scores_by_inner_product(model, space), run)
+    inner = not space.is_table and scores_by_inner_product(model, space)
+    return lambda run: refuse_unfit(model, base, space, inner, run)
+
+
+def check_model(config: Any, dataset: Any, run: RunOptions) -> None:
+    """Construct the plain model once and throw it away, to refuse an unfit one before artefacts are built for it."""
+    fitness(config, dataset)(run)

@@ -10,6 +10,7 @@ import pytest
 from compare_runs import cells, request
 from recbole_runs import write_dataset
 
+from recbole_hnlm.compare import fitness
 from recbole_hnlm.compare.command import main
 from recbole_hnlm.compare.plan import Request, cells_of
 from recbole_hnlm.compare.request import read_request
@@ -289,3 +290,56 @@ def test_plans_of_a_folder_are_joined(tmp_path: Path, data: Path) -> None:
     assert [(cell.row.name, cell.budget) for cell in every] == [("uniform", 4), ("dns", 2), ("mixgcf", 2)]
     read, against = read_plan(tmp_path)
     assert [cell.key for cell in read] == [first[0].key, *(cell.key for cell in second)] and against == "dns"
+
+
+UNFIT: dict[str, tuple[dict[str, Any], str]] = {
+    "loss": ({"models": ("BPR", "NeuMF"), "losses": ("bsl",)}, r"row 'bsl' \(NeuMF\) on tiny: ranking_loss=bsl cannot train "
+             "NeuMF"),
+    "comparator": ({"neg_samplers": ("uniform",), "comparators": ("rlmrec_con", "rlmrec_gen")}, r"row 'rlmrec_gen' \(BPR\) "
+                   "on tiny: BPR does not propagate"),
+    "weights": ({"models": ("LightGCN", "NeuMF"), "neg_samplers": ("uniform", "softmax")}, r"row 'softmax' \(NeuMF\)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_what_a_model_cannot_take_is_refused_in_the_plan(case: str, data: Path, tmp_path: Path) -> None:
+    """Its options alone would pass, and every trial of the row would end when the model is attached."""
+    grid, message = UNFIT[case]
+    names = [word for key, value in {"models": ("BPR",), **grid}.items() for word in (f"--{key}", *value)]
+    command = [
+        "--datasets",
+        "tiny",
+        *names,
+        "--out",
+        str(tmp_path / "out"),
+        f"--data_path={data}",
+        "--embedding_size=8",
+    ]
+    with pytest.raises(ValueError, match=message):
+        main([*command, "--dry_run"])
+    with pytest.raises(ValueError, match=message):
+        main([*command, "--tune", "2"])
+
+
+def test_a_model_is_made_once_for_all_its_rows(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    real = fitness.fitness
+    monkeypatch.setattr(
+        fitness, "fitness", lambda config, dataset: made.append(config["model"]) or real(config, dataset)
+    )
+    grid = {
+        "models": ("BPR", "LightGCN"),
+        "neg_samplers": ("dns", "hnlm"),
+        "losses": ("bsl", "psl"),
+        "baselines": ("Pop",),
+    }
+    fitness.refuse_unfit_cells(cells(data, **grid))
+    assert made == ["BPR", "LightGCN"]
+
+
+def test_a_model_that_cannot_be_made_here_is_left_to_its_run(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(config: Any, dataset: Any) -> None:
+        raise ImportError("no faiss")
+
+    monkeypatch.setattr(fitness, "fitness", missing)
+    fitness.refuse_unfit_cells(cells(data))
