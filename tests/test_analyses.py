@@ -88,6 +88,8 @@ def test_negatives_keep_the_pairs_of_a_step(folder: Path) -> None:
     _, _, entries, _ = asked_for(folder, "negatives", "--counts", "1", "4", "--neg_samplers", "dns")
     rows = [(entry.values["neg_sampler_num"], entry.values["train_batch_size"], entry.x) for entry in entries]
     assert rows == [(1, 128, 1), (4, 512, 4)]
+    _, asked, entries, _ = asked_for(folder, "negatives", "--counts", "2", "4", "--neg_samplers", "dns")
+    assert [cell.values["train_batch_size"] for cell in cells_of_entries(asked, entries, "BPR")] == [256, 512]
 
 
 def test_false_negatives_of_rules_without_text_are_logged_beside_no_text(folder: Path) -> None:

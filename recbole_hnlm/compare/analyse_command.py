@@ -24,6 +24,9 @@ from recbole_hnlm.compare.rows import Grid
 from recbole_hnlm.compare.tables import Table
 from recbole_hnlm.compare.writing import markdown
 
+_MADE_OF = ("hnlm_base_sampler", "train_batch_size")
+"""Settings of all runs that entries hold already, as their analysis has read them."""
+
 
 @dataclass(frozen=True)
 class Written:
@@ -86,7 +89,9 @@ def cells_of_entries(asked: Asked, entries: Sequence[Entry], model: str) -> list
     own = next(iter(asked.request.datasets))
     for dataset in dict.fromkeys(entry.dataset or own for entry in entries):
         rows = {entry.name: {"space": {}, **entry.values} for entry in entries if (entry.dataset or own) == dataset}
-        request = replace(asked.request, datasets={dataset: {}}, grid=Grid(models=(model,), rows=rows))
+        made_of = {key for key in _MADE_OF if all(key in row for row in rows.values())}
+        shared = {key: value for key, value in asked.request.shared.items() if key not in made_of}
+        request = replace(asked.request, datasets={dataset: {}}, grid=Grid(models=(model,), rows=rows), shared=shared)
         found.update({cell.row.name: cell for cell in cells_of(request)})
     return [found[entry.name] for entry in entries]
 

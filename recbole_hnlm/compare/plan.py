@@ -134,18 +134,22 @@ def cells_of(request: Request) -> list[Cell]:
     if request.tune < 1 or not request.seeds or len(set(request.seeds)) < len(request.seeds):
         raise ValueError(f"tune={request.tune}, seeds={list(request.seeds)}; both start at 1, and no seed comes twice")
     rows = rows_of(request.grid)
-    unread = {key for key in request.shared if key not in LOCAL}
+    unread = {key for group in _given(request) for key in group if key not in LOCAL}
     cells = []
     for dataset, settings in request.datasets.items():
         for row in rows:
             shared = {**request.shared, **settings, **request.models.get(row.model, {})}
             with naming(row, dataset):
                 cell, dropped = _cell(request, dataset, row, shared)
-            unread -= {key for key in request.shared if key not in dropped}
+            unread -= {key for key in shared if key not in dropped and key not in row.values}
             cells.append(cell)
     if unread:
         raise ValueError(f"{', '.join(sorted(unread))} has no effect in any row; remove it")
     return cells
+
+
+def _given(request: Request) -> Iterator[Mapping[str, Any]]:
+    yield from (request.shared, *request.datasets.values(), *request.models.values())
 
 
 def _cell(request: Request, dataset: str, row: Row, shared: dict[str, Any]) -> tuple[Cell, set[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -98,6 +99,36 @@ def test_a_shared_setting_goes_to_the_rows_that_read_it(data: Path) -> None:
     assert hnlm.values["hnlm_projector_width"] == 64 and "hnlm_projector_width" not in dns.values
     with pytest.raises(ValueError, match="neg_sampler_rho has no effect in any row; remove it"):
         cells_of(Request(asked.datasets, asked.grid, shared={**asked.shared, "neg_sampler_rho": 1.0}))
+
+
+@pytest.mark.parametrize("where", ["shared", "datasets", "models"])
+@pytest.mark.parametrize("values", [{"neg_sampler": "dns"}, {"neg_sampler_rho": 1.0}])
+def test_a_setting_that_no_row_reads_is_refused(where: str, values: dict[str, Any], data: Path) -> None:
+    """Every row names its own sampler, so one that is given for all is obeyed by none."""
+    asked = request(data, neg_samplers=("uniform", "dins"))
+    given = {"shared": {**asked.shared, **values}, "datasets": {"tiny": values}, "models": {"BPR": values}}
+    with pytest.raises(ValueError, match=f"{next(iter(values))} has no effect in any row; remove it"):
+        cells_of(replace(asked, **{where: given[where]}))
+
+
+@pytest.mark.parametrize(("key", "instead"), [("seed", "seeds"), ("dataset", "datasets")])
+def test_a_row_cannot_have_a_seed_or_dataset_of_its_own(key: str, instead: str) -> None:
+    rows = {"mine": {"model": "BPR", "neg_sampler": "dns", key: 7}}
+    with pytest.raises(ValueError, match=f"{key} is no setting of single runs here; use {instead}"):
+        read_request({"datasets": ["tiny"], "rows": rows, "out": "x"})
+    rows["mine"].pop(key)
+    assert read_request({"datasets": ["tiny"], "rows": rows, "out": "x"}).request.grid.rows == rows
+
+
+def test_a_row_of_ones_own_with_a_loss_is_tuned_as_that_loss_is(data: Path) -> None:
+    own = {"mine": {"neg_sampler": "uniform", "ranking_loss": "psl"},
+           "fixed": {"neg_sampler": "uniform", "ranking_loss": "psl", "ranking_loss_activation": "atan"},
+           "base": {"neg_sampler": "uniform", "ranking_loss": "base"}}  # fmt: skip
+    psl, mine, fixed, base = cells(data, neg_samplers=(), losses=("psl",), rows=own)
+    made = {cell.row.name: cell for cell in (psl, mine, fixed, base)}
+    assert made["mine"].space == made["psl"].space and "ranking_loss_temperature" in made["mine"].space
+    assert set(made["mine"].space) - set(made["fixed"].space) == {"ranking_loss_activation"}
+    assert set(made["base"].space) == {"learning_rate", "weight_decay"}
 
 
 def test_settings_of_a_dataset_and_of_a_model_lie_over_the_shared_ones(data: Path) -> None:
