@@ -9,14 +9,16 @@ from recbole_hnlm.compare.ledger import canonical
 from recbole_hnlm.compare.statistics import least_wilcoxon
 
 _COLLAPSED = 0.7  # of the best seed's validation score: seeds of one row differ by a tenth at most
+_TOLD_WHERE_DIFFERENT = ("epochs", "stopping_step", "train_batch_size")
 
 
 def notes_of(block: Block) -> list[str]:
     """Every note of a block."""
-    notes = [*_seed_notes(block), *_test_notes(block)]
+    notes = [*_seed_notes(block), *_test_notes(block), *_setting_notes(block)]
     if len(versions_of(block)) > 1:
         notes.append("Rows were trained with several versions of packages, which cost.md names; a new --out has one.")
-    notes += [f"{line.name}: {told}" for line in block.lines if (told := _collapsed(line))]
+    for told in (_collapsed, _cut_short):
+        notes += [f"{line.name}: {note}" for line in block.lines if (note := told(line))]
     partial = [line for line in block.lines if not line.outcome.complete]
     for line in partial:
         notes.append(f"{line.name}: not ranked, failed with some seeds: {'; '.join(line.outcome.failures)}")
@@ -73,6 +75,33 @@ def _test_notes(block: Block) -> list[str]:
             f"The Wilcoxon test cannot go below p {least}, even before correction, so it cannot reach .05 there."
         )
     return notes
+
+
+def _setting_notes(block: Block) -> list[str]:
+    """How long and in which steps rows train, where that is not the same for all."""
+    notes = []
+    for key in _TOLD_WHERE_DIFFERENT:
+        rows: dict[str, list[str]] = {}
+        for line in block.lines:
+            rows.setdefault(str(line.outcome.cell.values.get(key, "the default")), []).append(line.name)
+        usual = max(rows, key=lambda value: len(rows[value]), default="")
+        told = [f"{value} of {', '.join(names)}" for value, names in rows.items() if value != usual]
+        if told:
+            notes.append(f"{key}: {'; '.join(told)}; {usual} of the other rows.")
+    return notes
+
+
+def _cut_short(line: Line) -> str:
+    """A word about runs whose best epoch is one of the last two that were looked at; empty where there are none."""
+    values = line.outcome.cell.values
+    if "epochs" not in values:
+        return ""
+    last = values["epochs"] - values.get("eval_step", 1)
+    late = [run for run in line.outcome.done if run["best_epoch"] is not None and run["best_epoch"] + 1 >= last > 0]
+    if not late:
+        return ""
+    seeds = ", ".join(f"{run['best_epoch'] + 1} with seed {run['seed']}" for run in late)
+    return f"best at the end, in epoch {seeds}; it may be better with more than epochs={values['epochs']}."
 
 
 def _collapsed(line: Line) -> str:

@@ -157,6 +157,36 @@ def test_seeds_that_did_not_learn_are_told(outcomes: list[Outcome]) -> None:
     ]
 
 
+def with_values(row: Outcome, **values: Any) -> Outcome:
+    return replace(row, cell=replace(row.cell, values=values))
+
+
+def test_what_rows_do_not_share_is_told() -> None:
+    rows = [outcome(name, [0.1], [0.1]) for name in ("dns", "kar", "EASE", "mixgcf", "rlmrec_con")]
+    patience = (8, 24, 8, 8, 24)
+    rows = [with_values(row, stopping_step=steps, epochs=300) for row, steps in zip(rows, patience, strict=True)]
+    (block,) = blocks_of(rows)
+    told = [note for note in notes_of(block) if "stopping_step" in note or "epochs" in note]
+    assert told == ["stopping_step: 24 of kar, rlmrec_con; 8 of the other rows."]
+    (block,) = blocks_of(rows[::2][:2])
+    assert not any("stopping_step" in note for note in notes_of(block))
+
+
+@pytest.mark.parametrize(("best", "told"), [(299, True), (297, True), (295, False), (None, False)])
+def test_a_best_epoch_beside_the_last_is_told(best: int | None, told: bool) -> None:
+    """Looked at every second epoch, so 298 and 300 are the last two, counted from 1."""
+    row = with_values(outcome("dns", [0.1, 0.2], [0.1, 0.1], best_epoch=7), epochs=300, eval_step=2)
+    row.records[1]["best_epoch"] = best
+    notes = [note for note in notes_of(blocks_of([row])[0]) if "best at the end" in note]
+    more = f"dns: best at the end, in epoch {(best or 0) + 1} with seed 1; it may be better with more than epochs=300."
+    assert notes == ([more] if told else [])
+
+
+def test_one_epoch_of_a_model_that_is_solved_is_no_early_end() -> None:
+    row = with_values(outcome("EASE", [0.1], [0.1], "baseline", best_epoch=0), epochs=1, eval_step=1)
+    assert not any("best at the end" in note for note in notes_of(blocks_of([row])[0]))
+
+
 def test_the_least_is_best_where_less_is_better() -> None:
     rows = [outcome(name, [0.1], [0.1]) for name in ("uniform", "dns", "mixgcf")]
     for row, value in zip(rows, (0.3, 0.9, 0.1), strict=True):
