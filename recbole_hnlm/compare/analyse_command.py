@@ -129,7 +129,7 @@ def write(analysis: Analysis, name: str, asked: Asked, done: Sequence[tuple[Entr
     """Table as Markdown and CSV, and the plot as SVG.
 
     Raises:
-        ValueError: If no run has succeeded.
+        ValueError: If no run has succeeded, or none tells what the analysis reads.
     """
     readings = [
         reading
@@ -144,8 +144,10 @@ def write(analysis: Analysis, name: str, asked: Asked, done: Sequence[tuple[Entr
         for record in records
         if record["status"] == FAILED
     ]
+    if not readings and failures:
+        raise ValueError(f"every run of the analysis failed; {failures[0]}")
     if not readings:
-        raise ValueError(f"every run of the analysis failed; {failures[0] if failures else 'there was none'}")
+        raise ValueError(f"the runs have ended well, but none tells what {name} reads; choose other rows or settings")
     table = analysis.table(readings, next(iter(asked.request.datasets)))
     table = replace(table, notes=(*table.notes, *failures))
     contents = {"md": markdown([table], f"![]({name}.svg)"), "csv": comma_separated(readings),
