@@ -395,6 +395,14 @@ def test_convergence_tells_when_a_run_was_at_its_best() -> None:
     assert np.allclose(by_seconds, [[seconds, score] for _, seconds, score in curve])
 
 
+def test_convergence_of_a_metric_of_which_less_is_better() -> None:
+    analysis = analysis_of("convergence")
+    curve = [[0, 1.0, 0.9], [1, 2.5, 0.402], [2, 4.0, 0.4], [3, 6.0, 0.5]]
+    readings = list(analysis.readings(Entry("dns", "", {}), {"curve": curve, "seed": 1, "higher_is_better": False}))
+    table = analysis.table(readings, "tiny")
+    assert table.rows[0] == ("dns", "0.4000", "3.0000", "4.0000", "2.0000", "2.5000")
+
+
 class AtOnce:
     """A run that is over when it starts, in this process."""
 

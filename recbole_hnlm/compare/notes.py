@@ -58,14 +58,16 @@ def _test_notes(block: Block) -> list[str]:
     if block.base is None:
         return []
     columns = [[line.figures[metric] for line in block.lines] for metric in block.metrics]
-    tests = max((sum(figure.p_t is not None for figure in column) for column in columns), default=0)
+    tests = max((sum(figure.p_wilcoxon is not None for figure in column) for column in columns), default=0)
     if not tests:
         return ["One seed: no p-value can be given."]
     pairs = {figure.against.seeds for column in columns for figure in column if figure.against}
     notes = [
         f"p: two-sided, paired over seeds, against {block.base}, Holm's correction over the rows of the table "
-        f"({tests} tests a column)."
+        f"({tests} test{'s' * (tests > 1)} a column)."
     ]
+    if any(figure.p_t is None and figure.p_wilcoxon is not None for column in columns for figure in column):
+        notes.append("No p t where all seeds differ by the same: nothing tells how the difference varies.")
     if 1 in pairs:
         notes.append(f"Rows that share one seed with {block.base} have no p-value.")
     few = [seeds for seeds in sorted(pairs, reverse=True) if seeds > 1 and least_wilcoxon(seeds) > 0.05]

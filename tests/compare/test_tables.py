@@ -126,7 +126,8 @@ def test_rows_without_a_common_seed_are_not_held_against_each_other(uneven: list
 
 def test_the_wilcoxon_note_is_about_the_pairs_of_every_row(uneven: list[Outcome]) -> None:
     long = [
-        outcome(name, [0.1 * i + step for i in range(7)], [0.5] * 7) for name, step in (("ahns", 0.0), ("dens", 0.1))
+        outcome(name, [0.1 * i + step * i * i for i in range(7)], [0.5] * 7)
+        for name, step in (("ahns", 0.0), ("dens", 0.1))
     ]
     (block,) = blocks_of([*uneven, *long], against="ahns")
     told = [note for note in notes_of(block) if "Wilcoxon" in note]
@@ -135,7 +136,7 @@ def test_the_wilcoxon_note_is_about_the_pairs_of_every_row(uneven: list[Outcome]
         "cannot reach .05 there."
     ]
     (block,) = blocks_of([*long, outcome("dns", [0.3], [0.1])], against="ahns")
-    assert "(1 tests a column)" in notes_of(block)[1] and notes_of(block)[2].startswith(
+    assert "(1 test a column)" in notes_of(block)[1] and notes_of(block)[2].startswith(
         "Rows that share one seed with ahns"
     )
 
@@ -197,13 +198,14 @@ def test_the_least_is_best_where_less_is_better() -> None:
 
 
 def test_the_table_by_hand(outcomes: list[Outcome]) -> None:
-    """dns against EASE: differences .1 and .1, so t is infinite; three tests a column; signs alike: p 2/4."""
+    """dns against EASE: differences .1 and .1, so t has no p; three tests a column; signs alike: p 2/4."""
     (block,) = blocks_of(outcomes)
     table = accuracy_table(block)
     assert table.header[1:5] == ("N@20", "N@20 vs EASE", "p t (N@20)", "p Wilcoxon (N@20)")
     assert table.rows[0] == ("EASE", "0.1100 ± 0.0141", "", "", "", "8", "lr 0.01", "2")
+    assert table.rows[1][3:5] == ("-", "1.000") and "No p t where all seeds differ by the same" in table.notes[1]
     assert table.rows[3][:3] == ("mixgcf", "0.1500 ± 0.0000", "+36.4 %") and table.rows[3][4] == "1.000"
-    assert table.notes[0].endswith("(3 tests a column).") and "cannot go below p 0.5000" in table.notes[1]
+    assert table.notes[0].endswith("(3 tests a column).") and "cannot go below p 0.5000" in table.notes[2]
     csv = comma_separated([block]).splitlines()
     assert {line.count(",") for line in csv} == {len(CSV_COLUMNS) - 1}  # the row compared with has empty cells
     assert csv[4].startswith("tiny,BPR,mixgcf,sampler,BPR,ndcg@20,0.15,0,0.2,2,EASE,36.3636,")
