@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+
 from recbole_hnlm.compare.ledger import canonical
 from recbole_hnlm.compare.plan import Cell, CompareConfig, naming, shaping
 from recbole_hnlm.data_source import load_dataset
@@ -43,8 +45,8 @@ class _Models:
         self._checks: dict[str, Callable[[RunOptions], None] | None] = {}
 
     def check(self, cell: Cell) -> None:
-        values = {**cell.values, **cell.local, **cell.start, "use_gpu": False}
-        config = CompareConfig(cell.row.model, cell.dataset, config_dict=values)
+        config = CompareConfig(cell.row.model, cell.dataset, config_dict={**cell.values, **cell.local, **cell.start})
+        config["device"] = torch.device("cpu")
         if config.run is None:
             return
         own = {key: value for key, value in cell.values.items() if not key.startswith(_NOT_THE_MODELS)}

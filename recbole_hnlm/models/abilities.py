@@ -49,6 +49,8 @@ def refuse_unfit(model: nn.Module, base: type, space: ItemSpace, inner: bool, ru
         raise ValueError(
             f"ranking_loss={run.ranking.name} cannot train {name}, which has {lacks}; set ranking_loss: base"
         )
+    if run.adam == "rows" and space.kind != "lookup":
+        space.use_row_gradients(kept=True)  # which refuses
     if rule is None:
         return
     if rule.synthesizes and not space.exchangeable:
