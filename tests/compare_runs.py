@@ -33,15 +33,17 @@ class Fake:
     Args:
         test: Test metrics of a setting.
         failing: Names of samplers whose runs fail.
+        refused: Whether they fail before they train.
     """
 
-    def __init__(self, test: Test = plain_test, failing: tuple[str, ...] = ()) -> None:
-        self.test, self.failing, self.trained = test, failing, list[RunSetting]()
+    def __init__(self, test: Test = plain_test, failing: tuple[str, ...] = (), refused: bool = False) -> None:
+        self.test, self.failing, self.trained, self.refused = test, failing, list[RunSetting](), refused
 
     def __call__(self, setting: RunSetting) -> Ended:
         self.trained.append(setting)
         if setting.values["neg_sampler"] in self.failing:
-            return Ended({**setting.described(), "status": FAILED, "error": "ValueError: no & never_mind"})
+            told = {"status": FAILED, "error": "ValueError: no & never_mind", "refused": self.refused}
+            return Ended({**setting.described(), **told})
         valid = share(setting.key, "v")
         return Ended(
             {

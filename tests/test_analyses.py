@@ -88,6 +88,8 @@ def test_negatives_keep_the_pairs_of_a_step(folder: Path) -> None:
     _, _, entries, _ = asked_for(folder, "negatives", "--counts", "1", "4", "--neg_samplers", "dns")
     rows = [(entry.values["neg_sampler_num"], entry.values["train_batch_size"], entry.x) for entry in entries]
     assert rows == [(1, 128, 1), (4, 512, 4)]
+    _, asked, entries, _ = asked_for(folder, "negatives", "--counts", "2", "4", "--neg_samplers", "dns")
+    assert [cell.values["train_batch_size"] for cell in cells_of_entries(asked, entries, "BPR")] == [256, 512]
 
 
 def test_false_negatives_of_rules_without_text_are_logged_beside_no_text(folder: Path) -> None:
@@ -289,6 +291,56 @@ def test_vectors_beside_held_out_positives_are_counted() -> None:
     assert nobody.tolist() == [False]
 
 
+def test_weighted_negatives_count_with_their_weights(folder: Path) -> None:
+    """Against a loop over pairs and candidates, in the layout that the model hands over."""
+    values = {"neg_sampler": "softmax", "neg_sampler_candidates": 4, "neg_sampler_rho": 5.0}
+    model, loaders, _ = made(folder, "BPR", **values)
+    head, seen = model.hnlm, []
+    draw = head.draw
+    head.draw = lambda *given: seen.append((given, draw(*given))) or seen[-1][1]
+    head.statistics.watch_held_out([loader.dataset for loader in loaders[1:]])
+    users, items = (embedding.weight.detach().double() for embedding in (model.user_embedding, model.item_embedding))
+    model.calculate_loss(next(iter(loaders[0])))
+    (((pairs, positives, *_), negatives),) = seen
+    held = {
+        pair
+        for loader in loaders[1:]
+        for pair in zip(
+            loader.dataset.inter_feat["user_id"].tolist(), loader.dataset.inter_feat["item_id"].tolist(), strict=True
+        )
+    }
+    false, gap = [], []
+    for pair, (user, positive) in enumerate(zip(pairs.tolist(), positives.tolist(), strict=True)):
+        for place, item in enumerate(negatives.ids[pair].tolist()):
+            weight = float(negatives.weights[pair, place])
+            false.append(weight * ((user, item) in held))
+            gap.append(weight * float(users[user] @ (items[item] - items[positive])))
+    told = head.statistics.epoch_means()
+    assert told["false_negative_rate"] == pytest.approx(sum(false) / len(pairs), abs=1e-6) and sum(false) > 0
+    assert told["hardness"] == pytest.approx(sum(gap) / len(pairs), abs=1e-6)
+
+
+def test_an_analysis_of_runs_that_tell_nothing_does_not_call_them_failed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(work: Any, arguments: tuple[Any, ...]) -> AtOnce:
+        return AtOnce({**arguments[0].described(), "status": "ok", "negatives": [{"hardness": 0.5}]})
+
+    monkeypatch.setattr("recbole_hnlm.compare.analyse_command.Child", start)
+    with pytest.raises(ValueError, match="ended well, but none tells what false-negatives reads"):
+        main(["false-negatives", "--dataset=tiny", "--model=BPR", f"--out={tmp_path}", "--no_progress",
+              "--neg_samplers", "dns", *shared(folder)])  # fmt: skip
+
+
+@pytest.mark.slow
+def test_false_negatives_of_softmax_are_told(folder: Path) -> None:
+    _, asked, entries, _ = asked_for(folder, "false-negatives", "--neg_samplers", "softmax")
+    (cell,) = cells_of_entries(asked, entries, "BPR")
+    record = train_and_probe(cell.setting(cell.start, 2020), folder / "runs")
+    told = list(analysis_of("false-negatives").readings(entries[0], record))
+    assert {one.metric for one in told} == {"drawn", "vectors"} and {one.x for one in told} == {1, 2}
+
+
 def test_looking_for_false_negatives_changes_no_weight(folder: Path) -> None:
     no_text = {"neg_sampler": "hnlm", "hnlm_alpha": 0.0, "hnlm_alignment_weight": 0.0, "hnlm_init": "random"}
     weights = []
@@ -341,6 +393,14 @@ def test_convergence_tells_when_a_run_was_at_its_best() -> None:
     by_epoch, by_seconds = (axes.lines[0].get_xydata() for axes in analysis.plot(readings).axes)
     assert np.allclose(by_epoch, [[epoch + 1, score] for epoch, _, score in curve])
     assert np.allclose(by_seconds, [[seconds, score] for _, seconds, score in curve])
+
+
+def test_convergence_of_a_metric_of_which_less_is_better() -> None:
+    analysis = analysis_of("convergence")
+    curve = [[0, 1.0, 0.9], [1, 2.5, 0.402], [2, 4.0, 0.4], [3, 6.0, 0.5]]
+    readings = list(analysis.readings(Entry("dns", "", {}), {"curve": curve, "seed": 1, "higher_is_better": False}))
+    table = analysis.table(readings, "tiny")
+    assert table.rows[0] == ("dns", "0.4000", "3.0000", "4.0000", "2.0000", "2.5000")
 
 
 class AtOnce:

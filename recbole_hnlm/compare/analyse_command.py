@@ -13,6 +13,7 @@ from recbole_hnlm.compare.analyses import ANALYSES, Analysis, Entry, Reading, an
 from recbole_hnlm.compare.analyses.probe import train_and_probe
 from recbole_hnlm.compare.analyses.readings import comma_separated
 from recbole_hnlm.compare.children import Child
+from recbole_hnlm.compare.fitness import refuse_unfit_cells
 from recbole_hnlm.compare.ledger import FAILED, OK, Ledger, Record, RunSetting
 from recbole_hnlm.compare.plan import Cell, cells_of
 from recbole_hnlm.compare.plots import svg_element
@@ -22,6 +23,9 @@ from recbole_hnlm.compare.request import FIRST_SEED, Asked, read_request
 from recbole_hnlm.compare.rows import Grid
 from recbole_hnlm.compare.tables import Table
 from recbole_hnlm.compare.writing import markdown
+
+_MADE_OF = ("hnlm_base_sampler", "train_batch_size")
+"""Settings of all runs that entries hold already, as their analysis has read them."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,7 @@ def main(arguments: Sequence[str]) -> Written:
     args.first_seed = asked.request.seeds[0] if asked.request.seeds else FIRST_SEED
     entries = analysis.entries(args, asked.request.shared)
     cells = cells_of_entries(asked, entries, args.model)
+    refuse_unfit_cells(cells)
     done = train_cells(asked, cells, analysis.probes, retry_failed=args.retry_failed, show=not args.no_progress)
     return write(analysis, name, asked, list(zip(entries, done, strict=True)))
 
@@ -84,7 +89,9 @@ def cells_of_entries(asked: Asked, entries: Sequence[Entry], model: str) -> list
     own = next(iter(asked.request.datasets))
     for dataset in dict.fromkeys(entry.dataset or own for entry in entries):
         rows = {entry.name: {"space": {}, **entry.values} for entry in entries if (entry.dataset or own) == dataset}
-        request = replace(asked.request, datasets={dataset: {}}, grid=Grid(models=(model,), rows=rows))
+        made_of = {key for key in _MADE_OF if all(key in row for row in rows.values())}
+        shared = {key: value for key, value in asked.request.shared.items() if key not in made_of}
+        request = replace(asked.request, datasets={dataset: {}}, grid=Grid(models=(model,), rows=rows), shared=shared)
         found.update({cell.row.name: cell for cell in cells_of(request)})
     return [found[entry.name] for entry in entries]
 
@@ -122,7 +129,7 @@ def write(analysis: Analysis, name: str, asked: Asked, done: Sequence[tuple[Entr
     """Table as Markdown and CSV, and the plot as SVG.
 
     Raises:
-        ValueError: If no run has succeeded.
+        ValueError: If no run has succeeded, or none tells what the analysis reads.
     """
     readings = [
         reading
@@ -137,8 +144,10 @@ def write(analysis: Analysis, name: str, asked: Asked, done: Sequence[tuple[Entr
         for record in records
         if record["status"] == FAILED
     ]
+    if not readings and failures:
+        raise ValueError(f"every run of the analysis failed; {failures[0]}")
     if not readings:
-        raise ValueError(f"every run of the analysis failed; {failures[0] if failures else 'there was none'}")
+        raise ValueError(f"the runs have ended well, but none tells what {name} reads; choose other rows or settings")
     table = analysis.table(readings, next(iter(asked.request.datasets)))
     table = replace(table, notes=(*table.notes, *failures))
     contents = {"md": markdown([table], f"![]({name}.svg)"), "csv": comma_separated(readings),

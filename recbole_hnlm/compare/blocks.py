@@ -21,9 +21,10 @@ class Figure:
     """A metric of a line.
 
     Attributes:
-        mean: Mean over the seeds, on the test split.
+        mean: Mean over the row's seeds, on the test split.
         deviation: Sample standard deviation; None with one seed.
-        rank: 1 and 2 for the best and the second of the block, by mean over every seed; 0 for the others.
+        rank: 1 and 2 for the best and the second of the block, by mean over the seeds that all rows share; 0 for the
+            others.
         against: Comparison with the block's base; None for the base itself and where nothing can be compared.
         p_t: p of the paired t-test, corrected over the block's lines.
         p_wilcoxon: p of the Wilcoxon test, corrected over the block's lines.
@@ -43,7 +44,7 @@ class Line:
 
     Attributes:
         outcome: Where its figures come from.
-        valid: Mean of the validation score over the seeds, by which the base is chosen.
+        valid: Mean of the validation score over the row's seeds.
         figures: Figure by metric.
     """
 
@@ -67,6 +68,7 @@ class Block:
         base: Name of the row that the others are held against; None without one.
         lines: Rows with figures.
         others: Rows without, failed or unfinished.
+        shared: Seeds that every ranked row has; ranks are by their runs alone.
     """
 
     dataset: str
@@ -74,6 +76,7 @@ class Block:
     base: str | None
     lines: tuple[Line, ...]
     others: tuple[Outcome, ...]
+    shared: tuple[int, ...] = ()
 
     @property
     def title(self) -> str:
@@ -113,26 +116,41 @@ def _groups(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, str, Iterable[Ou
 
 def _block(dataset: str, backbone: str, outcomes: list[Outcome], against: str | None) -> Block:
     told = [outcome for outcome in outcomes if outcome.done and not outcome.missing]
-    valid = {outcome.cell.row.name: _valid_mean(outcome) for outcome in told}
     whole = [outcome for outcome in told if outcome.complete]
-    possible = [outcome.cell.row.name for outcome in whole if outcome.cell.row.kind in ID_ONLY]
-    base = against if against in valid else max(possible, key=lambda name: valid[name], default=None)
+    names = [outcome.cell.row.name for outcome in told]
+    base = against if against in names else _best([one for one in whole if one.cell.row.kind in ID_ONLY])
+    shared = _shared_seeds(whole)
     metrics = list(told[0].done[0]["test"]) if told else []
-    columns = {metric: _figures(told, metric, base) for metric in metrics}
+    columns = {metric: _figures(told, metric, base, shared) for metric in metrics}
     lines = tuple(
-        Line(outcome, valid[outcome.cell.row.name], {metric: columns[metric][place] for metric in metrics})
+        Line(outcome, _valid_mean(outcome), {metric: columns[metric][place] for metric in metrics})
         for place, outcome in enumerate(told)
     )
-    return Block(dataset, backbone, base, lines, tuple(outcome for outcome in outcomes if outcome not in told))
+    others = tuple(outcome for outcome in outcomes if outcome not in told)
+    return Block(dataset, backbone, base, lines, others, shared)
 
 
-def _valid_mean(outcome: Outcome) -> float:
-    """Mean validation score over the seeds, higher is better; minus infinity with a seed whose score is no number."""
-    scores = [validation_score(run) for run in outcome.done]
+def _shared_seeds(outcomes: Sequence[Outcome]) -> tuple[int, ...]:
+    """Seeds that all outcomes have: others would hold a row on one split against a row on another."""
+    seeds = [{run["seed"] for run in outcome.done} for outcome in outcomes]
+    return tuple(sorted(set.intersection(*seeds))) if seeds else ()
+
+
+def _best(outcomes: Sequence[Outcome]) -> str | None:
+    """Name of the best row on validation over the seeds that all have; None where they share none."""
+    shared = _shared_seeds(outcomes)
+    if not shared:
+        return None
+    return max(outcomes, key=lambda outcome: _valid_mean(outcome, shared)).cell.row.name
+
+
+def _valid_mean(outcome: Outcome, seeds: Sequence[int] | None = None) -> float:
+    """Mean validation score, higher is better; minus infinity with a seed whose score is no number."""
+    scores = [validation_score(run) for run in outcome.done if seeds is None or run["seed"] in seeds]
     return mean_and_deviation([-math.inf if score is None else score for score in scores])[0]
 
 
-def _figures(outcomes: Sequence[Outcome], metric: str, base: str | None) -> list[Figure]:
+def _figures(outcomes: Sequence[Outcome], metric: str, base: str | None, shared: Sequence[int]) -> list[Figure]:
     """The figures of one metric, in the order of the outcomes."""
     by_seed = [{run["seed"]: float(run["test"][metric]) for run in outcome.done} for outcome in outcomes]
     names = [outcome.cell.row.name for outcome in outcomes]
@@ -143,8 +161,16 @@ def _figures(outcomes: Sequence[Outcome], metric: str, base: str | None) -> list
     p_t = holm([None if one is None else one.p_t for one in differences])
     p_wilcoxon = holm([None if one is None else one.p_wilcoxon for one in differences])
     means = [mean_and_deviation(list(values.values())) for values in by_seed]
-    shown = [round(means[i][0], DECIMALS) if outcome.complete else None for i, outcome in enumerate(outcomes)]
-    ranked = {value for value in shown if value is not None}
-    order = sorted(ranked, reverse=metric.partition("@")[0] not in smaller_metrics)[:2]
-    ranks = [order.index(value) + 1 if value in order else 0 for value in shown]
+    compared = [
+        mean_and_deviation([values[seed] for seed in shared])[0] if outcome.complete and shared else None
+        for values, outcome in zip(by_seed, outcomes, strict=True)
+    ]
+    ranks = _ranks(compared, highest_first=metric.partition("@")[0] not in smaller_metrics)
     return [Figure(*means[i], ranks[i], differences[i], p_t[i], p_wilcoxon[i]) for i in range(len(outcomes))]
+
+
+def _ranks(means: Sequence[float | None], highest_first: bool) -> list[int]:
+    """1 for the best, 2 for the second, 0 for others; rows that look equal in the table share a rank."""
+    shown = [None if mean is None else round(mean, DECIMALS) for mean in means]
+    order = sorted({value for value in shown if value is not None}, reverse=highest_first)[:2]
+    return [order.index(value) + 1 if value in order else 0 for value in shown]

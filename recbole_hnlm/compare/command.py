@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recbole_hnlm.compare.blocks import Block
+from recbole_hnlm.compare.fitness import refuse_unfit_cells
 from recbole_hnlm.compare.ledger import Ledger
 from recbole_hnlm.compare.outcomes import job, replay
 from recbole_hnlm.compare.plan import Cell, cells_of
@@ -71,10 +72,19 @@ def main(arguments: Sequence[str]) -> list[Block]:
     names = sorted({cell.row.name for cell in [*cells, *read_plan(asked.out)[0]]})
     if asked.against is not None and asked.against not in names:
         raise ValueError(f"against={asked.against!r} is no row, choose one of {names}{nearest(asked.against, names)}")
+    refuse_unfit_cells(_unfinished(cells, asked.out))
     if args.dry_run:
         sys.stdout.write(dry_run(cells))
         return []
     return compare(asked, cells, retry_failed=args.retry_failed, show=not args.no_progress)
+
+
+def _unfinished(cells: Sequence[Cell], folder: Path) -> list[Cell]:
+    """Cells with runs that the folder's ledger does not hold."""
+    if not folder.is_dir():
+        return list(cells)
+    ledger = Ledger(folder)
+    return [cell for cell in cells if replay(cell, ledger).missing]
 
 
 def dry_run(cells: Sequence[Cell]) -> str:

@@ -59,7 +59,7 @@ def validation_score(record: Record) -> Score:
 
 
 def job(cell: Cell, ledger: Ledger, keep: bool = True) -> Job:
-    """Tune on the first seed, then train every seed at the best point.
+    """Tune on the first seed, then train every seed at the best point; a row whose first trial is refused ends there.
 
     The points of a finished search are kept in the ledger, so that tables can be made of it without asking optuna,
     whose next version may ask for others.
@@ -72,13 +72,16 @@ def job(cell: Cell, ledger: Ledger, keep: bool = True) -> Job:
     kept = ledger.find(cell.key)
     steps = search(cell, None if kept is None else kept["points"])
     settings = next(steps)
+    records = yield settings
+    if kept is None and records[0].get("refused"):
+        return Outcome(cell, None, tuple(records), len(records), len(records))
     while True:
-        records = yield settings
         try:
             settings = steps.send([validation_score(record) for record in records])
         except StopIteration as stopped:
             tuned: Tuned = stopped.value
             break
+        records = yield settings
     if kept is None and keep:
         ledger.add({"key": cell.key, "status": OK, "cell": cell.label, "points": list(tuned.points)})
     tried, failed = len(tuned.points), tuned.scores.count(None)

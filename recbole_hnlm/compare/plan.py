@@ -12,6 +12,7 @@ from typing import Any
 from recbole.utils import ModelType
 from recbole.utils.argument_list import dataset_arguments
 
+from recbole_hnlm.compare.checks import check_selection, check_text
 from recbole_hnlm.compare.ledger import RunSetting, digest
 from recbole_hnlm.compare.rows import Grid, Row, rows_of
 from recbole_hnlm.compare.spaces import L2, Point, Space, packaged_rows, read_space
@@ -133,18 +134,22 @@ def cells_of(request: Request) -> list[Cell]:
     if request.tune < 1 or not request.seeds or len(set(request.seeds)) < len(request.seeds):
         raise ValueError(f"tune={request.tune}, seeds={list(request.seeds)}; both start at 1, and no seed comes twice")
     rows = rows_of(request.grid)
-    unread = {key for key in request.shared if key not in LOCAL}
+    unread = {key for group in _given(request) for key in group if key not in LOCAL}
     cells = []
     for dataset, settings in request.datasets.items():
         for row in rows:
             shared = {**request.shared, **settings, **request.models.get(row.model, {})}
-            with _named(f"row {row.name!r} ({row.model}) on {dataset}"):
+            with naming(row, dataset):
                 cell, dropped = _cell(request, dataset, row, shared)
-            unread -= {key for key in request.shared if key not in dropped}
+            unread -= {key for key in shared if key not in dropped and key not in row.values}
             cells.append(cell)
     if unread:
         raise ValueError(f"{', '.join(sorted(unread))} has no effect in any row; remove it")
     return cells
+
+
+def _given(request: Request) -> Iterator[Mapping[str, Any]]:
+    yield from (request.shared, *request.datasets.values(), *request.models.values())
 
 
 def _cell(request: Request, dataset: str, row: Row, shared: dict[str, Any]) -> tuple[Cell, set[str]]:
@@ -167,7 +172,8 @@ def _cell(request: Request, dataset: str, row: Row, shared: dict[str, Any]) -> t
     check_dataset_files(config)
     if not Path(config["data_path"]).exists():
         load_dataset(config)  # RecBole fetches it: once, here, and not in several runs at a time
-    _check_selection(config)
+    check_selection(config)
+    check_text(config)
     if config["MODEL_TYPE"] is ModelType.TRADITIONAL:  # RecBole trains it for one epoch
         values["eval_step"] = 1
     space = _resolved(row.space, config, fixed)
@@ -200,24 +206,10 @@ def _resolved(space: Space, config: HNLMConfig, fixed: set[str]) -> Space:
     return {key: knob for key, knob in resolved.items() if key not in fixed}
 
 
-def _check_selection(config: HNLMConfig) -> None:
-    if not 0 < config["eval_step"] <= config["epochs"]:
-        raise ValueError(
-            f"eval_step={config['eval_step']} with epochs={config['epochs']} never validates, and validation is what "
-            "chooses; set eval_step between 1 and epochs"
-        )
-    metric, _, cut = str(config["valid_metric"]).partition("@")
-    if metric.lower() not in [str(name).lower() for name in config["metrics"]] or int(cut or 0) not in config["topk"]:
-        raise ValueError(
-            f"valid_metric={config['valid_metric']} is not computed: metrics={config['metrics']}, "
-            f"topk={config['topk']}; add it to them"
-        )
-
-
 @contextlib.contextmanager
-def _named(where: str) -> Iterator[None]:
-    """Put the row's name before the message of a user's error."""
+def naming(row: Row, dataset: str) -> Iterator[None]:
+    """Put the row, its model and the dataset before the message of a user's error."""
     try:
         yield
     except (ValueError, TypeError, FileNotFoundError) as error:
-        raise type(error)(f"{where}: {error}") from error
+        raise type(error)(f"row {row.name!r} ({row.model}) on {dataset}: {error}") from error

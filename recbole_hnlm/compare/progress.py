@@ -51,10 +51,11 @@ class Progress:
         """A run of a cell has started, or has ended with a record."""
         self.running[job] += 1 if record is None else -1
         if record is not None:
-            self.ended[job] += 1
+            gone = record.get("refused") and not self.ended[job]  # the cell ends with its first trial
+            self.ended[job] += self.cells[job].runs if gone else 1
             self._trained += 1
             self.failed[job] += record["status"] == FAILED
-            self._bar.update()
+            self._bar.update(self.cells[job].runs if gone else 1)
         active = [cell.label for cell, count in zip(self.cells, self.running, strict=True) if count > 0]
         self._bar.set_postfix_str(", ".join(active[:2]))
         if self._live is not None:

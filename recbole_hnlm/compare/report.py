@@ -53,6 +53,9 @@ def head_lines(outcomes: Sequence[Outcome]) -> list[str]:
     """What the figures are, in sentences that hold for all rows."""
     cells = [outcome.cell for outcome in outcomes]
     seeds = sorted({seed for cell in cells for seed in cell.seeds})
+    alike = len({frozenset(cell.seeds) for cell in cells}) < 2
+    whose = "" if alike else ", of which some rows have fewer, as notes below the tables say"
+    where = "all rows" if alike else "the rows that have it, and rows are compared on the seeds that they share"
     common = _common([cell.values for cell in cells])
     metric = common.pop("valid_metric", "the validation metric")
     told = ", ".join(f"{key} {value}" for key, value in common.items())
@@ -60,7 +63,7 @@ def head_lines(outcomes: Sequence[Outcome]) -> list[str]:
         "Test metrics at the epoch that is best on validation: mean ± sample standard deviation over seeds; best bold, "
         f"second underlined. Every row was tuned by {metric} on the validation split alone, with the trials named in "
         "its line, on the first seed.",
-        f"Seeds {', '.join(map(str, seeds))}: each gives split, start and draws, the same in all rows. "
+        f"Seeds {', '.join(map(str, seeds))}{whose}: each gives split, start and draws, the same in {where}. "
         f"Settings of all rows: {told}.",
     ]
 

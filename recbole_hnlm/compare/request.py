@@ -79,7 +79,9 @@ def read_request(given: Mapping[str, Any], settings: Sequence[str] = ()) -> Aske
 
 def _check_keys(settings: Sequence[Mapping[str, Any]], rows: Sequence[Any]) -> None:
     """Refuse settings that nothing reads: RecBole takes unknown keys for absent ones and says nothing."""
-    for key in dict.fromkeys(key for group in settings for key in group if key in _SAID_ELSEWHERE):
+    told = [key for group in settings for key in group]
+    told += [key for row in rows if isinstance(row, Mapping) for key in row if key != "model"]
+    for key in [key for key in told if key in _SAID_ELSEWHERE]:
         raise ValueError(f"{key} is no setting of single runs here; use {_SAID_ELSEWHERE[key]}")
     given = {str(key) for group in [*settings, *rows] if isinstance(group, Mapping) for key in group}
     reject_misspelled(sorted(given), ("model", "kind", "space"), _known_keys())

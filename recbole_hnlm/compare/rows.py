@@ -8,6 +8,7 @@ from typing import Any
 
 from recbole_hnlm.compare.spaces import Knob, Space, packaged_rows, read_space
 from recbole_hnlm.options import SAMPLER_KEY
+from recbole_hnlm.options.loss import OWN_LOSS, RANKING_KEY
 from recbole_hnlm.options.parsing import nearest
 from recbole_hnlm.run_options.checks import NO_SAMPLER, TEXT_SAMPLER
 
@@ -143,8 +144,13 @@ def _own(name: str, given: Mapping[str, Any], models: Iterable[str]) -> Iterator
         elif kind == "baseline":
             space = dict(_packaged("baseline", model, model).space)
         else:
-            space = dict(_sampler(str(sampler), model).space)
+            space = {**_sampler(str(sampler), model).space, **_space_of_loss(values.get(RANKING_KEY), model)}
         yield Row(name, model, kind, values, space, everywhere=kind == "baseline")
+
+
+def _space_of_loss(loss: Any, model: str) -> Space:
+    """What a row with this loss tunes; nothing where the model's own loss trains it."""
+    return {} if loss in (None, OWN_LOSS) else _packaged("loss", str(loss), model).space
 
 
 def _controlled(row: Row, control: str) -> Row:

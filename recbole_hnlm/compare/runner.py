@@ -40,8 +40,23 @@ def train_once(setting: RunSetting, folder: Path) -> Record:
             ensure_shared(setting, values)
             return {**setting.described(), "status": OK, **_figures(setting, values), **circumstances(values)}
     except Exception as error:  # a failing row is told in the table and stops no other
-        message = f"{type(error).__name__}: {error}"
-        return {**setting.described(), "status": FAILED, "error": message, "trace": traceback.format_exc()[-4000:]}
+        return failure(setting, error)
+
+
+def failure(setting: RunSetting, error: Exception) -> Record:
+    """The record of a run that ended with an error.
+
+    ``refused`` marks a user's error from before training: other points of the row would end with it, too.
+    """
+    trace = "".join(traceback.format_exception(error))[-4000:]
+    told = {"status": FAILED, "error": f"{type(error).__name__}: {error}", "refused": _refuses(error), "trace": trace}
+    return {**setting.described(), **told}
+
+
+def _refuses(error: Exception) -> bool:
+    """Whether it is a user's error, and not RecBole's ValueError for a loss that became nan in :meth:`Trainer.fit`."""
+    trained = any(frame.f_code.co_name == "fit" for frame, _ in traceback.walk_tb(error.__traceback__))
+    return isinstance(error, (ValueError, TypeError, FileNotFoundError)) and not trained
 
 
 def _figures(setting: RunSetting, values: dict[str, Any]) -> Record:
@@ -85,7 +100,8 @@ def ensure_shared(setting: RunSetting, values: dict[str, Any]) -> None:
     A process that comes while another builds waits for it.
 
     Raises:
-        RuntimeError: If the build failed.
+        ValueError: If the build refused the run.
+        RuntimeError: If it failed.
     """
     directory = values.get("hnlm_artefact_dir")
     if directory is None:
@@ -96,22 +112,23 @@ def ensure_shared(setting: RunSetting, values: dict[str, Any]) -> None:
     with FileLock(str(done.parent / ".building.lock")):  # one at a time: builds of a dataset share texts and teachers
         if done.exists():
             return
-        message = in_child(_build, (setting.model, setting.dataset, values))
+        message, refused = in_child(_build, (setting.model, setting.dataset, values))
         if message:
-            raise RuntimeError(f"building the artefacts failed: {message}")
+            raise (ValueError if refused else RuntimeError)(f"building the artefacts failed: {message}")
         with done.open("a", encoding="utf-8") as file:
             file.write(f"built by process {os.getpid()} of {platform.node()}\n")
 
 
-def _build(model: str, dataset: str, values: dict[str, Any]) -> str:
+def _build(model: str, dataset: str, values: dict[str, Any]) -> tuple[str, bool]:
+    """What went wrong, and whether it is a user's error; empty where all went well."""
     from recbole_hnlm.compare.plan import CompareConfig
     from recbole_hnlm.quick_start import prepare
 
     try:
         prepare(CompareConfig(model, dataset, config_dict=values))
     except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return ""
+        return f"{type(error).__name__}: {error}", _refuses(error)
+    return "", False
 
 
 def circumstances(values: Mapping[str, Any]) -> Record:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
+
+_ROUNDING = 1e-12  # of the larger figure: float64 has 16 digits
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
@@ -23,7 +27,8 @@ class Difference:
     Attributes:
         percent: Relative difference of the means in percent, over the common seeds.
         seeds: Common seeds.
-        p_t: Two-sided p of the paired t-test; None with fewer than two seeds.
+        p_t: Two-sided p of the paired t-test; None with fewer than two seeds, and where the differences are all the
+            same but for rounding, so that nothing tells how they would vary.
         p_wilcoxon: Two-sided p of the Wilcoxon signed-rank test, exact; None with fewer than two seeds.
     """
 
@@ -49,19 +54,24 @@ def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Differ
         return Difference(float(percent), len(seeds), None, None)
     if np.all(a == b):
         return Difference(float(percent), len(seeds), 1.0, 1.0)
+    same = np.ptp(a - b) <= _ROUNDING * max(np.abs(a).max(), np.abs(b).max())
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # equal differences at every seed: p 0 of the t-test, and scipy says so
-        p_t = float(stats.ttest_rel(a, b).pvalue)
-        p_wilcoxon = float(stats.wilcoxon(a, b).pvalue)
+        warnings.simplefilter("ignore")  # of figures that are no numbers
+        p_t = None if same else _number(stats.ttest_rel(a, b).pvalue)
+        p_wilcoxon = _number(stats.wilcoxon(a, b).pvalue)
     return Difference(float(percent), len(seeds), p_t, p_wilcoxon)
 
 
+def _number(p: Any) -> float | None:
+    return None if math.isnan(float(p)) else float(p)
+
+
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's correction: p-values that hold for all tests together; None stays None and counts for nothing.
+    """Holm's correction: p-values that hold for all tests together; None and nan become None and count for nothing.
 
     The i-th smallest of m is multiplied by m - i, made no smaller than the one before it, and cut at 1.
     """
-    known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    known = sorted((p, place) for place, p in enumerate(p_values) if p is not None and not math.isnan(p))
     corrected: list[float | None] = [None] * len(p_values)
     least = 0.0
     for rank, (p, place) in enumerate(known):

@@ -14,12 +14,12 @@ from typing import Any
 
 from recbole_hnlm.compare.blocks import DECIMALS, Block, Figure, Line
 from recbole_hnlm.compare.ledger import canonical
-from recbole_hnlm.compare.statistics import least_wilcoxon, mean_and_deviation
+from recbole_hnlm.compare.notes import notes_of, versions_of
+from recbole_hnlm.compare.statistics import mean_and_deviation
 
 _SHORT = {"recall": "R", "ndcg": "N", "precision": "P", "learning_rate": "lr", "reg_weight": "l2", "weight_decay": "l2"}
 _SHORT_PREFIXES = ("neg_sampler_", "hnlm_")
 PLUS_MINUS = "±"
-_COLLAPSED = 0.7  # of the best seed's validation score: seeds of one row differ by a tenth at most
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def accuracy_table(block: Block) -> Table:
                 _trials(line), describe_point(line.outcome.point or {}), str(len(line.outcome.done)),
             )
         )  # fmt: skip
-    return Table(block.title, header, tuple(rows), marks, tuple(_notes(block)))
+    return Table(block.title, header, tuple(rows), marks, tuple(notes_of(block)))
 
 
 def cost_table(block: Block) -> Table:
@@ -79,14 +79,8 @@ def cost_table(block: Block) -> Table:
     machines = {canonical(run["machine"]): run["machine"] for line in block.lines for run in line.outcome.done}
     described = [f"{m['processor']}, {m['cores']} cores, {m['device']}" for m in machines.values()]
     notes = [f"Machine: {text}." for text in sorted(set(described))]
-    notes += [", ".join(f"{key} {value}" for key, value in one.items()) + "." for one in _versions(block)]
+    notes += [", ".join(f"{key} {value}" for key, value in one.items()) + "." for one in versions_of(block)]
     return Table(block.title, header, tuple(rows), notes=tuple(notes))
-
-
-def _versions(block: Block) -> list[dict[str, str]]:
-    """Versions of packages that the block's runs were made with, each once."""
-    found = {canonical(run["versions"]): run["versions"] for line in block.lines for run in line.outcome.done}
-    return [versions for _, versions in sorted(found.items())]
 
 
 def _cost_cell(line: Line, read: Callable[[Any], float | None], form: str) -> str:
@@ -132,49 +126,6 @@ def describe_point(point: dict[str, Any]) -> str:
         value = point[key]
         parts.append(f"{_SHORT.get(key, name)} {value:g}" if isinstance(value, float) else f"{name} {value}")
     return ", ".join(parts)
-
-
-def _collapsed(line: Line) -> str:
-    """A word about seeds that stayed far below the row's best one on validation; empty where there are none."""
-    runs = line.outcome.done
-    if not runs or not runs[0]["higher_is_better"]:
-        return ""
-    best = max(run["valid_score"] for run in runs)
-    low = [run for run in runs if run["valid_score"] < _COLLAPSED * best]
-    if not low:
-        return ""
-    ends = ", ".join(f"{run['seed']} after {run['epochs']} epochs" for run in low)
-    share = f"{100 * _COLLAPSED:.0f} % of the best one on validation"
-    return f"not all seeds learned: below {share}, seed {ends}; try a larger stopping_step."
-
-
-def _notes(block: Block) -> list[str]:
-    notes = []
-    seeds = max((len(line.outcome.done) for line in block.lines), default=0)
-    if block.base is not None and seeds > 1:
-        notes.append(
-            f"p: two-sided, paired over seeds, against {block.base}, Holm's correction over the rows of the table "
-            f"({len(block.lines) - 1} tests a column)."
-        )
-        if least_wilcoxon(seeds) > 0.05:
-            notes.append(
-                f"With {seeds} seeds the Wilcoxon test cannot go below p {least_wilcoxon(seeds):.4f} even before "
-                "correction, so it cannot reach .05."
-            )
-    elif block.base is not None:
-        notes.append("One seed: no p-value can be given.")
-    if len(_versions(block)) > 1:
-        notes.append("Rows were trained with several versions of packages, which cost.md names; a new --out has one.")
-    notes += [f"{line.name}: {told}" for line in block.lines if (told := _collapsed(line))]
-    partial = [line for line in block.lines if not line.outcome.complete]
-    for line in partial:
-        notes.append(f"{line.name}: not ranked, failed with some seeds: {'; '.join(line.outcome.failures)}")
-    for outcome in block.others:
-        if outcome.missing:
-            notes.append(f"{outcome.cell.row.name}: unfinished, {outcome.missing} of {outcome.cell.runs} runs left.")
-        else:
-            notes.append(f"{outcome.cell.row.name}: failed: {'; '.join(outcome.failures)}")
-    return notes
 
 
 CSV_COLUMNS = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from recbole.model.loss import BPRLoss
@@ -48,6 +49,8 @@ def refuse_unfit(model: nn.Module, base: type, space: ItemSpace, inner: bool, ru
         raise ValueError(
             f"ranking_loss={run.ranking.name} cannot train {name}, which has {lacks}; set ranking_loss: base"
         )
+    if run.adam == "rows" and space.kind != "lookup":
+        space.use_row_gradients(kept=True)  # which refuses
     if rule is None:
         return
     if rule.synthesizes and not space.exchangeable:
@@ -78,9 +81,15 @@ def _refuse_comparator(name: str, space: ItemSpace, has_user_rows: bool, run: Ru
         raise ValueError(f"adam: rows needs rows that are looked up, {method} makes all of them; set adam: fused")
 
 
-def check_model(config: Any, dataset: Any, run: RunOptions) -> None:
-    """Construct the plain model once and throw it away, to refuse an unfit one before artefacts are built for it."""
+def fitness(config: Any, dataset: Any) -> Callable[[RunOptions], None]:
+    """Construct the plain model once; what comes back is :func:`refuse_unfit` of it, for runs with its settings."""
     base = getattr(config.model_class, "hnlm_base", config.model_class)
     model = base(config, dataset).to(config["device"])
     space = build_item_space(model, base)
-    refuse_unfit(model, base, space, not space.is_table and scores_by_inner_product(model, space), run)
+    inner = not space.is_table and scores_by_inner_product(model, space)
+    return lambda run: refuse_unfit(model, base, space, inner, run)
+
+
+def check_model(config: Any, dataset: Any, run: RunOptions) -> None:
+    """Construct the plain model once and throw it away, to refuse an unfit one before artefacts are built for it."""
+    fitness(config, dataset)(run)

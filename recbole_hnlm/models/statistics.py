@@ -58,7 +58,13 @@ class StepStatistics:
         return (self._steps + 1) % _EVERY == 1
 
     def observe(
-        self, users: Tensor, positives: Tensor, ids: Tensor, rows: Tensor | None, view: EmbeddingView | None
+        self,
+        users: Tensor,
+        positives: Tensor,
+        ids: Tensor,
+        rows: Tensor | None,
+        view: EmbeddingView | None,
+        weights: Tensor | None = None,
     ) -> None:
         """Record hardness, popularity and false negatives of one step's negatives, on one step in eight.
 
@@ -68,22 +74,25 @@ class StepStatistics:
             ids: Negative items, shape ``(M,)``.
             rows: Synthetic rows in their place, ``(M, D)``, or None.
             view: The model's embeddings, or None where scores are not at hand.
+            weights: What each negative counts for, shape ``(M,)``; None for all alike.
         """
         self._steps += 1
         if self._steps % _EVERY != 1:
             return
         with torch.no_grad():
             counts = self._interactions.item_counts
-            self.add("negative_popularity", counts[ids].float().mean())
+            self.add("negative_popularity", _mean(counts[ids].float(), weights))
             if view is not None and view.has_user_rows:
                 user_rows = view.user_rows(users)
                 negative = view.item_rows(ids) if rows is None else rows
-                self.add("hardness", (user_rows * (negative - view.item_rows(positives))).sum(dim=1).mean())
+                gap = (user_rows * (negative - view.item_rows(positives))).sum(dim=1)
+                self.add("hardness", _mean(gap, weights))
             if self._held_out is not None:
-                self.add("false_negative_rate", self._are_held_out(users, ids).float().mean())
+                self.add("false_negative_rate", _mean(self._are_held_out(users, ids).float(), weights))
                 if view is not None:
                     negative = view.item_rows(ids) if rows is None else rows
-                    self.add("false_negative_vectors", self._beside_held_out(users, negative, view).float().mean())
+                    beside = self._beside_held_out(users, negative, view)
+                    self.add("false_negative_vectors", _mean(beside.float(), weights))
 
     def _are_held_out(self, users: Tensor, ids: Tensor) -> Tensor:
         assert self._held_out is not None
@@ -109,3 +118,8 @@ class StepStatistics:
         means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
         self._sums, self._counts = {}, {}
         return means
+
+
+def _mean(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Mean of a step's negatives, ``(M,) -> ()``."""
+    return values.mean() if weights is None else (values * weights).sum() / weights.sum()

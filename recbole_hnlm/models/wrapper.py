@@ -145,10 +145,7 @@ class HardNegativeMixin(CommittingMixin):
         self._check_consumed(step)
         if head.ranking is not None:
             head.ranking.check_taken(self.hnlm_base.__name__)
-        if negatives.weights is None:
-            count = users.numel()  # an extra negative comes after the catalogue's
-            rows_of_ids = None if step.rows is None else step.rows[:count]
-            head.statistics.observe(users, positives, step.ids[:count], rows_of_ids, view)
+        _observe(head, negatives.weights, step, (users, positives), view)
         return _joined(head, loss, head.extra_losses(users, positives, negatives.ids, view, rows))
 
     def hnlm_view(self) -> Any:
@@ -178,6 +175,19 @@ class HardNegativeMixin(CommittingMixin):
                 f"{self.hnlm_base.__name__} did not look its negatives up where synthetic rows could be put in "
                 f"{_STEPS_IN_VAIN} steps; use an id-only sampler such as dns with hnlm_alpha: 0 and report this model"
             )
+
+
+def _observe(
+    head: HardNegativeHead, weights: Tensor | None, step: StepRows, pairs: tuple[Tensor, Tensor], view: Any
+) -> None:
+    """Record the step's negatives; of weighted ones every candidate counts with its weight."""
+    users, positives = pairs
+    if weights is not None:
+        times = weights.shape[1]
+        users, positives, weights = users.repeat(times), positives.repeat(times), weights.T.reshape(-1)
+    count = users.numel()  # an extra negative comes after the catalogue's
+    rows_of_ids = None if step.rows is None else step.rows[:count]
+    head.statistics.observe(users, positives, step.ids[:count], rows_of_ids, view, weights)
 
 
 def _joined(head: HardNegativeHead, loss: Any, extra: dict[str, Tensor]) -> Any:

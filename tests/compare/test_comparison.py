@@ -14,10 +14,11 @@ from compare_runs import Fake, cells, compared, request, share
 
 from recbole_hnlm import cli
 from recbole_hnlm.compare.command import report
-from recbole_hnlm.compare.ledger import Ledger, RunSetting
+from recbole_hnlm.compare.ledger import FAILED, Ledger, RunSetting
 from recbole_hnlm.compare.outcomes import job, replay
 from recbole_hnlm.compare.plan import Request
 from recbole_hnlm.compare.pool import Pool
+from recbole_hnlm.compare.progress import Progress
 from recbole_hnlm.compare.runner import run_values
 from recbole_hnlm.compare.store import read_plan, write_plan
 
@@ -130,6 +131,33 @@ def test_a_failing_row_is_told_and_stops_no_other(tmp_path: Path, data: Path) ->
     with Ledger(tmp_path) as ledger:
         (outcome,) = Pool(ledger, retried, retry_failed=True).run([job(cell, ledger)])
     assert outcome.complete and len(retried.trained) == 4  # two trials, and the other two seeds
+
+
+def test_a_row_whose_first_trial_is_refused_wastes_no_others(tmp_path: Path, data: Path) -> None:
+    asked = request(data, neg_samplers=("uniform", "dns"), tune=5)
+    fake = Fake(failing=("dns",), refused=True)
+    (block,) = compared(tmp_path, asked, fake)
+    assert [run.values["neg_sampler"] for run in fake.trained].count("dns") == 1
+    assert [line.name for line in block.lines] == ["uniform"]
+    assert "dns: failed: ValueError: no & never_mind" in (tmp_path / "table.md").read_text()
+    again, retried = Fake(), Fake()
+    compared(tmp_path, asked, again)
+    assert again.trained == []
+    with Ledger(tmp_path) as ledger:
+        (outcome,) = Pool(ledger, retried, retry_failed=True).run(
+            [job(cells(data, neg_samplers=("dns",), tune=5)[0], ledger)]
+        )
+    assert outcome.complete and len(retried.trained) == 7  # five trials, and the other two seeds
+
+
+def test_a_refused_row_is_done_in_the_progress(data: Path) -> None:
+    made = cells(data, neg_samplers=("uniform", "dns"), tune=5)
+    progress = Progress(made, [0, 0], visible=False)
+    for record in (None, {"status": FAILED, "refused": True}):
+        progress.advanced(1, 1, record)
+    assert progress.states()[1] == ("tiny / BPR / dns", "done, 7 of 7, 1 failed") and progress.left().startswith(
+        "7 runs left"
+    )
 
 
 def test_a_run_that_two_rows_want_is_trained_once(tmp_path: Path, data: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from compare_runs import cells, request
+from recbole_runs import write_dataset
 
+from recbole_hnlm.compare import fitness
 from recbole_hnlm.compare.command import main
 from recbole_hnlm.compare.plan import Request, cells_of
 from recbole_hnlm.compare.request import read_request
@@ -97,6 +101,36 @@ def test_a_shared_setting_goes_to_the_rows_that_read_it(data: Path) -> None:
         cells_of(Request(asked.datasets, asked.grid, shared={**asked.shared, "neg_sampler_rho": 1.0}))
 
 
+@pytest.mark.parametrize("where", ["shared", "datasets", "models"])
+@pytest.mark.parametrize("values", [{"neg_sampler": "dns"}, {"neg_sampler_rho": 1.0}])
+def test_a_setting_that_no_row_reads_is_refused(where: str, values: dict[str, Any], data: Path) -> None:
+    """Every row names its own sampler, so one that is given for all is obeyed by none."""
+    asked = request(data, neg_samplers=("uniform", "dins"))
+    given = {"shared": {**asked.shared, **values}, "datasets": {"tiny": values}, "models": {"BPR": values}}
+    with pytest.raises(ValueError, match=f"{next(iter(values))} has no effect in any row; remove it"):
+        cells_of(replace(asked, **{where: given[where]}))
+
+
+@pytest.mark.parametrize(("key", "instead"), [("seed", "seeds"), ("dataset", "datasets")])
+def test_a_row_cannot_have_a_seed_or_dataset_of_its_own(key: str, instead: str) -> None:
+    rows = {"mine": {"model": "BPR", "neg_sampler": "dns", key: 7}}
+    with pytest.raises(ValueError, match=f"{key} is no setting of single runs here; use {instead}"):
+        read_request({"datasets": ["tiny"], "rows": rows, "out": "x"})
+    rows["mine"].pop(key)
+    assert read_request({"datasets": ["tiny"], "rows": rows, "out": "x"}).request.grid.rows == rows
+
+
+def test_a_row_of_ones_own_with_a_loss_is_tuned_as_that_loss_is(data: Path) -> None:
+    own = {"mine": {"neg_sampler": "uniform", "ranking_loss": "psl"},
+           "fixed": {"neg_sampler": "uniform", "ranking_loss": "psl", "ranking_loss_activation": "atan"},
+           "base": {"neg_sampler": "uniform", "ranking_loss": "base"}}  # fmt: skip
+    psl, mine, fixed, base = cells(data, neg_samplers=(), losses=("psl",), rows=own)
+    made = {cell.row.name: cell for cell in (psl, mine, fixed, base)}
+    assert made["mine"].space == made["psl"].space and "ranking_loss_temperature" in made["mine"].space
+    assert set(made["mine"].space) - set(made["fixed"].space) == {"ranking_loss_activation"}
+    assert set(made["base"].space) == {"learning_rate", "weight_decay"}
+
+
 def test_settings_of_a_dataset_and_of_a_model_lie_over_the_shared_ones(data: Path) -> None:
     made = cells_of(
         Request(
@@ -162,6 +196,49 @@ def test_a_dataset_that_recbole_fetches_is_fetched_once_and_known_by_its_files(
     first, again = (cells_of(Request({"ml-1m": {}}, grid, shared={"data_path": str(tmp_path)})) for _ in range(2))
     assert fetched == [tmp_path / "ml-1m"]
     assert len({cell.data for cell in [*first, *again]}) == 1
+
+
+TEXT_ROWS: dict[str, dict[str, Any]] = {
+    "hnlm": {"neg_samplers": ("hnlm",)},
+    "semantic": {"neg_samplers": ("semantic",)},
+    "rlmrec_con": {"comparators": ("rlmrec_con",)},
+    "guarded": {"rows": {"guarded": {"neg_sampler": "hnlm", "hnlm_alignment_weight": 0.0, "hnlm_init": "random",
+                                     "hnlm_alpha": 0.0, "neg_sampler_guard": "text",
+                                     "neg_sampler_guard_max_score": 0.5}}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("items", [None, "item_id:token\tprice:float\ni1\t2\n"])
+@pytest.mark.parametrize("row", TEXT_ROWS)
+def test_rows_of_text_are_refused_on_a_dataset_without(row: str, items: str | None, tmp_path: Path) -> None:
+    """The teacher's item embeddings would stand in for text, and the table would call them text."""
+    bare = write_dataset(tmp_path, text=False)
+    if items is not None:
+        (bare / "tiny" / "tiny.item").write_text(items)
+    with pytest.raises(
+        ValueError, match=f"row '{row}'.*reads text and tiny has none.*leave the row out, or add"
+    ) as told:
+        cells(bare, **{"neg_samplers": ("uniform", "dtl"), **TEXT_ROWS[row]})
+    assert str(tmp_path) in str(told.value)
+    assert [cell.row.name for cell in cells(bare, neg_samplers=("uniform", "dtl"))] == ["uniform", "dtl"]
+    (bare / "tiny" / "tiny.item").write_text("item_id:token\ttitle:token_seq\ni1\ta kettle\n")
+    assert cells(bare, **{"neg_samplers": (), **TEXT_ROWS[row]})
+
+
+@pytest.mark.parametrize("encoder", ["mini", "teacher"])
+def test_artefacts_that_the_user_names_may_bring_the_text(
+    encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = write_dataset(tmp_path, text=False)
+    manifest = SimpleNamespace(provenance=SimpleNamespace(encoder=encoder))
+    monkeypatch.setattr("recbole_hnlm.compare.checks.read_manifest", lambda folder, name: manifest)
+    asked = request(bare, neg_samplers=("hnlm",))
+    asked = Request(asked.datasets, asked.grid, shared={**asked.shared, "hnlm_artefact_dir": "made"})
+    if encoder == "mini":
+        assert cells_of(asked)
+    else:
+        with pytest.raises(ValueError, match="reads text and tiny has none"):
+            cells_of(asked)
 
 
 @pytest.mark.parametrize(
@@ -244,3 +321,46 @@ def test_plans_of_a_folder_are_joined(tmp_path: Path, data: Path) -> None:
     assert [(cell.row.name, cell.budget) for cell in every] == [("uniform", 4), ("dns", 2), ("mixgcf", 2)]
     read, against = read_plan(tmp_path)
     assert [cell.key for cell in read] == [first[0].key, *(cell.key for cell in second)] and against == "dns"
+
+
+UNFIT = {
+    "loss": ("--models BPR NeuMF --losses bsl", r"row 'bsl' \(NeuMF\) on tiny: ranking_loss=bsl cannot train NeuMF"),
+    "comparator": ("--models BPR --comparators rlmrec_con rlmrec_gen", r"row 'rlmrec_gen' \(BPR\) on tiny: BPR does not"),
+    "optimizer": ("--models LightGCN --neg_samplers dns --adam=rows", r"row 'dns' \(LightGCN\) on tiny: adam: rows needs"),
+    "weights": ("--models LightGCN NeuMF --neg_samplers uniform softmax", r"row 'softmax' \(NeuMF\) on tiny: softmax weighs"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_what_a_model_cannot_take_is_refused_in_the_plan(case: str, data: Path, tmp_path: Path) -> None:
+    """Its options alone would pass, and every trial of the row would end when the model is attached."""
+    names, message = UNFIT[case]
+    command = ["--datasets=tiny", *names.split(), f"--out={tmp_path}", f"--data_path={data}", "--embedding_size=8"]
+    with pytest.raises(ValueError, match=message):
+        main([*command, "--dry_run"])
+    with pytest.raises(ValueError, match=message):
+        main([*command, "--tune", "2"])
+
+
+def test_a_model_is_made_once_for_all_its_rows(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    real = fitness.fitness
+    monkeypatch.setattr(
+        fitness, "fitness", lambda config, dataset: made.append(config["model"]) or real(config, dataset)
+    )
+    grid = {
+        "models": ("BPR", "LightGCN"),
+        "neg_samplers": ("dns", "hnlm"),
+        "losses": ("bsl", "psl"),
+        "baselines": ("Pop",),
+    }
+    fitness.refuse_unfit_cells(cells(data, **grid))
+    assert made == ["BPR", "LightGCN"]
+
+
+def test_a_model_that_cannot_be_made_here_is_left_to_its_run(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(config: Any, dataset: Any) -> None:
+        raise ImportError("no faiss")
+
+    monkeypatch.setattr(fitness, "fitness", missing)
+    fitness.refuse_unfit_cells(cells(data))

@@ -100,6 +100,21 @@ def test_a_run_that_fails_says_why(tmp_path: Path, data: Path) -> None:
     (cell,) = cells(data, neg_samplers=("dns",), seeds=1)
     record = train_once(cell.setting({"learning_rate": 1e30, "epochs": 2}, 2020), tmp_path)
     assert record["status"] == FAILED and "nan" in record["error"].lower()
+    assert record["refused"] is False  # at another point it may train
+
+
+def test_a_run_that_is_refused_before_it_trains_says_so(tmp_path: Path, data: Path) -> None:
+    asked = request(data, models=("NeuMF",), neg_samplers=(), losses=("bsl",), seeds=1)
+    (cell,) = cells_of(Request(asked.datasets, asked.grid, shared={**asked.shared, "train_batch_size": 128}))
+    record = train_once(cell.setting(cell.start, 2020), tmp_path)
+    assert "ranking_loss=bsl cannot train NeuMF" in record["error"] and record["refused"] is True
+
+
+@pytest.mark.slow
+def test_a_refusal_by_the_build_is_one_of_the_run(tmp_path: Path, data: Path) -> None:
+    (cell,) = cells(data, neg_samplers=("hnlm",), seeds=1)
+    record = train_once(cell.setting({**SMALL, "llm_text_fields": ["titel"]}, 2020), tmp_path)
+    assert "building the artefacts failed: ValueError" in record["error"] and record["refused"] is True
 
 
 def leave(code: int) -> None:

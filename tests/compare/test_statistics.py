@@ -17,6 +17,7 @@ def test_holm_by_hand() -> None:
 def test_holm_leaves_out_what_was_not_tested_and_stops_at_one() -> None:
     assert holm([None, 0.02, None, 0.6, 0.7]) == [None, pytest.approx(0.06), None, 1.0, 1.0]
     assert holm([]) == []
+    assert holm([0.02, math.nan, 0.6, 0.001]) == [pytest.approx(0.04), None, 0.6, pytest.approx(0.003)]
 
 
 def test_difference_by_hand() -> None:
@@ -48,6 +49,21 @@ def test_too_few_seeds_give_no_p() -> None:
 def test_equal_rows_differ_by_nothing() -> None:
     told = difference({1: 0.3, 2: 0.4}, {1: 0.3, 2: 0.4})
     assert told is not None and (told.percent, told.p_t, told.p_wilcoxon) == (0.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_equal_differences_are_no_certainty(seeds: int) -> None:
+    """.1 at every seed but for rounding: t is infinite, or 1e15, and its p would be shown as <.001."""
+    theirs = {seed: 0.1 + 0.02 * seed for seed in range(seeds)}
+    told = difference({seed: value + 0.1 for seed, value in theirs.items()}, theirs)
+    assert told is not None and told.p_t is None and told.p_wilcoxon == pytest.approx(least_wilcoxon(seeds))
+    told = difference({seed: value + 0.1 + 1e-6 * seed for seed, value in theirs.items()}, theirs)
+    assert told is not None and told.p_t is not None and told.p_t < 0.001
+
+
+def test_figures_that_are_no_numbers_have_no_p() -> None:
+    told = difference({1: math.nan, 2: 0.2, 3: 0.3}, {1: 0.1, 2: 0.1, 3: 0.1})
+    assert told is not None and (told.p_t, told.p_wilcoxon) == (None, None)
 
 
 def test_deviation_is_the_samples() -> None:

@@ -10,8 +10,10 @@ import pytest
 
 from recbole_hnlm.compare.blocks import blocks_of
 from recbole_hnlm.compare.ledger import FAILED, OK
+from recbole_hnlm.compare.notes import notes_of
 from recbole_hnlm.compare.outcomes import Outcome, validation_score
 from recbole_hnlm.compare.plan import Cell
+from recbole_hnlm.compare.report import head_lines
 from recbole_hnlm.compare.rows import Row
 from recbole_hnlm.compare.tables import (
     CSV_COLUMNS,
@@ -26,6 +28,7 @@ from recbole_hnlm.compare.writing import latex, latex_safe, markdown, web
 
 
 def outcome(name: str, test: list[float], valid: list[float], kind: str = "sampler", **figures: Any) -> Outcome:
+    """A row that was trained with seeds 0, 1, ..."""
     seeds = tuple(range(len(test)))
     row = Row(name, "BPR", kind, {}, everywhere=kind == "baseline")
     cell = Cell("tiny", "" if row.everywhere else "BPR", row, {}, {}, {}, {}, 1, seeds)
@@ -85,6 +88,65 @@ def test_a_row_that_failed_with_some_seeds_is_shown_and_not_ranked(outcomes: lis
     assert "ahns: not ranked, failed with some seeds: no memory" in table.notes
 
 
+@pytest.fixture
+def uneven() -> list[Outcome]:
+    """Seed 2 has an easy split: rows that were trained on it look better by that alone."""
+    return [
+        outcome("dns", [0.20, 0.22, 0.90], [0.2, 0.2, 0.9]),
+        outcome("mixgcf", [0.30, 0.32], [0.3, 0.3]),
+        outcome("hnlm", [0.25, 0.27, 0.80], [0.1, 0.1, 0.1], "text"),
+    ]
+
+
+def test_rows_are_compared_on_the_seeds_that_they_share(uneven: list[Outcome]) -> None:
+    (block,) = blocks_of(uneven)
+    assert block.base == "mixgcf" and block.shared == (0, 1)  # by the mean of all seeds it would be dns, .43 against .3
+    table = accuracy_table(block)
+    assert table.marks == {(1, 1): 1, (2, 1): 2} and table.rows[0][1].startswith("0.4400")
+    assert [row[2] for row in table.rows] == ["-32.3 %", "", "-16.1 %"] and [row[-1] for row in table.rows] == [
+        "3",
+        "2",
+        "3",
+    ]
+    assert table.notes[0].startswith(
+        "Seeds of all rows: 0, 1; further ones: 2 of dns, hnlm. Means are over a row's own"
+    )
+    (block,) = blocks_of(uneven[::2])
+    assert block.base == "dns" and block.shared == (0, 1, 2) and "further ones" not in " ".join(notes_of(block))
+
+
+def test_rows_without_a_common_seed_are_not_held_against_each_other(uneven: list[Outcome]) -> None:
+    one, other, _ = uneven
+    for number, run in enumerate(other.records, start=7):
+        run["seed"] = number
+    (block,) = blocks_of([one, other])
+    assert block.base is None and accuracy_table(block).marks == {}
+    assert notes_of(block)[0] == "Rows share no seed, so none is marked as best. Seeds: 0, 1, 2 of dns; 7, 8 of mixgcf."
+
+
+def test_the_wilcoxon_note_is_about_the_pairs_of_every_row(uneven: list[Outcome]) -> None:
+    long = [
+        outcome(name, [0.1 * i + step * i * i for i in range(7)], [0.5] * 7)
+        for name, step in (("ahns", 0.0), ("dens", 0.1))
+    ]
+    (block,) = blocks_of([*uneven, *long], against="ahns")
+    told = [note for note in notes_of(block) if "Wilcoxon" in note]
+    assert told == [
+        "The Wilcoxon test cannot go below p 0.2500 with 3 seeds, 0.5000 with 2 seeds, even before correction, so it "
+        "cannot reach .05 there."
+    ]
+    (block,) = blocks_of([*long, outcome("dns", [0.3], [0.1])], against="ahns")
+    assert "(1 test a column)" in notes_of(block)[1] and notes_of(block)[2].startswith(
+        "Rows that share one seed with ahns"
+    )
+
+
+def test_the_head_says_whether_all_rows_have_the_same_seeds(uneven: list[Outcome]) -> None:
+    assert "Seeds 0, 1, 2: each gives split, start and draws, the same in all rows." in head_lines(uneven[::2])[1]
+    told = head_lines(uneven)[1]
+    assert "Seeds 0, 1, 2, of which some rows have fewer" in told and "in all rows." not in told
+
+
 def test_seeds_that_did_not_learn_are_told(outcomes: list[Outcome]) -> None:
     (block,) = blocks_of([*outcomes, outcome("kar", [0.2, 0.1, 0.1], [0.20, 0.13, 0.14])])
     told = [note for note in accuracy_table(block).notes if "not all seeds learned" in note]
@@ -94,6 +156,36 @@ def test_seeds_that_did_not_learn_are_told(outcomes: list[Outcome]) -> None:
         "kar: not all seeds learned: below 70 % of the best one on validation, seed 1 after 9 epochs; try a larger "
         "stopping_step.",
     ]
+
+
+def with_values(row: Outcome, **values: Any) -> Outcome:
+    return replace(row, cell=replace(row.cell, values=values))
+
+
+def test_what_rows_do_not_share_is_told() -> None:
+    rows = [outcome(name, [0.1], [0.1]) for name in ("dns", "kar", "EASE", "mixgcf", "rlmrec_con")]
+    patience = (8, 24, 8, 8, 24)
+    rows = [with_values(row, stopping_step=steps, epochs=300) for row, steps in zip(rows, patience, strict=True)]
+    (block,) = blocks_of(rows)
+    told = [note for note in notes_of(block) if "stopping_step" in note or "epochs" in note]
+    assert told == ["stopping_step: 24 of kar, rlmrec_con; 8 of the other rows."]
+    (block,) = blocks_of(rows[::2][:2])
+    assert not any("stopping_step" in note for note in notes_of(block))
+
+
+@pytest.mark.parametrize(("best", "told"), [(299, True), (297, True), (295, False), (None, False)])
+def test_a_best_epoch_beside_the_last_is_told(best: int | None, told: bool) -> None:
+    """Looked at every second epoch, so 298 and 300 are the last two, counted from 1."""
+    row = with_values(outcome("dns", [0.1, 0.2], [0.1, 0.1], best_epoch=7), epochs=300, eval_step=2)
+    row.records[1]["best_epoch"] = best
+    notes = [note for note in notes_of(blocks_of([row])[0]) if "best at the end" in note]
+    more = f"dns: best at the end, in epoch {(best or 0) + 1} with seed 1; it may be better with more than epochs=300."
+    assert notes == ([more] if told else [])
+
+
+def test_one_epoch_of_a_model_that_is_solved_is_no_early_end() -> None:
+    row = with_values(outcome("EASE", [0.1], [0.1], "baseline", best_epoch=0), epochs=1, eval_step=1)
+    assert not any("best at the end" in note for note in notes_of(blocks_of([row])[0]))
 
 
 def test_the_least_is_best_where_less_is_better() -> None:
@@ -106,13 +198,14 @@ def test_the_least_is_best_where_less_is_better() -> None:
 
 
 def test_the_table_by_hand(outcomes: list[Outcome]) -> None:
-    """dns against EASE: differences .1 and .1, so t is infinite; three tests a column; signs alike: p 2/4."""
+    """dns against EASE: differences .1 and .1, so t has no p; three tests a column; signs alike: p 2/4."""
     (block,) = blocks_of(outcomes)
     table = accuracy_table(block)
     assert table.header[1:5] == ("N@20", "N@20 vs EASE", "p t (N@20)", "p Wilcoxon (N@20)")
     assert table.rows[0] == ("EASE", "0.1100 ± 0.0141", "", "", "", "8", "lr 0.01", "2")
+    assert table.rows[1][3:5] == ("-", "1.000") and "No p t where all seeds differ by the same" in table.notes[1]
     assert table.rows[3][:3] == ("mixgcf", "0.1500 ± 0.0000", "+36.4 %") and table.rows[3][4] == "1.000"
-    assert table.notes[0].endswith("(3 tests a column).") and "cannot go below p 0.5000" in table.notes[1]
+    assert table.notes[0].endswith("(3 tests a column).") and "cannot go below p 0.5000" in table.notes[2]
     csv = comma_separated([block]).splitlines()
     assert {line.count(",") for line in csv} == {len(CSV_COLUMNS) - 1}  # the row compared with has empty cells
     assert csv[4].startswith("tiny,BPR,mixgcf,sampler,BPR,ndcg@20,0.15,0,0.2,2,EASE,36.3636,")

@@ -14,13 +14,14 @@ from recbole_hnlm.compare.ledger import Record
 from recbole_hnlm.compare.tables import Table
 
 _SCORE, _SECONDS = "validation score", "seconds"
-_NEARLY = 0.99
+_NEARLY = 0.01
 
 
 class Convergence(Analysis):
     """The curve of validation; the table says when each run was at its best, and when within 1 % of it."""
 
     title = "Convergence"
+    _sign = 1  # -1 where less is better, which the records say of the metric that all of them share
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """``--neg_samplers``."""
@@ -32,6 +33,7 @@ class Convergence(Analysis):
 
     def readings(self, entry: Entry, record: Record) -> Iterator[Reading]:
         """Score and seconds of training at every validation."""
+        self._sign = 1 if record.get("higher_is_better", True) else -1
         for epoch, seconds, score in record["curve"]:
             for metric, value in ((_SCORE, score), (_SECONDS, seconds)):
                 yield Reading(entry.series, f"epoch {epoch + 1}", epoch + 1, metric, record["seed"], value)
@@ -40,9 +42,9 @@ class Convergence(Analysis):
         """When every run was at its best, and when it was within 1 % of it: means over the seeds."""
         summary = []
         for (series, seed), curve in _by_run(readings).items():
-            best = max(score for _, _, score in curve)
-            at = next(point for point in curve if point[2] == best)
-            near = next(point for point in curve if point[2] >= best * _NEARLY)
+            at = max(curve, key=lambda point: self._sign * point[2])
+            best = at[2]
+            near = next(point for point in curve if abs(best - point[2]) <= _NEARLY * abs(best))
             values = {"best validation score": best, "epochs to the best": at[0], "seconds to the best": at[1],
                       "epochs to within 1 %": near[0], "seconds to within 1 %": near[1]}  # fmt: skip
             summary += [Reading(series, "", None, metric, seed, value) for metric, value in values.items()]

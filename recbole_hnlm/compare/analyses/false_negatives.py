@@ -58,6 +58,7 @@ class FalseNegatives(Analysis):
     def notes(self) -> Iterator[str]:
         """What the columns are."""
         yield "drawn: share of negatives that are held-out positives of their user, on one step in eight."
+        yield "softmax weighs its candidates, and each counts with its weight in the loss."
         yield "vectors: share whose (mixed) row has a cosine above .99 to the row of a held-out positive of the user."
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from recbole_hnlm.compare.analyses.groups import metrics_by_popularity
-from recbole_hnlm.compare.ledger import FAILED, OK, Record, RunSetting
+from recbole_hnlm.compare.ledger import OK, Record, RunSetting
 from recbole_hnlm.compare.plan import CompareConfig
-from recbole_hnlm.compare.runner import circumstances, ensure_shared, run_values
+from recbole_hnlm.compare.runner import circumstances, ensure_shared, failure, run_values
 from recbole_hnlm.quick_start import build_model, prepare, train
 
 
@@ -28,7 +28,7 @@ def train_and_probe(setting: RunSetting, folder: Path) -> Record:
             ensure_shared(setting, values)
             return {**setting.described(), "status": OK, **_figures(setting, values), **circumstances(values)}
     except Exception as error:  # a failing row is told below the table and stops no other
-        return {**setting.described(), "status": FAILED, "error": f"{type(error).__name__}: {error}"}
+        return failure(setting, error)
 
 
 def _figures(setting: RunSetting, values: dict[str, Any]) -> Record:

@@ -1,0 +1,126 @@
+"""What is to be known when a table is read: seeds, tests, what failed and what did not learn; sentences below it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from recbole_hnlm.compare.blocks import Block, Line
+from recbole_hnlm.compare.ledger import canonical
+from recbole_hnlm.compare.statistics import least_wilcoxon
+
+_COLLAPSED = 0.7  # of the best seed's validation score: seeds of one row differ by a tenth at most
+_TOLD_WHERE_DIFFERENT = ("epochs", "stopping_step", "train_batch_size")
+
+
+def notes_of(block: Block) -> list[str]:
+    """Every note of a block."""
+    notes = [*_seed_notes(block), *_test_notes(block), *_setting_notes(block)]
+    if len(versions_of(block)) > 1:
+        notes.append("Rows were trained with several versions of packages, which cost.md names; a new --out has one.")
+    for told in (_collapsed, _cut_short):
+        notes += [f"{line.name}: {note}" for line in block.lines if (note := told(line))]
+    partial = [line for line in block.lines if not line.outcome.complete]
+    for line in partial:
+        notes.append(f"{line.name}: not ranked, failed with some seeds: {'; '.join(line.outcome.failures)}")
+    for outcome in block.others:
+        if outcome.missing:
+            notes.append(f"{outcome.cell.row.name}: unfinished, {outcome.missing} of {outcome.cell.runs} runs left.")
+        else:
+            notes.append(f"{outcome.cell.row.name}: failed: {'; '.join(outcome.failures)}")
+    return notes
+
+
+def _seed_notes(block: Block) -> list[str]:
+    """Which rows have which seeds, where they differ, and on which of them rows are compared."""
+    further: dict[tuple[int, ...], list[str]] = {}
+    for line in block.lines:
+        if line.outcome.complete:
+            seeds = tuple(sorted({run["seed"] for run in line.outcome.done} - set(block.shared)))
+            further.setdefault(seeds, []).append(line.name)
+    if not any(further):
+        return []
+    own = "; ".join(f"{_listed(seeds)} of {', '.join(names)}" for seeds, names in sorted(further.items()) if seeds)
+    if not block.shared:
+        return [f"Rows share no seed, so none is marked as best. Seeds: {own}."]
+    return [
+        f"Seeds of all rows: {_listed(block.shared)}; further ones: {own}. Means are over a row's own seeds; the best "
+        "and the second are marked, and the row compared with is chosen, on shared seeds alone, and the differences "
+        "are over the seeds that both rows have."
+    ]
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
+
+
+def _test_notes(block: Block) -> list[str]:
+    """How p values were made, and what they cannot be with so few seeds."""
+    if block.base is None:
+        return []
+    columns = [[line.figures[metric] for line in block.lines] for metric in block.metrics]
+    tests = max((sum(figure.p_wilcoxon is not None for figure in column) for column in columns), default=0)
+    if not tests:
+        return ["One seed: no p-value can be given."]
+    pairs = {figure.against.seeds for column in columns for figure in column if figure.against}
+    notes = [
+        f"p: two-sided, paired over seeds, against {block.base}, Holm's correction over the rows of the table "
+        f"({tests} test{'s' * (tests > 1)} a column)."
+    ]
+    if any(figure.p_t is None and figure.p_wilcoxon is not None for column in columns for figure in column):
+        notes.append("No p t where all seeds differ by the same: nothing tells how the difference varies.")
+    if 1 in pairs:
+        notes.append(f"Rows that share one seed with {block.base} have no p-value.")
+    few = [seeds for seeds in sorted(pairs, reverse=True) if seeds > 1 and least_wilcoxon(seeds) > 0.05]
+    if few:
+        least = ", ".join(f"{least_wilcoxon(seeds):.4f} with {seeds} seeds" for seeds in few)
+        notes.append(
+            f"The Wilcoxon test cannot go below p {least}, even before correction, so it cannot reach .05 there."
+        )
+    return notes
+
+
+def _setting_notes(block: Block) -> list[str]:
+    """How long and in which steps rows train, where that is not the same for all."""
+    notes = []
+    for key in _TOLD_WHERE_DIFFERENT:
+        rows: dict[str, list[str]] = {}
+        for line in block.lines:
+            rows.setdefault(str(line.outcome.cell.values.get(key, "the default")), []).append(line.name)
+        usual = max(rows, key=lambda value: len(rows[value]), default="")
+        told = [f"{value} of {', '.join(names)}" for value, names in rows.items() if value != usual]
+        if told:
+            notes.append(f"{key}: {'; '.join(told)}; {usual} of the other rows.")
+    return notes
+
+
+def _cut_short(line: Line) -> str:
+    """A word about runs whose best epoch is one of the last two that were looked at; empty where there are none."""
+    values = line.outcome.cell.values
+    if "epochs" not in values:
+        return ""
+    last = values["epochs"] - values.get("eval_step", 1)
+    late = [run for run in line.outcome.done if run["best_epoch"] is not None and run["best_epoch"] + 1 >= last > 0]
+    if not late:
+        return ""
+    seeds = ", ".join(f"{run['best_epoch'] + 1} with seed {run['seed']}" for run in late)
+    return f"best at the end, in epoch {seeds}; it may be better with more than epochs={values['epochs']}."
+
+
+def _collapsed(line: Line) -> str:
+    """A word about seeds that stayed far below the row's best one on validation; empty where there are none."""
+    runs = line.outcome.done
+    if not runs or not runs[0]["higher_is_better"]:
+        return ""
+    best = max(run["valid_score"] for run in runs)
+    low = [run for run in runs if run["valid_score"] < _COLLAPSED * best]
+    if not low:
+        return ""
+    ends = ", ".join(f"{run['seed']} after {run['epochs']} epochs" for run in low)
+    share = f"{100 * _COLLAPSED:.0f} % of the best one on validation"
+    return f"not all seeds learned: below {share}, seed {ends}; try a larger stopping_step."
+
+
+def versions_of(block: Block) -> list[dict[str, str]]:
+    """Versions of packages that the block's runs were made with, each once."""
+    found = {canonical(run["versions"]): run["versions"] for line in block.lines for run in line.outcome.done}
+    return [versions for _, versions in sorted(found.items())]
