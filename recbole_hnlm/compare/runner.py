@@ -73,7 +73,7 @@ def _figures(setting: RunSetting, values: dict[str, Any]) -> Record:
         "test": {name: float(value) for name, value in result["test_result"].items()},
         "epochs": ours["epochs"], "best_epoch": best, "seconds_per_epoch": ours["seconds_per_epoch"],
         "seconds": ours["fit_seconds"], "seconds_to_best": next((row[1] for row in curve if row[0] == best), None),
-        "peak_memory_mib": ours["peak_memory_mib"], "curve": curve,
+        "peak_memory_mib": ours["peak_memory_mib"], "peak_gpu_memory_mib": ours["peak_gpu_memory_mib"], "curve": curve,
         "negatives": ours["negatives"][-1:],
     }  # fmt: skip
 

@@ -67,20 +67,23 @@ def accuracy_table(block: Block) -> Table:
 
 def cost_table(block: Block) -> Table:
     """What every row of a block costs: means over the seeds' runs at the tuned point."""
-    header = ("row", "seconds an epoch", "epochs to the best", "seconds to the best", "epochs", "peak MiB")
-    columns: tuple[tuple[Callable[[Any], float | None], str], ...] = (
+    header = ["row", "seconds an epoch", "epochs to the best", "seconds to the best", "epochs", "peak MiB"]
+    columns: list[tuple[Callable[[Any], float | None], str]] = [
         (lambda run: run["seconds_per_epoch"], ".3f"),
         (lambda run: None if run["best_epoch"] is None else run["best_epoch"] + 1, ".1f"),
         (lambda run: run["seconds_to_best"], ".2f"),
         (lambda run: run["epochs"], ".1f"),
         (lambda run: run["peak_memory_mib"], ".0f"),
-    )
+    ]
+    if any(run.get("peak_gpu_memory_mib") is not None for line in block.lines for run in line.outcome.done):
+        header.append("peak MiB of the GPU")
+        columns.append((lambda run: run.get("peak_gpu_memory_mib"), ".0f"))
     rows = [(line.name, *(_cost_cell(line, read, form) for read, form in columns)) for line in block.lines]
     machines = {canonical(run["machine"]): run["machine"] for line in block.lines for run in line.outcome.done}
     described = [f"{m['processor']}, {m['cores']} cores, {m['device']}" for m in machines.values()]
     notes = [f"Machine: {text}." for text in sorted(set(described))]
     notes += [", ".join(f"{key} {value}" for key, value in one.items()) + "." for one in versions_of(block)]
-    return Table(block.title, header, tuple(rows), notes=tuple(notes))
+    return Table(block.title, tuple(header), tuple(rows), notes=tuple(notes))
 
 
 def _cost_cell(line: Line, read: Callable[[Any], float | None], form: str) -> str:

@@ -219,6 +219,14 @@ def test_one_seed_gives_no_p() -> None:
     )
 
 
+def test_memory_of_a_gpu_has_a_column_where_there_was_one(outcomes: list[Outcome]) -> None:
+    plain = cost_table(blocks_of(outcomes)[0])
+    on_gpu = outcome("bsl", [0.1, 0.1], [0.1, 0.1], "loss", peak_gpu_memory_mib=2048.6)
+    table = cost_table(blocks_of([*outcomes, on_gpu])[0])
+    assert table.header == (*plain.header, "peak MiB of the GPU")
+    assert [row[-1] for row in table.rows] == ["2049" if row[0] == "bsl" else "" for row in table.rows]
+
+
 def test_cost_by_hand(outcomes: list[Outcome]) -> None:
     table = cost_table(blocks_of(outcomes)[0])
     assert table.rows[1] == ("dns", "0.250", "4.0", "1.00", "9.0", "512")
