@@ -247,6 +247,7 @@ def test_peak_memory_of_a_gpu_is_that_of_its_tensors(folder: Path, monkeypatch: 
         return 3 << 20
 
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", most)
+    monkeypatch.setattr(torch.cuda, "init", lambda: asked.append(("init", "")))
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: asked.append(("anew", str(device))))
     ours = run_recbole_hnlm("BPR", "tiny", config_dict=settings(folder, "BPR", neg_sampler="none", epochs=1))["hnlm"]
     assert ours["peak_gpu_memory_mib"] is None and not asked
@@ -256,4 +257,4 @@ def test_peak_memory_of_a_gpu_is_that_of_its_tensors(folder: Path, monkeypatch: 
         monkeypatch.setattr(quick_start, name, lambda device, original=original: original(gpu))
     ours = run_recbole_hnlm("BPR", "tiny", config_dict=settings(folder, "BPR", neg_sampler="none", epochs=1))["hnlm"]
     assert ours["peak_gpu_memory_mib"] == 3.0 and ours["peak_memory_mib"] > 50
-    assert asked == [("anew", "cuda:1"), ("most", "cuda:1")]
+    assert asked == [("init", ""), ("anew", "cuda:1"), ("most", "cuda:1")]

@@ -101,6 +101,7 @@ def watching(trainer_class: type) -> type:
 def forget_gpu_peak(device: torch.device) -> None:
     """Let :func:`peak_gpu_memory_mib` begin anew; does nothing for other devices than CUDA's."""
     if device.type == "cuda":
+        torch.cuda.init()  # which nothing may have done yet, and without which there is nothing to reset
         torch.cuda.reset_peak_memory_stats(device)
 
 
