@@ -23,6 +23,7 @@ WITHOUT_EFFECT = {
 OTHER = {
     "llm_base": "elsewhere", "llm_quantization": "nf4", "llm_precision": "bfloat16", "llm_tune_held_out_by": "pair",
     "llm_tune_gradient_checkpointing": True, "llm_user_history_order": "random", "llm_teacher_model": "BPR",
+    "llm_tune_datasets": ("mall",), "llm_prompt": str(Path(__file__).parents[2] / "properties" / "prompts" / "hybrid.yaml"),
 }  # fmt: skip
 OF_THE_TEACHER = ("epochs", "candidates", "draws", "draw_candidates")
 
