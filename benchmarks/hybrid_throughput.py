@@ -23,7 +23,7 @@ from hybrid import SIZES, make_pairs, save_llama
 
 from recbole_hnlm.llm.hybrid import BaseSettings, FineTuneSettings, read_template
 from recbole_hnlm.llm.hybrid.contrast import ContrastiveBatch, contrastive_loss, length_batches
-from recbole_hnlm.llm.hybrid.encoder import HybridEncoder, encode
+from recbole_hnlm.llm.hybrid.encoder import encode
 from recbole_hnlm.llm.hybrid.loading import Base, load_base, prepare_training
 from recbole_hnlm.llm.hybrid.pairs import PairTexts
 from recbole_hnlm.llm.hybrid.prompts import PromptBuilder, TokenBatch
@@ -80,10 +80,8 @@ def _tokens(*batches: TokenBatch) -> tuple[int, int]:
 
 
 def tuning(loaded: Base, pairs: PairTexts, settings: FineTuneSettings, weights: int, steps: int) -> Throughput:
-    """Steps of contrastive tuning, as Trainer would make them."""
-    model: HybridEncoder = loaded.model
-    prepare_training(model, settings_precision(model))
-    equip(model, [pairs], settings)
+    """Steps of contrastive tuning of an equipped model, as Trainer would make them."""
+    model = loaded.model
     builder = PromptBuilder(pairs, read_template(), loaded.tokens, loaded.lengths)
     plan = Plan([builder], split_sources([pairs], settings)[0], settings)
     batches: list[ContrastiveBatch] = [plan[step] for step in range(min(steps + 2, len(plan)))]
@@ -103,11 +101,6 @@ def tuning(loaded: Base, pairs: PairTexts, settings: FineTuneSettings, weights: 
     each = TUNING_CHECKPOINTED if settings.gradient_checkpointing else TUNING
     done = settings.batch_size * len(counted)
     return Throughput("fine-tuning", done, tokens, padded, seconds, float(each * weights * tokens))
-
-
-def settings_precision(model: HybridEncoder) -> str:
-    """Type of a model's products."""
-    return str(model._dtype).removeprefix("torch.")
 
 
 def generation(loaded: Base, pairs: PairTexts, weights: int, batch_tokens: int) -> Throughput:
@@ -148,7 +141,11 @@ def measure(args: argparse.Namespace, folder: Path) -> list[str]:
         loaded = load_base(base)
         weights = weights_of(SHAPES[args.shape])
         source = make_pairs(2 * settings.pairs)
+        prepare_training(loaded.model, args.precision)
+        equip(loaded.model, [source], settings)
         found = [tuning(loaded, source, settings, weights, args.steps)]
+        if quantization == "none":  # as the package does before it generates
+            loaded.model.base = loaded.model.base.merge_and_unload()
         found.append(generation(loaded, make_pairs(args.pairs), weights, args.batch_tokens))
         name = "" if quantization == "none" else f", {quantization}"
         lines += [result.line(args.peak).replace(result.work, result.work + name, 1) for result in found]

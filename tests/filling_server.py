@@ -49,16 +49,21 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         message = {"role": "assistant", "content": reply}
         usage = {"prompt_tokens": len(prompt) // 4, "completion_tokens": len(reply) // 4, "total_tokens": 0}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        data = json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "tiny-chat",
-                           "choices": [choice], "usage": usage}).encode()  # fmt: skip
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+        send_json(self, {"id": "1", "object": "chat.completion", "created": 0, "model": "tiny-chat",
+                         "choices": [choice], "usage": usage})  # fmt: skip
 
     def log_message(self, *args: Any) -> None:
         pass
+
+
+def send_json(handler: http.server.BaseHTTPRequestHandler, value: Any) -> None:
+    """Answer a request with ``value``."""
+    data = json.dumps(value).encode()
+    handler.send_response(200)
+    handler.send_header("content-type", "application/json")
+    handler.send_header("content-length", str(len(data)))
+    handler.end_headers()
+    handler.wfile.write(data)
 
 
 def filled(schema: dict[str, Any], mark: str, place: int = 0) -> Any:

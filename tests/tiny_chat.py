@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from filling_server import send_json
+
 TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -82,12 +84,7 @@ def endpoint(folder: Path) -> Iterator[str]:
                 "finish_reason": "stop" if ended else "length",
             }
             usage = {"prompt_tokens": ids.shape[1], "completion_tokens": len(found)}
-            body = json.dumps({"id": "c", "object": "chat.completion", "choices": [choice], "usage": usage}).encode()
-            self.send_response(200)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            send_json(self, {"id": "c", "object": "chat.completion", "choices": [choice], "usage": usage})
 
         def log_message(self, *_: Any) -> None:
             return
