@@ -202,8 +202,16 @@ def test_a_dataset_without_text_or_a_run_without_key_is_refused_before_anything_
     bare = write_dataset(tmp_path / "bare", text=False)
     with pytest.raises(ValueError, match="needs text to tell the model"):
         run_recbole_hnlm("BPR", "tiny", config_dict=values(bare, server))
-    monkeypatch.delenv("OPENAI_API_KEY")
     told = write_dataset(tmp_path / "told")
+    found = importlib.util.find_spec
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            importlib.util, "find_spec", lambda name, *more: None if name == "faiss" else found(name, *more)
+        )
+        with pytest.raises(ImportError, match="faiss"):
+            run_recbole_hnlm("BPR", "tiny", config_dict=values(told, server, llm_ground_search="faiss"))
+    assert not server.asked
+    monkeypatch.delenv("OPENAI_API_KEY")
     given = values(told, server)
     del given["llm_base_url"]
     with pytest.raises(ValueError, match="OPENAI_API_KEY"):
@@ -230,9 +238,6 @@ def test_what_was_paid_for_outlives_a_build_that_fails(
     kept = (folder / "tiny" / "tiny.neg_text").read_bytes()
     again = values(folder, server, hnlm_rebuild=True)
     asked = sum(server.asked.values())
-    if importlib.util.find_spec("faiss") is None:
-        with pytest.raises(ImportError, match="faiss"):
-            run_recbole_hnlm("BPR", "tiny", config_dict={**again, "llm_ground_search": "faiss"})
     monkeypatch.delenv("OPENAI_API_KEY")
     del again["llm_base_url"]
     with pytest.raises(ValueError, match="OPENAI_API_KEY"):

@@ -53,6 +53,16 @@ def test_training_and_generation_give_one_vector_per_pair(family: str, tiny: dic
     assert np.abs(trained[0] - trained[1:]).max(axis=1).min() > 1e-3  # and they are not all the same
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_keys_and_values_are_kept(family: str, tiny: dict[str, Path], mixed: PairTexts) -> None:
+    """A decoder fills a cache of them by default, which nothing here reads."""
+    base, builder = _prepared(tiny[family], mixed)
+    kept: list[object] = []
+    base.model.base.register_forward_hook(lambda _, __, made: kept.append(made.get("past_key_values")))
+    encode(base.model, builder.prompts(mixed.trainable[:3]))
+    assert kept == [None]
+
+
 @pytest.mark.parametrize("family", ("Llama", "Bert"))
 def test_soft_tokens_stand_where_the_wording_says_and_survive_any_cut(
     family: str, tiny: dict[str, Path], mixed: PairTexts
