@@ -7,6 +7,7 @@ from recbole_hnlm.artefacts.exchange import export_text, import_text
 from recbole_hnlm.artefacts.manifest import Manifest, Provenance, read_manifest
 from recbole_hnlm.artefacts.pairs import hash_pairs, hash_pairs_of_ids
 from recbole_hnlm.artefacts.reader import ArtefactReader, BoundArtefact
+from recbole_hnlm.artefacts.user_text import add_user_text
 from recbole_hnlm.artefacts.writer import TEXT_ROWS_LIMIT, ArtefactContents, write_artefact
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Manifest",
     "MissingArtefactError",
     "Provenance",
+    "add_user_text",
     "describe",
     "export_text",
     "hash_pairs",

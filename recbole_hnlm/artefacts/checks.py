@@ -56,6 +56,8 @@ def check_artefact(paths: ArtefactPaths, manifest: Manifest, pairs_hash: str | N
             raise _explained(paths, path, found)
     check_vectors(paths, "hnlm_emb.npy", (manifest.rows, manifest.width))
     check_vectors(paths, "item_text.npy", (manifest.items, manifest.width))
+    if manifest.has_file("user_text.npy"):
+        check_vectors(paths, "user_text.npy", (manifest.users, manifest.width))
     check_index(paths, manifest)
     for file_name, entry in manifest.files.items():
         path = paths.directory / file_name

@@ -103,8 +103,8 @@ def _read_contents(paths: ArtefactPaths, pairs_hash: str, pairs: int | None, lea
         raise unusable(paths.path("item_text"), found, paths.name)
     width = neg_vectors.shape[1] if neg_ids else item_rows.shape[1]
     told = _read_pairs(paths, neg_ids, least_per_pair)
-    item_profiles = _read_profiles(paths, "item_profile")
-    user_profiles = _read_profiles(paths, "user_profile")
+    item_profiles = read_profiles(paths, "item_profile")
+    user_profiles = read_profiles(paths, "user_profile")
     all_users = sorted({*told.users, *user_profiles})
     all_items = sorted({*told.items, *item_profiles, *item_ids})
     item_vectors = np.zeros((len(all_items), width), dtype=np.float16)
@@ -147,7 +147,12 @@ def _read_pairs(paths: ArtefactPaths, neg_ids: list[str], least_per_pair: int) -
     return told
 
 
-def _read_profiles(paths: ArtefactPaths, suffix: str) -> dict[str, str]:
+def read_profiles(paths: ArtefactPaths, suffix: str) -> dict[str, str]:
+    """Profile of each user or item that ``NAME.suffix`` has; none where there is no such file.
+
+    Raises:
+        ArtefactError: If the file is damaged.
+    """
     path = paths.path(suffix)
     if not path.is_file():
         return {}

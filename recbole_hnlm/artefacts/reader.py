@@ -5,6 +5,7 @@ Legend: B pairs of a batch, K vectors per pair, S width of the vectors.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -73,8 +74,11 @@ class ArtefactReader:
             self.manifest,
             PairIndex(open_npy(self.paths.path("hnlm_index.npy"), name)),
             VectorFile(self.paths.path("hnlm_emb.npy"), name, resident_bytes),
-            open_npy(self.paths.path("item_text.npy"), name),
-            np.where(user_ranks >= 0, user_ranks * len(items), _NO_USER),
+            TextFiles(
+                open_npy(self.paths.path("item_text.npy"), name),
+                open_npy(self.paths.path("user_text.npy"), name) if self.manifest.has_file("user_text.npy") else None,
+            ),
+            user_ranks,
             item_ranks,
         )
 
@@ -93,6 +97,19 @@ class ArtefactReader:
         return ranks
 
 
+@dataclass(frozen=True)
+class TextFiles:
+    """Text vectors as they lie in their files.
+
+    Attributes:
+        items: By item rank, shape ``(items, S)``.
+        users: By user rank, shape ``(users, S)``; None where the artefact has none.
+    """
+
+    items: NDArray[np.float16]
+    users: NDArray[np.float16] | None
+
+
 class BoundArtefact:
     """An artefact addressed by the internal ids of one dataset.
 
@@ -104,8 +121,8 @@ class BoundArtefact:
         manifest: Manifest,
         index: PairIndex,
         vectors: VectorFile,
-        item_vectors: NDArray[np.float16],
-        user_base: NDArray[np.int64],
+        texts: TextFiles,
+        user_ranks: NDArray[np.int64],
         item_ranks: NDArray[np.int64],
     ) -> None:
         """Made by :meth:`ArtefactReader.bind`.
@@ -114,16 +131,17 @@ class BoundArtefact:
             manifest: Manifest of the files.
             index: Which vectors belong to a pair.
             vectors: Hard-negative vectors, shape ``(rows, S)``.
-            item_vectors: Text vectors by item rank, shape ``(items, S)``.
-            user_base: Part of the key by internal user id, shape ``(n_users,)``.
+            texts: Text vectors by rank.
+            user_ranks: User rank by internal user id, -1 for none, shape ``(n_users,)``.
             item_ranks: Item rank by internal item id, -1 for none, shape ``(n_items,)``.
         """
         self.manifest = manifest
         self._index = index
         self._vectors = vectors
-        self._item_vectors = np.asarray(item_vectors)
-        self._user_base = user_base
+        self._texts = texts
+        self._user_ranks = user_ranks
         self._item_ranks = item_ranks
+        self._user_base = np.where(user_ranks >= 0, user_ranks * manifest.items, _NO_USER)
         self._item_keys = np.where(item_ranks >= 0, item_ranks, _NO_ITEM)
 
     @property
@@ -176,12 +194,21 @@ class BoundArtefact:
             Vectors, shape ``(n_items, S)``, float32, zero where there is none; and a mask, shape
             ``(n_items,)``.
         """
-        known = self._item_ranks >= 0
-        vectors = np.zeros((len(known), self.width), dtype=np.float32)
-        vectors[known] = self._item_vectors[self._item_ranks[known]]
-        mask: NDArray[np.bool_] = np.any(vectors != 0, axis=1)
-        return vectors, mask
+        return _placed(self._texts.items, self._item_ranks)
+
+    def user_text(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]] | None:
+        """As :meth:`item_text`, of the users' profiles; None where the artefact has no such vectors."""
+        return None if self._texts.users is None else _placed(self._texts.users, self._user_ranks)
 
     def _keys(self, user_ids: NDArray[np.int64], item_ids: NDArray[np.int64]) -> NDArray[np.int64]:
         keys: NDArray[np.int64] = self._user_base[user_ids] + self._item_keys[item_ids]
         return keys
+
+
+def _placed(rows: NDArray[np.float16], ranks: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Rows by internal id, zero where the rank is -1, and which of them are not zero: ``(n, S)`` and ``(n,)``."""
+    known = ranks >= 0
+    vectors = np.zeros((len(known), rows.shape[1]), dtype=np.float32)
+    vectors[known] = rows[ranks[known]]
+    mask: NDArray[np.bool_] = np.any(vectors != 0, axis=1)
+    return vectors, mask

@@ -55,6 +55,7 @@ ALL_SUFFIXES = (
     "user_profile",
     "item_text",
     "item_text.npy",
+    "user_text.npy",
     "hnlm",
     "hnlm_emb",
     "hnlm_emb.npy",

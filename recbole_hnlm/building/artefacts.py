@@ -17,6 +17,7 @@ from recbole_hnlm.building.hybrid import build_by_hybrid_prompts
 from recbole_hnlm.building.provenance import check_provenance
 from recbole_hnlm.building.sources import request_of, text_and_encoder, text_sources, texts_of, told_sources
 from recbole_hnlm.building.teacher import teacher_class, train_teacher
+from recbole_hnlm.building.user_text import ensure_user_text
 from recbole_hnlm.llm import build_artefacts
 from recbole_hnlm.llm.report import Stages
 from recbole_hnlm.llm.sharding import encode_share, first_says, is_first, is_sharded, wait_for_all
@@ -66,7 +67,13 @@ def ensure_artefacts(config: Any, run: RunOptions, train_data: Any) -> Path | No
         reader = ArtefactReader.open(directory, name, pairs_hash=hash_of_training_pairs(train_data._dataset))
         check_provenance(reader.manifest, run, directory)
 
-    on_first_rank(config, check_or_build)
+    def make_whole() -> None:
+        check_or_build()
+        if is_first():
+            with _one_at_a_time(cache_directory(run), name):
+                ensure_user_text(config, run, train_data._dataset, directory)
+
+    on_first_rank(config, make_whole)
     if not manifest.exists():
         raise FileNotFoundError(
             f"the first process has built {manifest}, which this host does not see; share the folder between the hosts "

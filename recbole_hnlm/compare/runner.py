@@ -17,7 +17,7 @@ from recbole_hnlm.compare.children import in_child
 from recbole_hnlm.compare.ledger import FAILED, OK, Record, RunSetting, digest
 
 _ARTEFACT_KEYS = (
-    "neg_sampler", "hnlm_base_sampler", "hnlm_comparator", "neg_sampler_guard", "neg_sampler_judge",
+    "neg_sampler", "hnlm_base_sampler", "hnlm_comparator", "hnlm_user_text", "neg_sampler_guard", "neg_sampler_judge",
     "neg_sampler_reference_model", "neg_sampler_reference_epochs", "neg_sampler_tree_seed",
 )  # fmt: skip
 """Settings beside those of the offline part that say what a run makes before it trains."""

@@ -1,6 +1,6 @@
 """Honesty controls: the same run on text vectors that cannot know anything, because they are others' or noise.
 
-Shapes: ``N`` items, ``S`` text width.
+Shapes: ``N`` items or users, ``S`` text width.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def controlled(items: Tensor, mask: Tensor, control: str, generator: torch.Generator) -> Tensor:
-    """Text vectors under an honesty control, ``(N, S) -> (N, S)``; only items with text take part."""
+def controlled(vectors: Tensor, mask: Tensor, control: str, generator: torch.Generator) -> Tensor:
+    """Text vectors under an honesty control, ``(N, S) -> (N, S)``; only those in ``mask`` take part."""
     if control == "none":
-        return items
-    changed = items.clone()
+        return vectors
+    changed = vectors.clone()
     rows = torch.nonzero(mask).flatten()
     if control == "permuted":
-        changed[rows] = items[rows[torch.randperm(rows.numel(), generator=generator)]]
+        changed[rows] = vectors[rows[torch.randperm(rows.numel(), generator=generator)]]
     else:
-        noise = torch.randn(rows.numel(), items.shape[1], generator=generator)
+        noise = torch.randn(rows.numel(), vectors.shape[1], generator=generator)
         changed[rows] = functional.normalize(noise, dim=1)
     return changed
 

@@ -18,9 +18,10 @@ _GUARD_SEEDS = 7_368_787  # apart from the draws of the sampler and of other ran
 
 
 class TextScore:
-    """Cosine of the mean text vector of a user's training items with an item's text vector.
+    """Cosine of a user's text vector with an item's.
 
-    The positive is one of the items in the mean, so it scores somewhat higher than its text deserves.
+    Where the user's is the mean of the training items (``hnlm_user_text: items``), the positive is among them, so it
+    scores somewhat higher than its text deserves.
 
     Args:
         text: Text vectors of the run.

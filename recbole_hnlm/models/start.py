@@ -45,6 +45,8 @@ def start_from_text(
     """
     owner = torch.div(interactions.keys, interactions.n_items, rounding_mode="floor").to(text.items.device)
     item = interactions.keys.to(text.items.device) - owner * interactions.n_items
+    told = torch.zeros(interactions.n_users, dtype=torch.bool, device=item.device)
+    told[owner[text.item_mask[item]]] = True
     for slot, module in enumerate(items):
         start = principal_components(text.items, text.item_mask, module.embedding_dim) * scale
         with torch.no_grad():
@@ -53,4 +55,4 @@ def start_from_text(
                 total = torch.zeros(interactions.n_users, start.shape[1], device=start.device)
                 total.index_add_(0, owner, start[item])
                 mean = total / interactions.user_counts.to(total.device).clamp_min(1).unsqueeze(1)
-                users[slot].weight[text.user_mask] = mean[text.user_mask]
+                users[slot].weight[told] = mean[told]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import Tensor
 from recbole_hnlm.artefacts import ArtefactReader, hash_pairs_of_ids
 from recbole_hnlm.models.ahead import ReadAhead
 from recbole_hnlm.models.controls import ControlledPairs, controlled
+from recbole_hnlm.models.pair_vectors import PairVectors, distinct_rows
 from recbole_hnlm.options import HNLMOptions
 from recbole_hnlm.samplers import TrainingInteractions
 
@@ -50,45 +50,33 @@ def hash_of_training_pairs(dataset: Any) -> str:
     return hash_pairs_of_ids(tokens[dataset.uid_field], tokens[dataset.iid_field], *ids)
 
 
-@dataclass(frozen=True)
-class PairVectors:
-    """Hard-negative vectors of a batch without repetitions.
-
-    Attributes:
-        vectors: The distinct vectors, shape ``(V, S)``; zero for pairs without one.
-        index: Which of them belongs to each pair, shape ``(B,)``.
-        known: Which of them are vectors at all, shape ``(V,)``, bool.
-    """
-
-    vectors: Tensor
-    index: Tensor
-    known: Tensor
-
-    @property
-    def present(self) -> Tensor:
-        """Which pairs have a vector, shape ``(B,)``, bool."""
-        return self.known[self.index]
-
-
 class TextVectors:
     """Item and user text vectors on the training device, and the pairs' hard-negative vectors on disk.
 
     Args:
         items: Item text vectors, shape ``(N, S)``; zero rows where an item has no text.
         item_mask: Which items have text, shape ``(N,)``, bool.
-        interactions: Training pairs; a user's vector is the mean of the user's items.
+        interactions: Training pairs; a user's vector is the mean of the user's items, unless ``users`` are given.
         pairs: Bound reader of the per-pair vectors, or None where training does not read them.
         device: Training device.
+        users: Vectors of users, shape ``(U, S)``, and which of them have one, shape ``(U,)``, bool.
     """
 
     def __init__(
-        self, items: Tensor, item_mask: Tensor, interactions: TrainingInteractions, pairs: Any, device: torch.device
+        self,
+        items: Tensor,
+        item_mask: Tensor,
+        interactions: TrainingInteractions,
+        pairs: Any,
+        device: torch.device,
+        users: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         self.items = items.to(device)
         self.item_mask = item_mask.to(device)
         self.pairs = pairs
         self._ahead = ReadAhead(self._read_pairs)
-        self.users, self.user_mask = self._mean_of_items(interactions)
+        vectors, mask = self._mean_of_items(interactions) if users is None else users
+        self.users, self.user_mask = vectors.to(device), mask.to(device)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TextVectors:
         """Itself: vectors are never written to."""
@@ -144,7 +132,7 @@ class TextVectors:
 
     def _read_pairs(self, rows: Tensor) -> PairVectors:
         """As :meth:`pair_vectors`, on the CPU; on the way to a GPU in half precision and page-locked memory."""
-        distinct, index = _distinct_rows(rows.cpu().numpy())  # pairs share the vectors of catalogue items
+        distinct, index = distinct_rows(rows.cpu().numpy())  # pairs share the vectors of catalogue items
         counts = (distinct >= 0).sum(axis=1)
         parts = self._means(distinct, counts), torch.from_numpy(index), torch.from_numpy(counts > 0)
         if self.items.device.type == "cuda":
@@ -168,20 +156,6 @@ class TextVectors:
         return total / torch.from_numpy(np.maximum(counts, 1).astype(np.float32)).unsqueeze(1)
 
 
-def _distinct_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """``np.unique(rows, axis=0, return_inverse=True)`` of rows ``(B, K)`` from -1 up, by sorting one number a pair."""
-    code = rows[:, 0] if rows.shape[1] else np.zeros(len(rows), dtype=np.int64)
-    for column in rows.T[1:]:
-        code = np.unique(code, return_inverse=True)[1] * (rows.max(initial=-1) + 2) + column + 1
-    order = np.argsort(code)
-    code = code[order]
-    first = np.ones(len(code), dtype=bool)
-    np.not_equal(code[1:], code[:-1], out=first[1:])
-    index = np.empty(len(code), dtype=np.int64)
-    index[order] = np.cumsum(first) - 1
-    return rows[order[first]], index
-
-
 def read_text(
     config: Any, dataset: Any, options: HNLMOptions, interactions: TrainingInteractions, seed: int
 ) -> TextVectors:
@@ -202,7 +176,8 @@ def read_text(
             pairs = ControlledPairs(bound, reader.manifest.rows, items.shape[1], control, seed)
     counts = int(item_mask.sum()), len(item_mask) - 1, items.shape[1]
     logger.info("text vectors: %d items of %d, width %d, from %s", *counts, artefact_directory(config, options))
-    return TextVectors(items, item_mask, interactions, pairs, config["device"])
+    users = _user_vectors(config, bound, options, seed)
+    return TextVectors(items, item_mask, interactions, pairs, config["device"], users)
 
 
 def item_text_of(config: Any, dataset: Any, options: HNLMOptions, seed: int) -> tuple[Tensor, Tensor]:
@@ -230,6 +205,25 @@ def _item_vectors(config: Any, bound: Any, options: HNLMOptions, seed: int) -> t
         raise ValueError(f"no item of {config['dataset']!r} has a text vector in {directory}; check llm_text_fields")
     items, item_mask = torch.from_numpy(vectors).float(), torch.from_numpy(mask)
     return controlled(items, item_mask, options.item_control, torch.Generator().manual_seed(seed)), item_mask
+
+
+def _user_vectors(config: Any, bound: Any, options: HNLMOptions, seed: int) -> tuple[Tensor, Tensor] | None:
+    """Vectors of the users' own profiles, under the run's control, and which there are; None where items stand in."""
+    if not options.reads_user_profiles:
+        return None
+    directory = artefact_directory(config, options)
+    found = bound.user_text()
+    if found is None:
+        if options.user_text is not None:
+            raise ValueError(
+                f"hnlm_user_text=profiles, but the artefacts in {directory} have no vectors of users; train through "
+                "run_recbole_hnlm, which adds them, or set hnlm_user_text=items"
+            )
+        logger.info("the artefacts in %s have no vectors of users; the mean of a user's items stands in", directory)
+        return None
+    vectors, mask = (torch.from_numpy(array) for array in found)
+    logger.info("text vectors of users: %d of %d, of their profiles", int(mask.sum()), len(mask) - 1)
+    return controlled(vectors, mask, options.item_control, torch.Generator().manual_seed(seed + 1)), mask
 
 
 def _check_coverage(bound: Any, dataset: Any, options: HNLMOptions) -> None:

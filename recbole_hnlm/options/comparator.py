@@ -23,7 +23,7 @@ WITHOUT_OURS: Mapping[str, Any] = {"hnlm_alpha": 0.0, "hnlm_alignment_weight": 0
 """Our options in a comparator's run; no key may say otherwise."""
 KEPT_KEYS = frozenset(
     {COMPARATOR_KEY, "hnlm_base_sampler", "hnlm_control", "hnlm_artefact_dir", "hnlm_rebuild"}
-    | {"hnlm_log_false_negatives"}
+    | {"hnlm_log_false_negatives", "hnlm_user_text"}
 )
 """Keys of ours that mean something beside a comparator."""
 

@@ -21,6 +21,9 @@ class HNLMOptions:
     """Rule that picks the catalogue negative ``e_j`` under ``neg_sampler: hnlm``; beside a comparator ``uniform``."""
     comparator: Literal["none", "rlmrec_con", "rlmrec_gen", "kar", "llmrec"] = "none"
     """Published method that runs in place of ours, on the same text vectors (``comparator.py``)."""
+    user_text: Literal["items", "profiles"] | None = None
+    """Text vector ``p_u`` of a user: ``items`` = mean of the user's items, ``profiles`` = the user's own profile as the
+    encoder reads it. ``None`` = profiles beside a comparator, whose papers read them, else items."""
     alpha: float = 0.05
     """Share of the language model's vector in the negative, in [0, 1]; 0 leaves ``e_j`` as it is."""
     use: Literal["mix", "compete", "extra"] = "mix"
@@ -115,6 +118,11 @@ class HNLMOptions:
     def reads_text(self) -> bool:
         """Whether training needs any artefact at all."""
         return self.alpha > 0 or self.aligns or self.init != "random" or self.comparator != "none"
+
+    @property
+    def reads_user_profiles(self) -> bool:
+        """Whether a user's text vector is that of the user's profile."""
+        return self.comparator != "none" if self.user_text is None else self.user_text == "profiles"
 
     @property
     def reads_pair_vectors(self) -> bool:

@@ -23,7 +23,7 @@ def pick_by_text(text: TextVectors, top_items: Tensor) -> tuple[Tensor, Tensor, 
     in text.
 
     Args:
-        text: Text vectors; a user's is the mean of the user's items.
+        text: Text vectors of items and users.
         top_items: Best items of each user, shape ``(U, T)``, 0 where a user has no more.
 
     Returns:

@@ -1,0 +1,113 @@
+"""Vectors of users' own profiles, put beside artefacts that are there: no teacher and no chat model takes part.
+
+Legend: U users, n items, S width of the encoder, W width of the artefact's vectors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recbole_hnlm.artefacts import Manifest, add_user_text, read_manifest
+from recbole_hnlm.artefacts.checks import read_tokens
+from recbole_hnlm.artefacts.manifest import ArtefactPaths
+from recbole_hnlm.artefacts.user_text import USER_TEXT, profiles_by_rank
+from recbole_hnlm.building.sources import tables_of
+from recbole_hnlm.llm import EncoderRun, TextEncoder, build_encoder, select_text_fields
+from recbole_hnlm.llm.cache import VectorCache, encode_cached
+from recbole_hnlm.llm.item_vectors import TEACHER_ENCODER
+from recbole_hnlm.llm.profiles import item_profiles
+from recbole_hnlm.llm.sharding import local_device
+from recbole_hnlm.llm.text_space import TextSpace
+from recbole_hnlm.run_options import RunOptions, cache_directory
+
+logger = logging.getLogger(__name__)
+
+
+def ensure_user_text(config: Any, run: RunOptions, dataset: Any, directory: Path) -> None:
+    """Encode the users' profiles of the run's artefacts, where it reads them and they are not encoded yet.
+
+    The vectors lie in the items' space: centred on the users' own mean, reduced like the items', of unit length.
+    Artefacts whose vectors come from no encoder of texts stay as they are where nobody asked for profiles by name.
+
+    Args:
+        config: RecBole's configuration of the run.
+        run: The run's options.
+        dataset: The training split.
+        directory: Where the artefacts are, which were checked against the run.
+
+    Raises:
+        ValueError: If the run insists on profiles that cannot be encoded, or the encoder has changed.
+    """
+    options = run.hnlm
+    if options is None or not options.reads_user_profiles:
+        return
+    name = str(config["dataset"])
+    manifest = read_manifest(directory, name)
+    if manifest.has_file(USER_TEXT):
+        return
+    lacking = _cannot_be_encoded(manifest)
+    if lacking:
+        if options.user_text is not None:
+            raise ValueError(f"hnlm_user_text=profiles, but {lacking}; set hnlm_user_text=items")
+        return
+    encoder = build_encoder(run.llm.encoder, local_device(str(config["device"])), EncoderRun.of(run.llm))
+    if encoder.revision != manifest.provenance.encoder_revision:
+        raise ValueError(
+            f"the artefacts in {directory} were made with revision {manifest.provenance.encoder_revision} of "
+            f"{encoder.name}, this is {encoder.revision}; rebuild with --hnlm_rebuild=True"
+        )
+    tokens = read_tokens(ArtefactPaths(directory, name), manifest)
+    users, items = profiles_by_rank(directory, name, tokens)
+    if manifest.provenance.settings.get("chat", {}).get("item_vectors", "fields") == "fields":
+        items = _texts_of_fields(config, run, dataset, tokens[1])
+    cache = VectorCache(cache_directory(run), encoder)
+    show = bool(config["show_progress"])
+    of_items, of_users = (_encoded(texts, encoder, cache, run, show) for texts in (items, users))
+    add_user_text(directory, name, manifest, _in_item_space(of_users, of_items, manifest))
+    logger.info("encoded the profiles of %d users of %d into %s", sum(map(bool, users)), len(users), directory)
+
+
+def _texts_of_fields(config: Any, run: RunOptions, dataset: Any, items: list[str]) -> list[str]:
+    """The items' texts as a template makes them of the dataset's fields."""
+    table, _ = tables_of(config, dataset, run.llm)
+    fields = () if table is None else select_text_fields(table, run.llm.text_fields)
+    return item_profiles(table, fields, items, run.llm.profile_words)
+
+
+def _cannot_be_encoded(manifest: Manifest) -> str:
+    """Why an encoder of texts cannot make vectors that belong to an artefact; empty where it can."""
+    if manifest.provenance.encoder == TEACHER_ENCODER:
+        return f"{manifest.name} has no text"
+    if "hybrid" in manifest.provenance.settings:
+        return "llm_negatives=hybrid makes the text vectors with the tuned language model, which reads items alone"
+    if not manifest.has_file("user_profile") or not manifest.has_file("item_profile"):
+        return f"the artefacts of {manifest.name} were imported without profiles"
+    return ""
+
+
+def _encoded(
+    texts: list[str], encoder: TextEncoder, cache: VectorCache, run: RunOptions, show: bool
+) -> NDArray[np.float32]:
+    """Raw vectors, zero for empty texts, shape ``(n, S)``."""
+    told = [place for place, text in enumerate(texts) if text]
+    vectors = np.zeros((len(texts), encoder.width), dtype=np.float32)
+    wanted = [texts[place] for place in told]
+    batch_size = run.llm.encoder_batch_size
+    vectors[told] = encode_cached(wanted, encoder, cache, batch_size=batch_size, show_progress=show)[0]
+    return vectors
+
+
+def _in_item_space(users: NDArray[np.float32], items: NDArray[np.float32], manifest: Manifest) -> NDArray[np.float32]:
+    """Users' raw vectors, ``(U, S)``, along the directions that the items', ``(n, S)``, keep: shape ``(U, W)``."""
+    there = np.any(users != 0, axis=1)
+    if not there.any():
+        return np.zeros((len(users), manifest.width), dtype=np.float32)
+    space = TextSpace.of(items, np.any(items != 0, axis=1), manifest.width)
+    mean = users[there].mean(axis=0, dtype=np.float64)
+    return dataclasses.replace(space, mean=mean).project(users, there)
