@@ -17,11 +17,12 @@ from recbole_hnlm.artefacts import Manifest, add_user_text, read_manifest
 from recbole_hnlm.artefacts.checks import read_tokens
 from recbole_hnlm.artefacts.manifest import ArtefactPaths
 from recbole_hnlm.artefacts.user_text import USER_TEXT, profiles_by_rank
-from recbole_hnlm.building.sources import tables_of
-from recbole_hnlm.llm import EncoderRun, TextEncoder, build_encoder, select_text_fields
+from recbole_hnlm.building.chat import corpus_of
+from recbole_hnlm.building.sources import by_time, tables_of
+from recbole_hnlm.llm import EncoderRun, TextEncoder, build_encoder
 from recbole_hnlm.llm.cache import VectorCache, encode_cached
+from recbole_hnlm.llm.corpus import Corpus
 from recbole_hnlm.llm.item_vectors import TEACHER_ENCODER
-from recbole_hnlm.llm.profiles import item_profiles
 from recbole_hnlm.llm.sharding import local_device
 from recbole_hnlm.llm.text_space import TextSpace
 from recbole_hnlm.run_options import RunOptions, cache_directory
@@ -64,8 +65,9 @@ def ensure_user_text(config: Any, run: RunOptions, dataset: Any, directory: Path
         )
     tokens = read_tokens(ArtefactPaths(directory, name), manifest)
     users, items = profiles_by_rank(directory, name, tokens)
-    if manifest.provenance.settings.get("chat", {}).get("item_vectors", "fields") == "fields":
-        items = _texts_of_fields(config, run, dataset, tokens[1])
+    chat = manifest.provenance.settings.get("chat")
+    if chat is not None and chat["item_vectors"] == "fields":
+        items = _corpus(config, run, dataset).item_templates
     cache = VectorCache(cache_directory(run), encoder)
     show = bool(config["show_progress"])
     of_items, of_users = (_encoded(texts, encoder, cache, run, show) for texts in (items, users))
@@ -73,11 +75,9 @@ def ensure_user_text(config: Any, run: RunOptions, dataset: Any, directory: Path
     logger.info("encoded the profiles of %d users of %d into %s", sum(map(bool, users)), len(users), directory)
 
 
-def _texts_of_fields(config: Any, run: RunOptions, dataset: Any, items: list[str]) -> list[str]:
-    """The items' texts as a template makes them of the dataset's fields."""
-    table, _ = tables_of(config, dataset, run.llm)
-    fields = () if table is None else select_text_fields(table, run.llm.text_fields)
-    return item_profiles(table, fields, items, run.llm.profile_words)
+def _corpus(config: Any, run: RunOptions, dataset: Any) -> Corpus:
+    """What a chat model was told of, for the items' own texts."""
+    return corpus_of(config, run, dataset, tables_of(config, dataset, run.llm), by_time(dataset))
 
 
 def _cannot_be_encoded(manifest: Manifest) -> str:

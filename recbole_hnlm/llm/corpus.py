@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_hnlm.artefacts.atomic import AtomicTable, clean_text
-from recbole_hnlm.llm.fields import TITLE_ROLE, field_role
+from recbole_hnlm.llm.fields import TITLE_ROLE, field_role, is_review_field
 from recbole_hnlm.llm.profiles import History, aligned_cells, item_names, item_profiles, user_profiles
-from recbole_hnlm.llm.reviews import is_review_field
 
 
 @dataclass(frozen=True)

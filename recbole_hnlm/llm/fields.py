@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import logging
 import re
 from collections.abc import Sequence
 
@@ -10,6 +12,7 @@ from recbole_hnlm.artefacts.atomic import AtomicTable, read_atomic
 
 __all__ = ["AtomicTable", "is_text_like", "order_fields", "read_atomic", "select_text_fields"]
 
+_LOG = logging.getLogger(__name__)
 _NEAR_UNIQUE = 0.3
 _MOSTLY = 0.9
 _SAMPLE = 2000
@@ -18,6 +21,8 @@ _NUMBER = re.compile(r"^[-+]?\d[\d.,:/-]*$")
 _YEAR = re.compile(r"^(?:1[0-9]|20|21)\d\d(?:\.0)?$")
 _WORDS = re.compile(r"[^\W\d_]{2,}\s+\S*[^\W\d_]{2,}")
 _ID_NAME = re.compile(r"(?i)(?:^|_)(?:ids?|asin|isbn|uuid|hash|code|zip|postal|phone|urls?|link)(?:$|_)")
+_REVIEW = re.compile(r"(?i)(?:^|_)(?:reviews?|comments?|tips?)(?:$|_)|^review")
+_NO_TEXT = re.compile(r"(?i)(?:^|_)(?:ids?|counts?|num|number|time|timestamp|date|stars?|rating|score|votes?)(?:$|_)")
 TITLE_ROLE, MAKER_ROLE, KIND_ROLE, PLACE_ROLE, PLAIN_ROLE, PROSE_ROLE = range(6)
 _ROLES = (  # the first that fits: a brand_name is a maker, a book_name a title
     (TITLE_ROLE, r"title|headline|^name$"),
@@ -27,6 +32,15 @@ _ROLES = (  # the first that fits: a brand_name is a maker, a book_name a title
     (PROSE_ROLE, r"descri|summary|abstract|plot|overview|review|content|body|text"),
     (TITLE_ROLE, r"name"),
 )
+
+
+def is_review_field(field: str, kind: str) -> bool:
+    """Whether a field of type ``kind`` holds what users wrote, by its name.
+
+    >>> [is_review_field(name, "token_seq") for name in ("review", "review_text", "review_id", "title")]
+    [True, True, False, False]
+    """
+    return kind in ("token", "token_seq") and bool(_REVIEW.search(field)) and not _NO_TEXT.search(field)
 
 
 def field_role(field: str) -> int:
@@ -46,7 +60,8 @@ def select_text_fields(table: AtomicTable, explicit: Sequence[str] | None = None
     """The fields that make a profile, in the order of the profile.
 
     Without ``explicit``, every ``token_seq`` field that is not empty, and every ``token`` field
-    that :func:`is_text_like`. Numbers (``float``) and vectors are never chosen.
+    that :func:`is_text_like`. Numbers (``float``) and vectors are never chosen, nor are reviews: those of a whole
+    catalogue were also written by users of held-out pairs. Reviews of training pairs come from the ``.inter`` file.
 
     Args:
         table: The feature file.
@@ -60,15 +75,33 @@ def select_text_fields(table: AtomicTable, explicit: Sequence[str] | None = None
             if field not in table.types:
                 close = difflib.get_close_matches(field, table.types, n=1, cutoff=0.0)
                 raise ValueError(f"text field {field!r} is not among {list(table.types)}; did you mean {close[0]!r}?")
+        told = tuple(field for field in explicit if is_review_field(field, table.types[field]))
+        if told:
+            _tell("%s, taken as told, may hold what users wrote of held-out pairs; then metrics say too much", told)
         return tuple(explicit)
-    chosen = []
+    chosen: list[str] = []
+    reviews: tuple[str, ...] = ()
     for field, kind in table.types.items():
         if field == table.key or kind not in ("token", "token_seq"):
             continue
         values = [value for value in table.column(field) if value]
-        if values and (kind == "token_seq" or is_text_like(field, values)):
+        if values and is_review_field(field, kind):
+            reviews = (*reviews, field)
+        elif values and (kind == "token_seq" or is_text_like(field, values)):
             chosen.append(field)
+    if reviews:
+        _tell(
+            "%s left out of profiles: it may hold what users wrote of held-out pairs; put reviews into .inter, "
+            "where only those of training pairs are read, or name the field in llm_text_fields or llm_user_text_fields",
+            reviews,
+        )
     return order_fields(chosen)
+
+
+@functools.cache
+def _tell(message: str, fields: tuple[str, ...]) -> None:
+    """A warning about fields, once a process."""
+    _LOG.warning(message, ", ".join(fields))
 
 
 def is_text_like(field: str, values: Sequence[str]) -> bool:

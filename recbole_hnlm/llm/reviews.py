@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from recbole_hnlm.artefacts.atomic import parse_header, split_rows
+from recbole_hnlm.llm.fields import is_review_field
 from recbole_hnlm.llm.profiles import cut_words
 
 _LOG = logging.getLogger(__name__)
-_REVIEW = re.compile(r"(?i)(?:^|_)(?:reviews?|comments?|tips?)(?:$|_)|^review")
-_NO_TEXT = re.compile(r"(?i)(?:^|_)(?:ids?|counts?|num|number|time|timestamp|date|stars?|rating|score|votes?)(?:$|_)")
-
-
-def is_review_field(field: str, kind: str) -> bool:
-    """Whether a field of type ``kind`` holds what users wrote, by its name.
-
-    >>> [is_review_field(name, "token_seq") for name in ("review", "review_text", "review_id", "title")]
-    [True, True, False, False]
-    """
-    return kind in ("token", "token_seq") and bool(_REVIEW.search(field)) and not _NO_TEXT.search(field)
 
 
 def find_review_field(types: Mapping[str, str]) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recbole_hnlm.llm import AtomicTable, read_atomic, select_text_fields
+from recbole_hnlm.llm import AtomicTable, fields, read_atomic, select_text_fields
 from recbole_hnlm.llm.fields import is_text_like, order_fields
 
 N = 200
@@ -73,3 +73,23 @@ def test_explicit_fields_keep_their_order_and_type(table: Callable[..., AtomicTa
 def test_order_is_titles_first_descriptions_last() -> None:
     given = ["description", "year", "city", "genres", "brand_name", "item_name"]
     assert order_fields(given) == ("item_name", "brand_name", "genres", "city", "year", "description")
+
+
+def test_reviews_of_a_whole_catalogue_stay_out_unless_they_are_named(
+    table: Callable[..., AtomicTable], caplog: pytest.LogCaptureFixture
+) -> None:
+    fields._tell.cache_clear()
+    items = table(
+        {
+            "item_id:token": ["1", "2"],
+            "title:token_seq": ["a kettle", "a spoon"],
+            "reviews:token_seq": ["I boil water in it", "it bends"],
+            "review_count:token_seq": ["four of them", "none"],
+        }
+    )
+    with caplog.at_level("WARNING"):
+        assert select_text_fields(items) == select_text_fields(items) == ("title", "review_count")
+        (left_out,) = [record.getMessage() for record in caplog.records]
+        assert left_out.startswith("reviews left out of profiles: it may hold what users wrote of held-out pairs")
+        assert select_text_fields(items, ["title", "reviews"]) == ("title", "reviews")
+    assert "reviews, taken as told, may hold" in caplog.records[-1].getMessage()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from recbole_hnlm.llm.reviews import find_review_field, is_review_field, latest_reviews, read_reviews
+from recbole_hnlm.llm.fields import is_review_field
+from recbole_hnlm.llm.reviews import find_review_field, latest_reviews, read_reviews
 
 KEYS = ("user_id", "item_id")
 HEADER = "user_id:token\titem_id:token\treview:token_seq\trating:float\n"
