@@ -94,7 +94,10 @@ def epochs(runs: list[Run], row: str) -> list[str]:
     if SEEDS[0] not in seeds:
         return []
     told_of: dict[str, dict[str, float]] = seeds[SEEDS[0]]["negatives"]
-    keys = ("text_above_negative", "hardness", "false_negative_rate")
+    keys = (
+        "text_above_negative", "hardness", "false_negative_rate", "text_norm", "text_cosine_negative",
+        "text_cosine_positive", "text_above_items", "negative_above_items",
+    )  # fmt: skip
     lines = [f"| {row}: epoch | " + " | ".join(keys) + " |", "|---" * (len(keys) + 1) + "|"]
     for epoch, means in told_of.items():
         lines.append(f"| {epoch} | " + " | ".join(f"{means[key]:.4f}" if key in means else "" for key in keys) + " |")

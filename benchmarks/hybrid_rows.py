@@ -37,6 +37,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "older teacher": {"llm_user_history": 10, "llm_teacher_draw_candidates": 256, "llm_teacher_epochs": 60},
 }
 ALPHAS = (0.05, 0.2)
+SMALL_ALPHAS = (0.005, 0.02)
 RATES = (0.001, 0.005)
 KNOBS = {
     "lambda1": [{"hnlm_alignment_weight": weight} for weight in (0.0003, 0.003)],
@@ -122,6 +123,7 @@ def rows_of(rate: float) -> dict[str, tuple[str, list[dict[str, Any]]]]:
     """Row -> its artefacts and the points that validation chooses from."""
     fixed = {"learning_rate": rate}
     mixed = [{**fixed, "hnlm_alpha": alpha} for alpha in ALPHAS]
+    little = [{**fixed, "hnlm_alpha": alpha} for alpha in SMALL_ALPHAS]
     extra = [{**fixed, "hnlm_use": "extra", "hnlm_alpha": alpha} for alpha in (0.2, 1.0)]
     near = {**fixed, "hnlm_alpha": 0.0, "hnlm_base_sampler": "semantic"}
     return {
@@ -137,6 +139,8 @@ def rows_of(rate: float) -> dict[str, tuple[str, list[dict[str, Any]]]]:
         "tuned, competing by score": ("tuned", [{**point, "hnlm_use": "compete"} for point in mixed]),
         "tuned, alpha growing": ("tuned", [{**point, "hnlm_alpha_epochs": 20} for point in mixed]),
         "teacher item, an extra negative": ("teacher", extra),
+        "teacher item, little of it": ("teacher", little),
+        "tuned, little of it": ("tuned", little),
         "teacher of 60 epochs, its item": ("older teacher", mixed),
         **{
             f"{row}, {knob}": ("tuned", [{**fixed, "hnlm_alpha": alpha, **point} for point in points])

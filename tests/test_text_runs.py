@@ -117,7 +117,7 @@ def test_an_extra_negative_has_its_statistics(folder: Path) -> None:
     model, loader = made(folder, "BPR", hnlm_alpha=0.6, hnlm_use="extra")
     model.calculate_loss(next(iter(loader)))
     means = model.hnlm.statistics.epoch_means()
-    assert {"hardness", "coverage", "text_above_negative", "negative_popularity"} <= set(means)
+    assert {"hardness", "coverage", "text_above_negative", "negative_popularity", "text_above_items"} <= set(means)
     assert 0 < means["text_above_negative"] < 1 and means["hardness"] != 0
 
 

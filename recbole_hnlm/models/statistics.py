@@ -15,6 +15,8 @@ from recbole_hnlm.samplers import EmbeddingView, TrainingInteractions
 
 _EVERY = 8  # steps between looks at the scores, which cost two gathers
 _AS_GOOD_AS_EQUAL = 0.99
+_SPREAD = 128  # items that a projected vector is held against
+_TINY = 1e-12
 
 
 class StepStatistics:
@@ -93,6 +95,41 @@ class StepStatistics:
                     negative = view.item_rows(ids) if rows is None else rows
                     beside = self._beside_held_out(users, negative, view)
                     self.add("false_negative_vectors", _mean(beside.float(), weights))
+
+    @torch.no_grad()
+    def place_text(
+        self, users: Tensor, positives: Tensor, compared: tuple[Tensor, Tensor, Tensor], view: EmbeddingView
+    ) -> None:
+        """Record where projected vectors lie: their norm, what they resemble, and how many items score below them.
+
+        Scores are taken at the norm of the catalogue negative, for which the same share is recorded. The items are
+        spread evenly over the catalogue's ids, so nothing is drawn.
+
+        Args:
+            users: User ids, shape ``(M,)``.
+            positives: Positive items, shape ``(M,)``.
+            compared: Rows of the catalogue negatives and projected vectors, ``(M, D)`` each, and which pairs have such
+                a vector, ``(M,)``.
+            view: The model's embeddings.
+        """
+        rows, hard, present = compared
+        if not bool(present.any()):
+            return
+        users, positives, rows, hard = (part[present] for part in (users, positives, rows, hard))
+        length = rows.norm(dim=1)
+        self.add("text_norm", (hard.norm(dim=1) / length.clamp_min(_TINY)).mean())
+        self.add("text_cosine_negative", torch.cosine_similarity(hard, rows, dim=1).mean())
+        self.add("text_cosine_positive", torch.cosine_similarity(hard, view.item_rows(positives), dim=1).mean())
+        if not view.has_user_rows:
+            return
+        count = self._interactions.n_items - 1
+        spread = torch.linspace(1, count, min(_SPREAD, count), device=rows.device).round().long()
+        user_rows = view.user_rows(users)
+        scores = user_rows @ view.item_rows(spread).T
+        hard = hard * (length / hard.norm(dim=1).clamp_min(_TINY)).unsqueeze(1)
+        for name, vectors in (("text_above_items", hard), ("negative_above_items", rows)):
+            own = (user_rows * vectors).sum(dim=1, keepdim=True)
+            self.add(name, (own > scores).float().mean())
 
     def _are_held_out(self, users: Tensor, ids: Tensor) -> Tensor:
         assert self._held_out is not None

@@ -45,9 +45,12 @@ def negatives_with_text(
         vector_rows = text.text.rows_of(users, positives)
     hard, present = text.hard_rows(vector_rows)
     head.statistics.count_coverage(present)
+    looks = head.statistics.looks_next
+    if looks:
+        head.statistics.place_text(users, positives, (rows, hard, present), view)
     hard = text.like(rows, hard)
     share, use = head.alpha * present, text.options.use
-    if view.has_user_rows and (use == "compete" or head.statistics.looks_next):
+    if view.has_user_rows and (use == "compete" or looks):
         above = _scored_above(users, rows, hard, view)
         head.statistics.add("text_above_negative", (above & present).float().mean())
         share = share * above if use == "compete" else share

@@ -12,6 +12,7 @@ from torch import nn
 from recbole_hnlm.models.controls import ControlledPairs, controlled
 from recbole_hnlm.models.head import TextHead
 from recbole_hnlm.models.start import principal_components, start_from_text
+from recbole_hnlm.models.statistics import StepStatistics
 from recbole_hnlm.models.text import TextVectors
 from recbole_hnlm.options import HNLMOptions
 from recbole_hnlm.samplers import TrainingInteractions
@@ -184,3 +185,36 @@ def test_a_start_from_text_leaves_the_rest_at_the_models_own(
     torch.testing.assert_close(users.weight[1].detach(), (expected[2] + expected[3]) / 2)
     for weight, old, mask in ((items.weight, before[0], text.item_mask), (users.weight, before[1], text.user_mask)):
         assert torch.equal(weight[~mask], old[~mask])
+
+
+@pytest.mark.parametrize("has_user_rows", [True, False])
+def test_where_projected_vectors_lie_is_told_of_pairs_that_have_one(
+    interactions: TrainingInteractions, has_user_rows: bool
+) -> None:
+    generator = torch.Generator().manual_seed(3)
+    view: Any = RowsView()
+    view.has_user_rows = has_user_rows
+    users, items = view.users.detach(), view.items.detach()
+    rows, hard = torch.randn(3, D, generator=generator), 3 * torch.randn(3, D, generator=generator)
+    present = torch.tensor([True, False, True])
+    statistics = StepStatistics(interactions)
+    statistics.place_text(torch.tensor([1, 2, 3]), torch.tensor([2, 3, 7]), (rows, hard, present), view)
+    told = statistics.epoch_means()
+    expected: dict[str, list[float]] = {}
+    for pair, user, positive in ((0, 1, 2), (2, 3, 7)):
+        e_j, q, e_u = (row.double().numpy() for row in (rows[pair], hard[pair], users[user]))
+        of_items = items.double().numpy()
+        matched = q * np.linalg.norm(e_j) / np.linalg.norm(q)
+        for name, value in {
+            "text_norm": np.linalg.norm(q) / np.linalg.norm(e_j),
+            "text_cosine_negative": q @ e_j / np.linalg.norm(q) / np.linalg.norm(e_j),
+            "text_cosine_positive": q @ of_items[positive] / np.linalg.norm(q) / np.linalg.norm(of_items[positive]),
+            "text_above_items": np.mean([matched @ e_u > of_items[item] @ e_u for item in range(1, N)]),
+            "negative_above_items": np.mean([e_j @ e_u > of_items[item] @ e_u for item in range(1, N)]),
+        }.items():
+            expected.setdefault(name, []).append(float(value))
+    if not has_user_rows:
+        del expected["text_above_items"], expected["negative_above_items"]
+    assert told == pytest.approx({name: np.mean(values) for name, values in expected.items()}, rel=1e-5)
+    statistics.place_text(torch.tensor([1]), torch.tensor([2]), (rows[:1], hard[:1], torch.tensor([False])), view)
+    assert statistics.epoch_means() == {}
