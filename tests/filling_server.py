@@ -19,6 +19,21 @@ class ChatServer(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.asked: Counter[str] = Counter()
         self.keys: set[str] = set()
+        self.silent_after: int | None = None
+        """Requests that are answered; later ones wait for :meth:`speak`."""
+        self._speaking = threading.Event()
+
+    def speak(self, until: int | None = None) -> None:
+        """Let those go that wait, and answer from now on, or ``until`` so many were asked."""
+        self.silent_after = until
+        self._speaking.set()
+        self._speaking = threading.Event()
+
+    def wait_for_turn(self) -> None:
+        """Return at once, or when the server may speak again."""
+        speaking = self._speaking
+        if self.silent_after is not None and self.asked.total() > self.silent_after:
+            speaking.wait(120)
 
     @classmethod
     @contextlib.contextmanager
@@ -44,13 +59,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         prompt = json.dumps(body["messages"])
         self.server.asked[prompt] += 1
         self.server.keys.add(self.headers["authorization"])
+        self.server.wait_for_turn()
         mark = hashlib.sha256(prompt.encode()).hexdigest()[:6]
         reply = json.dumps(filled(body["response_format"]["json_schema"]["schema"], mark))
         message = {"role": "assistant", "content": reply}
         usage = {"prompt_tokens": len(prompt) // 4, "completion_tokens": len(reply) // 4, "total_tokens": 0}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        send_json(self, {"id": "1", "object": "chat.completion", "created": 0, "model": "tiny-chat",
-                         "choices": [choice], "usage": usage})  # fmt: skip
+        with contextlib.suppress(ConnectionError):  # who asked may have been killed
+            send_json(self, {"id": "1", "object": "chat.completion", "created": 0, "model": "tiny-chat",
+                             "choices": [choice], "usage": usage})  # fmt: skip
 
     def log_message(self, *args: Any) -> None:
         pass

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -217,6 +219,36 @@ def test_a_dataset_without_text_or_a_run_without_key_is_refused_before_anything_
     with pytest.raises(ValueError, match="OPENAI_API_KEY"):
         run_recbole_hnlm("BPR", "tiny", config_dict=given)
     assert not server.asked
+
+
+@pytest.mark.slow
+def test_a_build_killed_at_three_points_ends_with_the_same_bytes(tmp_path: Path, server: ChatServer) -> None:
+    """While profiles of items, of users, and hard negatives are asked; what had no answer yet is all that is repeated."""
+    whole, cut = (write_dataset(tmp_path / name) for name in ("whole", "cut"))
+    command = [sys.executable, "-m", "recbole_hnlm.cli", "build", "--model=BPR", "--dataset=tiny"]
+    for folder in (whole, cut):
+        (folder / "run.yaml").write_text(yaml.safe_dump(values(folder, server, llm_concurrency=4)))
+    subprocess.run([*command, "--config_files=run.yaml"], cwd=whole, check=True, stderr=subprocess.DEVNULL)
+    prompts = dict(server.asked)
+    server.asked.clear()
+    waiting = 0
+    for answered in (30, 110, 190):
+        server.speak(until=answered + waiting)
+        victim = subprocess.Popen([*command, "--config_files=run.yaml"], cwd=cut, stderr=subprocess.DEVNULL)
+        while server.asked.total() < answered + waiting + 4:
+            assert victim.poll() is None, "it ended before it could be killed"
+            time.sleep(0.005)
+        victim.kill()
+        assert victim.wait() == -signal.SIGKILL
+        waiting += 4
+        assert not (cut / "tiny" / "tiny.hnlm.json").exists()
+    server.speak()
+    subprocess.run([*command, "--config_files=run.yaml"], cwd=cut, check=True, stderr=subprocess.DEVNULL)
+    assert set(server.asked) == set(prompts)
+    assert server.asked.total() - len(prompts) <= waiting and max(server.asked.values()) == 2
+    made = {path.name: path.read_bytes() for path in (whole / "tiny").iterdir()}
+    assert {path.name: path.read_bytes() for path in (cut / "tiny").iterdir()} == made
+    assert {"tiny.hnlm_emb.npy", "tiny.neg_text", "tiny.user_profile", "tiny.hnlm.json"} <= set(made)
 
 
 @pytest.mark.slow

@@ -119,6 +119,21 @@ def test_curves_for_tensorboard(llama: BaseSettings, pairs: PairTexts, quick: Fi
     assert len(curves.Scalars("eval/loss")) >= 2
 
 
+def test_the_rate_warms_up_and_then_falls(
+    llama: BaseSettings, pairs: PairTexts, quick: FineTuneSettings, tmp_path: Path
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    settings = replace(quick, tensorboard=True, warmup=0.5, epochs=4)
+    fine_tune(pairs, llama, settings, tmp_path / "adapter")
+    (events,) = (tmp_path / "adapter-runs").rglob("events.out.*")
+    rates = [point.value for point in EventAccumulator(str(events)).Reload().Scalars("train/learning_rate")]
+    top = rates.index(max(rates))
+    assert len(rates) >= 8 and 0.3 < top / len(rates) < 0.7
+    assert rates[: top + 1] == sorted(rates[: top + 1]) and rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[0] < 0.5 * settings.projector_learning_rate <= 0.55 * max(rates)
+
+
 CHILD = """
 import sys
 sys.path.insert(0, sys.argv[1])
