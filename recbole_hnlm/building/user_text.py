@@ -71,7 +71,14 @@ def ensure_user_text(config: Any, run: RunOptions, dataset: Any, directory: Path
     cache = VectorCache(cache_directory(run), encoder)
     show = bool(config["show_progress"])
     of_items, of_users = (_encoded(texts, encoder, cache, run, show) for texts in (items, users))
-    add_user_text(directory, name, manifest, _in_item_space(of_users, of_items, manifest))
+    vectors = _in_item_space(of_users, of_items, manifest)
+    try:
+        add_user_text(directory, name, manifest, vectors)
+    except PermissionError as error:
+        raise ValueError(
+            f"vectors of users' profiles cannot be added to {directory}, which is read-only; copy it and name the copy in "
+            "hnlm_artefact_dir, or set hnlm_user_text=items"
+        ) from error
     logger.info("encoded the profiles of %d users of %d into %s", sum(map(bool, users)), len(users), directory)
 
 

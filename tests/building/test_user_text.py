@@ -114,6 +114,19 @@ def test_a_kill_while_they_are_written_leaves_the_artefacts_fit(folder: Path, mo
     assert not torch.allclose(plain.users, told.users, atol=0.1)
 
 
+def test_a_read_only_folder_is_told_with_the_remedy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text_of(folder)
+
+    def refuse(path: Path, *_: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("recbole_hnlm.artefacts.user_text.write_npy", refuse)
+    with pytest.raises(ValueError, match="which is read-only; copy it and name the copy in hnlm_artefact_dir, or set"):
+        text_of(folder, hnlm_comparator="kar")
+    monkeypatch.undo()
+    assert text_of(folder).user_mask[1:].all()
+
+
 def test_vectors_of_other_artefacts_are_not_added(folder: Path) -> None:
     text_of(folder)
     home = folder / "tiny"
