@@ -76,7 +76,7 @@ def ensure_user_text(config: Any, run: RunOptions, dataset: Any, directory: Path
         add_user_text(directory, name, manifest, vectors)
     except PermissionError as error:
         raise ValueError(
-            f"vectors of users' profiles cannot be added to {directory}, which is read-only; copy it and name the copy in "
+            f"{directory} is read-only and lacks vectors of users' profiles; copy it and name the copy in "
             "hnlm_artefact_dir, or set hnlm_user_text=items"
         ) from error
     logger.info("encoded the profiles of %d users of %d into %s", sum(map(bool, users)), len(users), directory)

@@ -121,7 +121,10 @@ def test_a_read_only_folder_is_told_with_the_remedy(folder: Path, monkeypatch: p
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr("recbole_hnlm.artefacts.user_text.write_npy", refuse)
-    with pytest.raises(ValueError, match="which is read-only; copy it and name the copy in hnlm_artefact_dir, or set"):
+    with pytest.raises(
+        ValueError,
+        match="is read-only and lacks vectors of users. profiles; copy it and name the copy in hnlm_artefact_dir",
+    ):
         text_of(folder, hnlm_comparator="kar")
     monkeypatch.undo()
     assert text_of(folder).user_mask[1:].all()
