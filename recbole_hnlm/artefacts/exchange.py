@@ -31,6 +31,8 @@ from recbole_hnlm.artefacts.storage import directory_lock, write_text
 from recbole_hnlm.artefacts.writer import ArtefactContents, write_artefact
 
 _ALL_ROWS = 1 << 62
+IMPORTED = "imported"
+"""Name of the encoder of vectors that another program made."""
 
 
 def export_text(directory: str | Path, name: str) -> Manifest:
@@ -41,10 +43,10 @@ def export_text(directory: str | Path, name: str) -> Manifest:
     """
     directory = Path(directory)
     paths = ArtefactPaths(directory, name)
-    manifest = read_manifest(directory, name)
-    items = read_tokens(paths, manifest)[1]
-    neg_ids = read_neg_ids(paths, manifest)
     with directory_lock(directory), contextlib.ExitStack() as opened:
+        manifest = read_manifest(directory, name)
+        items = read_tokens(paths, manifest)[1]
+        neg_ids = read_neg_ids(paths, manifest)
         files = dict(manifest.files)
         for suffix, columns, ids in (("item_text", ITEM_TEXT, items), ("hnlm_emb", HNLM_EMB, neg_ids)):
             matrix = paths.path(f"{suffix}.npy")
@@ -91,7 +93,7 @@ def import_text(
         raise ArtefactError(f"{paths.manifest} does not exist; pass pairs_hash to import_text")
     pairs = old.pairs if pairs is None and old else pairs
     contents = _read_contents(paths, pairs_hash, pairs, old.negatives_per_pair if old else 1)
-    provenance = provenance or (old.provenance if old else Provenance(encoder="imported"))
+    provenance = provenance or (old.provenance if old else Provenance(encoder=IMPORTED))
     return write_artefact(directory, name, contents, provenance, text_rows_limit=_ALL_ROWS)
 
 

@@ -17,7 +17,7 @@ from recbole_hnlm.building.hybrid import build_by_hybrid_prompts
 from recbole_hnlm.building.provenance import check_provenance
 from recbole_hnlm.building.sources import request_of, text_and_encoder, text_sources, texts_of, told_sources
 from recbole_hnlm.building.teacher import teacher_class, train_teacher
-from recbole_hnlm.building.user_text import ensure_user_text
+from recbole_hnlm.building.user_text import encode_users, lacks_user_text
 from recbole_hnlm.llm import build_artefacts
 from recbole_hnlm.llm.report import Stages
 from recbole_hnlm.llm.sharding import encode_share, first_says, is_first, is_sharded, wait_for_all
@@ -69,9 +69,10 @@ def ensure_artefacts(config: Any, run: RunOptions, train_data: Any) -> Path | No
 
     def make_whole() -> None:
         check_or_build()
-        if is_first():
+        if is_first() and lacks_user_text(run, directory, name):
             with _one_at_a_time(cache_directory(run), name):
-                ensure_user_text(config, run, train_data._dataset, directory)
+                if lacks_user_text(run, directory, name):  # still, after the wait
+                    encode_users(config, run, train_data._dataset, directory)
 
     on_first_rank(config, make_whole)
     if not manifest.exists():

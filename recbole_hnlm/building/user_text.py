@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_hnlm.artefacts import Manifest, add_user_text, read_manifest
-from recbole_hnlm.artefacts.checks import read_tokens
+from recbole_hnlm.artefacts.checks import open_npy, read_tokens
+from recbole_hnlm.artefacts.exchange import IMPORTED
 from recbole_hnlm.artefacts.manifest import ArtefactPaths
 from recbole_hnlm.artefacts.user_text import USER_TEXT, profiles_by_rank
 from recbole_hnlm.building.chat import corpus_of
@@ -28,13 +29,33 @@ from recbole_hnlm.llm.text_space import TextSpace
 from recbole_hnlm.run_options import RunOptions, cache_directory
 
 logger = logging.getLogger(__name__)
+_SAME = 0.99
 
 
-def ensure_user_text(config: Any, run: RunOptions, dataset: Any, directory: Path) -> None:
-    """Encode the users' profiles of the run's artefacts, where it reads them and they are not encoded yet.
+def lacks_user_text(run: RunOptions, directory: Path, name: str) -> bool:
+    """Whether a run reads vectors of users' profiles that its artefacts do not have yet and can be given.
+
+    Artefacts whose vectors come from no encoder of texts stay as they are where nobody asked for profiles by name.
+
+    Raises:
+        ValueError: If the run insists on profiles that cannot be encoded.
+    """
+    options = run.hnlm
+    if options is None or not options.reads_user_profiles:
+        return False
+    manifest = read_manifest(directory, name)
+    if manifest.has_file(USER_TEXT):
+        return False
+    lacking = _cannot_be_encoded(manifest)
+    if lacking and options.user_text is not None:
+        raise ValueError(f"hnlm_user_text=profiles, but {lacking}; set hnlm_user_text=items")
+    return not lacking
+
+
+def encode_users(config: Any, run: RunOptions, dataset: Any, directory: Path) -> None:
+    """Encode the users' profiles of the run's artefacts and put the vectors beside them.
 
     The vectors lie in the items' space: centred on the users' own mean, reduced like the items', of unit length.
-    Artefacts whose vectors come from no encoder of texts stay as they are where nobody asked for profiles by name.
 
     Args:
         config: RecBole's configuration of the run.
@@ -43,25 +64,15 @@ def ensure_user_text(config: Any, run: RunOptions, dataset: Any, directory: Path
         directory: Where the artefacts are, which were checked against the run.
 
     Raises:
-        ValueError: If the run insists on profiles that cannot be encoded, or the encoder has changed.
+        ValueError: If the folder is read-only, or texts or encoder are not those that the items' vectors are of.
     """
-    options = run.hnlm
-    if options is None or not options.reads_user_profiles:
-        return
     name = str(config["dataset"])
     manifest = read_manifest(directory, name)
-    if manifest.has_file(USER_TEXT):
-        return
-    lacking = _cannot_be_encoded(manifest)
-    if lacking:
-        if options.user_text is not None:
-            raise ValueError(f"hnlm_user_text=profiles, but {lacking}; set hnlm_user_text=items")
-        return
     encoder = build_encoder(run.llm.encoder, local_device(str(config["device"])), EncoderRun.of(run.llm))
     if encoder.revision != manifest.provenance.encoder_revision:
         raise ValueError(
             f"the artefacts in {directory} were made with revision {manifest.provenance.encoder_revision} of "
-            f"{encoder.name}, this is {encoder.revision}; rebuild with --hnlm_rebuild=True"
+            f"{encoder.name}, this is {encoder.revision}; rebuild with --hnlm_rebuild=True or set hnlm_user_text=items"
         )
     tokens = read_tokens(ArtefactPaths(directory, name), manifest)
     users, items = profiles_by_rank(directory, name, tokens)
@@ -71,7 +82,9 @@ def ensure_user_text(config: Any, run: RunOptions, dataset: Any, directory: Path
     cache = VectorCache(cache_directory(run), encoder)
     show = bool(config["show_progress"])
     of_items, of_users = (_encoded(texts, encoder, cache, run, show) for texts in (items, users))
-    vectors = _in_item_space(of_users, of_items, manifest)
+    space = _space(of_items, manifest)
+    _check_items(space.project(of_items, np.any(of_items != 0, axis=1)), directory, name)
+    vectors = _of_users(of_users, space)
     try:
         add_user_text(directory, name, manifest, vectors)
     except PermissionError as error:
@@ -93,8 +106,8 @@ def _cannot_be_encoded(manifest: Manifest) -> str:
         return f"{manifest.name} has no text"
     if "hybrid" in manifest.provenance.settings:
         return "llm_negatives=hybrid makes the text vectors with the tuned language model, which reads items alone"
-    if not manifest.has_file("user_profile") or not manifest.has_file("item_profile"):
-        return f"the artefacts of {manifest.name} were imported without profiles"
+    if manifest.provenance.encoder == IMPORTED:
+        return f"the artefacts of {manifest.name} were imported, and nobody knows what encoded them"
     return ""
 
 
@@ -110,11 +123,26 @@ def _encoded(
     return vectors
 
 
-def _in_item_space(users: NDArray[np.float32], items: NDArray[np.float32], manifest: Manifest) -> NDArray[np.float32]:
-    """Users' raw vectors, ``(U, S)``, along the directions that the items', ``(n, S)``, keep: shape ``(U, W)``."""
-    there = np.any(users != 0, axis=1)
+def _space(items: NDArray[np.float32], manifest: Manifest) -> TextSpace:
+    """The space of the items' raw vectors, shape ``(n, S)``, of the artefact's width."""
+    return TextSpace.of(items, np.any(items != 0, axis=1), manifest.width)
+
+
+def _check_items(made: NDArray[np.float32], directory: Path, name: str) -> None:
+    """Refuse to go on where items encoded now, shape ``(n, W)``, do not lie where the artefact has them."""
+    kept = open_npy(ArtefactPaths(directory, name).path("item_text.npy"), name).astype(np.float32)
+    there = np.any(kept != 0, axis=1)
+    likeness = (made[there] * kept[there]).sum(axis=1).mean() if there.any() else 0.0
+    if np.any(made[~there]) or likeness < _SAME:
+        raise ValueError(
+            f"the items' texts are not those that the artefacts in {directory} were made of, so users' vectors would "
+            "lie in another space; rebuild with --hnlm_rebuild=True or set hnlm_user_text=items"
+        )
+
+
+def _of_users(raw: NDArray[np.float32], space: TextSpace) -> NDArray[np.float32]:
+    """Users' raw vectors, shape ``(U, S)``, along the directions that the items' space keeps: shape ``(U, W)``."""
+    there = np.any(raw != 0, axis=1)
     if not there.any():
-        return np.zeros((len(users), manifest.width), dtype=np.float32)
-    space = TextSpace.of(items, np.any(items != 0, axis=1), manifest.width)
-    mean = users[there].mean(axis=0, dtype=np.float64)
-    return dataclasses.replace(space, mean=mean).project(users, there)
+        return np.zeros((len(raw), space.width), dtype=np.float32)
+    return dataclasses.replace(space, mean=raw[there].mean(axis=0, dtype=np.float64)).project(raw, there)

@@ -219,7 +219,7 @@ def _user_vectors(config: Any, bound: Any, options: HNLMOptions, seed: int) -> t
                 f"hnlm_user_text=profiles, but the artefacts in {directory} have no vectors of users; train through "
                 "run_recbole_hnlm, which adds them, or set hnlm_user_text=items"
             )
-        logger.info("the artefacts in %s have no vectors of users; the mean of a user's items stands in", directory)
+        logger.warning("the artefacts in %s have no vectors of users; the mean of a user's items stands in", directory)
         return None
     vectors, mask = (torch.from_numpy(array) for array in found)
     logger.info("text vectors of users: %d of %d, of their profiles", int(mask.sum()), len(mask) - 1)

@@ -17,6 +17,7 @@ from recbole_runs import made, settings, write_dataset
 from recbole_hnlm import run_recbole_hnlm
 from recbole_hnlm.artefacts import ArtefactError, add_user_text, export_text, read_manifest
 from recbole_hnlm.artefacts.atomic import read_atomic
+from recbole_hnlm.artefacts.storage import write_npy, write_text
 from recbole_hnlm.building import user_text
 from recbole_hnlm.config import HNLMConfig
 from recbole_hnlm.llm import build_encoder
@@ -128,6 +129,45 @@ def test_a_read_only_folder_is_told_with_the_remedy(folder: Path, monkeypatch: p
         text_of(folder, hnlm_comparator="kar")
     monkeypatch.undo()
     assert text_of(folder).user_mask[1:].all()
+
+
+def test_where_nothing_is_made_no_lock_and_no_cache_is_touched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text_of(folder)
+    text_of(folder, hnlm_comparator="kar")
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("waits for the builds of others")
+
+    monkeypatch.setattr("recbole_hnlm.building.artefacts.directory_lock", refuse)
+    nowhere = str(folder / "tiny" / "tiny.inter" / "cache")
+    for more in ({}, {"hnlm_comparator": "kar"}):
+        assert text_of(folder, **more, llm_cache_dir=nowhere).user_mask[1:].all()
+
+
+@pytest.mark.parametrize("change", ["reworded", "told of more"])
+def test_items_that_read_otherwise_now_are_told(folder: Path, change: str) -> None:
+    text_of(folder)
+    home = folder / "tiny"
+    if change == "reworded":
+        lines = [f"i{item}\tsomething else {item}\n" for item in range(80)]
+        write_changed(folder, "tiny.item_profile", "".join(["item_id:token\tprofile:token_seq\n", *lines]))
+    else:
+        vectors = np.load(home / "tiny.item_text.npy")
+        vectors[5] = 0
+        write_changed(folder, "tiny.item_text.npy", vectors)
+    with pytest.raises(ValueError, match="items' texts are not those that the artefacts .*rebuild with --hnlm_rebuild"):
+        text_of(folder, hnlm_comparator="kar")
+    assert not (home / "tiny.user_text.npy").exists()
+
+
+def write_changed(folder: Path, name: str, content: Any) -> None:
+    """Exchange a file of the artefacts, and what the manifest says of it."""
+    path = folder / "tiny" / name
+    entry = write_npy(path, content, "<f2") if isinstance(content, np.ndarray) else write_text(path, [content])
+    manifest = folder / "tiny" / "tiny.hnlm.json"
+    told = json.loads(manifest.read_text())
+    told["files"][name] = dataclasses.asdict(entry)
+    manifest.write_text(json.dumps(told))
 
 
 def test_vectors_of_other_artefacts_are_not_added(folder: Path) -> None:
