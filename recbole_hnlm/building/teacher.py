@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from recbole_hnlm.artefacts.storage import AtomicFile
 from recbole_hnlm.config import HNLMConfig
+from recbole_hnlm.model_lookup import find_model
 from recbole_hnlm.models import hnlm, refusal
 from recbole_hnlm.models.attaching import interactions_of
 from recbole_hnlm.options import LLMOptions
@@ -128,9 +129,12 @@ def teacher_class(options: LLMOptions, key: str = "llm_teacher_model") -> type:
     """
     name = options.teacher_model
     try:
-        found = get_model(name)
+        found = find_model(name)
+        found = get_model(found) if isinstance(found, str) else found
     except (ValueError, ImportError, AttributeError) as error:
-        raise ValueError(f"{key}={name!r} is no model of RecBole's; use LightGCN or BPR") from error
+        raise ValueError(
+            f"{key}={name!r} is no model that RecBole or this package knows; use LightGCN or BPR"
+        ) from error
     reason = refusal(found) or (f"{name} needs a trainer of its own" if hasattr(found, "e_step") else None)
     if reason is not None:
         raise ValueError(f"{key}={name!r} cannot teach: {reason}; use LightGCN or BPR")

@@ -58,6 +58,7 @@ class Estimate:
         completion_tokens: Most tokens that would be written.
         cost: Most money, in US dollars, or None where prices are unknown.
         seconds: About how long, or None where nothing is known of the speed.
+        assumed: Whether that stands on a speed that nobody measured.
     """
 
     requests: int
@@ -66,6 +67,7 @@ class Estimate:
     completion_tokens: int
     cost: float | None = None
     seconds: float | None = None
+    assumed: bool = False
 
 
 class ChatBackend(Protocol):

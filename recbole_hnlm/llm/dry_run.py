@@ -40,7 +40,8 @@ class DryRun:
 
     def _time(self) -> str:
         seconds = [stage.seconds for stage in self.stages.values()]
-        return "?" if any(time is None for time in seconds) else f"{sum(time or 0.0 for time in seconds):.0f}"
+        mark = "~" * any(stage.assumed for stage in self.stages.values())
+        return "?" if any(time is None for time in seconds) else f"{mark}{sum(time or 0.0 for time in seconds):.0f}"
 
     def table(self) -> str:
         """The figures, a stage a line, then the requests that each way of asking for hard negatives takes."""
@@ -49,7 +50,7 @@ class DryRun:
         ]
         for name, stage in self.stages.items():
             cost = "?" if stage.cost is None else f"{stage.cost:.2f}"
-            seconds = "?" if stage.seconds is None else f"{stage.seconds:.0f}"
+            seconds = "?" if stage.seconds is None else f"{'~' * stage.assumed}{stage.seconds:.0f}"
             lines.append(
                 f"  {name:<16}{stage.requests:>12,}{stage.cached:>12,}{stage.prompt_tokens:>14,}"
                 f"{stage.completion_tokens:>14,}{cost:>10}{seconds:>10}"
@@ -62,7 +63,13 @@ class DryRun:
             f"{way} {self.calls[f'negatives_{way}']:,}{' (chosen)' if way == self.grouping else ''}" for way in _WAYS
         )
         none = ", none 0 (chosen)" if self.grouping == "none" else ""
-        return "\n".join([*lines, f"  requests for hard negatives by llm_pair_grouping: {ways}{none}"])
+        lines.append(f"  requests for hard negatives by llm_pair_grouping: {ways}{none}")
+        if any(stage.assumed for stage in self.stages.values()):
+            lines.append(
+                "  ~ every answer at its full length and at a speed that was assumed; a first run measures it, "
+                "llm_seconds_per_request tells it"
+            )
+        return "\n".join(lines)
 
 
 def dry_run(run: TextRun, backend: ChatBackend, picks: Sequence[PickingUser] = ()) -> DryRun:

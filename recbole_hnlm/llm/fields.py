@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"^[-+]?\d[\d.,:/-]*$")
 _YEAR = re.compile(r"^(?:1[0-9]|20|21)\d\d(?:\.0)?$")
 _WORDS = re.compile(r"[^\W\d_]{2,}\s+\S*[^\W\d_]{2,}")
 _ID_NAME = re.compile(r"(?i)(?:^|_)(?:ids?|asin|isbn|uuid|hash|code|zip|postal|phone|urls?|link)(?:$|_)")
-_REVIEW = re.compile(r"(?i)(?:^|_)(?:reviews?|comments?|tips?)(?:$|_)|^review")
+_REVIEW = re.compile(r"(?i)(?:^|_)(?:reviews?|comments?|tips?|feedbacks?)(?:$|_)|^review")
 _NO_TEXT = re.compile(r"(?i)(?:^|_)(?:ids?|counts?|num|number|time|timestamp|date|stars?|rating|score|votes?)(?:$|_)")
 TITLE_ROLE, MAKER_ROLE, KIND_ROLE, PLACE_ROLE, PLAIN_ROLE, PROSE_ROLE = range(6)
 _ROLES = (  # the first that fits: a brand_name is a maker, a book_name a title
@@ -40,7 +40,8 @@ def is_review_field(field: str, kind: str) -> bool:
     >>> [is_review_field(name, "token_seq") for name in ("review", "review_text", "review_id", "title")]
     [True, True, False, False]
     """
-    return kind in ("token", "token_seq") and bool(_REVIEW.search(field)) and not _NO_TEXT.search(field)
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", field)  # userReviews
+    return kind in ("token", "token_seq") and bool(_REVIEW.search(name)) and not _NO_TEXT.search(name)
 
 
 def field_role(field: str) -> int:

@@ -107,6 +107,7 @@ def test_dry_run_tells_and_asks_nothing(
     assert [sum(int(part[place].replace(",", "")) for part in parts) for place in (2, 3, 4)] == [
         int(cell.replace(",", "")) for cell in whole[1:4]
     ]
+    assert whole[6].startswith("~") and "~ every answer at its full length and at a speed that was assumed" in told
     assert not server.asked and not list((folder / "tiny").glob("*.hnlm*"))
     monkeypatch.delenv("OPENAI_API_KEY")
     at_openai = values(folder, server)

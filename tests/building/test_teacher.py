@@ -11,7 +11,7 @@ import pytest
 import torch
 from recbole_runs import settings, write_dataset
 
-from recbole_hnlm.building.teacher import hard_negatives, train_teacher
+from recbole_hnlm.building.teacher import hard_negatives, teacher_class, train_teacher
 from recbole_hnlm.config import HNLMConfig
 from recbole_hnlm.options import LLMOptions
 from recbole_hnlm.quick_start import prepare
@@ -67,3 +67,19 @@ def test_a_teacher_without_inner_products_is_refused(tmp_path: Path) -> None:
     loader = prepare(config)[0]
     with pytest.raises(ValueError, match="NeuMF does not score by inner product"):
         train_teacher(config, loader, LLMOptions(teacher_epochs=1, teacher_model="NeuMF"), tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", ["SimGCL", "XSimGCL", "recbole_hnlm.graph_models:SimGCL", "NGCF", "SGL"])
+def test_any_model_that_scores_by_inner_product_teaches(tmp_path: Path, name: str) -> None:
+    write_dataset(tmp_path)
+    config = HNLMConfig("BPR", "tiny", config_dict=settings(tmp_path, "BPR", neg_sampler="uniform"))
+    loader = prepare(config)[0]
+    found = train_teacher(config, loader, LLMOptions(teacher_epochs=1, teacher_model=name), tmp_path / "cache")
+    assert found.negatives.shape[0] == 60 * 14 and found.item_vectors.shape[0] == 81
+    assert found.description["model"] == name and np.ptp(found.item_vectors[1:]) > 0
+
+
+@pytest.mark.parametrize("name", ["Nonsense", "nowhere:Nothing"])
+def test_an_unknown_teacher_is_refused_with_the_option(name: str) -> None:
+    with pytest.raises(ValueError, match=f"llm_teacher_model='{name}' is no model that RecBole or we have"):
+        teacher_class(LLMOptions(teacher_model=name))

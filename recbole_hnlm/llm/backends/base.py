@@ -32,6 +32,8 @@ class Model:
         decoding: Settings that change answers.
         prices: What it costs, or None where that is unknown.
         parallel: Answers that it works on at a time; 0 where that is not ours to know.
+        assumed_rate: Tokens a second that an answer is taken to be written at while nothing was measured, or None where
+            estimates had better give no time.
         thinking_tokens: Tokens of each answer beyond what its text needs.
     """
 
@@ -40,6 +42,7 @@ class Model:
     decoding: Mapping[str, Any]
     prices: Prices | None = None
     parallel: int = 1
+    assumed_rate: float | None = None
     thinking_tokens: int = 0
 
 
@@ -119,19 +122,29 @@ class CachedBackend:
             prompt_tokens += self.count(request)
             completion_tokens += request.max_tokens
         prices = self._model.prices
-        seconds = self._spending.seconds_per_request or self.cache.seconds_per_request(self._rate_name)
-        asked, parallel = count - cached, self._model.parallel
+        seconds, assumed = self._seconds(count - cached, completion_tokens)
         estimate = Estimate(
             count,
             cached,
             prompt_tokens,
             completion_tokens,
             None if prices is None else prices.cost(prompt_tokens, completion_tokens),
-            None if seconds is None or not parallel else asked * seconds / max(min(parallel, asked), 1),
+            seconds,
+            assumed,
         )
         source = "nobody" if self._counter is None else self._counter.source
         _LOG.info("estimate of %s\n%s", self.name, estimate_table(estimate, source))
         return estimate
+
+    def _seconds(self, asked: int, written: int) -> tuple[float | None, bool]:
+        """Time of so many answers with so many tokens at most, None where nobody knows; and whether it is assumed."""
+        model = self._model
+        at_once = max(min(model.parallel, asked), 1)
+        each = self._spending.seconds_per_request or self.cache.seconds_per_request(self._rate_name)
+        if each is not None and model.parallel:
+            return asked * each / at_once, False
+        rate = model.assumed_rate
+        return (None, False) if rate is None or not model.parallel else (written / (rate * at_once), True)
 
     def digest(self, request: ChatRequest) -> bytes:
         """Key of a request in the cache."""

@@ -22,6 +22,8 @@ from recbole_hnlm.llm.backends.summary import RunSummary
 from recbole_hnlm.llm.backends.tokens import RuleOfThumb, TokenCounter, openai_counter
 from recbole_hnlm.options.chat import OpenAIOptions, SpendingOptions
 
+_ASSUMED_RATE = 60.0  # tokens a second of one answer, for estimates before anything was measured
+
 
 class OpenAIBackend(CachedBackend):
     """A server of the OpenAI protocol, asked by the official client."""
@@ -198,6 +200,7 @@ def describe(options: OpenAIOptions, spending: SpendingOptions, discount: float 
         decoding={"temperature": options.temperature},
         prices=None if prices is None else prices.scaled(discount),
         parallel=options.concurrency,
+        assumed_rate=_ASSUMED_RATE,
         thinking_tokens=options.thinking_tokens,
     )
 

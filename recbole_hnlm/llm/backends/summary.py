@@ -70,7 +70,7 @@ class RunSummary:
 
 def estimate_table(estimate: Estimate, source: str) -> str:
     """What requests would take, one number a line; ``source`` says what counted the tokens."""
-    seconds = "unknown" if estimate.seconds is None else f"{estimate.seconds:,.0f}"
+    seconds = "unknown" if estimate.seconds is None else f"{estimate.seconds:,.0f}{', assumed' * estimate.assumed}"
     rows = [
         ("requests", f"{estimate.requests:,}"),
         ("known before", f"{estimate.cached:,}"),

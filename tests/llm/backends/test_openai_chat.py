@@ -316,10 +316,12 @@ class TestSpending:
     def test_time_is_known_after_the_first_run(self, server: ScriptedServer, tmp_path: Path) -> None:
         server.delay = 0.1
         made = backend(server, tmp_path)
-        assert made.estimate([prompt("a")]).seconds is None
+        guess = made.estimate(prompt(text, max_tokens=600) for text in "ab")
+        assert (guess.seconds, guess.assumed) == (pytest.approx(1200 / (60 * 2)), True)  # two at a time
         ask(made, "a", "b")
-        seconds = backend(server, tmp_path).estimate(prompt(f"p{n}") for n in range(40)).seconds
-        assert seconds is not None and 1.0 <= seconds < 4.0  # ten rounds of 0.1 s and more
+        known = backend(server, tmp_path).estimate(prompt(f"p{n}") for n in range(40))
+        assert known.seconds is not None and 1.0 <= known.seconds < 4.0  # ten rounds of 0.1 s and more
+        assert not known.assumed
 
     def test_a_budget_needs_prices(self, server: ScriptedServer, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="llm_input_price"):
