@@ -11,6 +11,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+WORDS = ("copper kettle", "rocket planet", "kitchen spoon", "galaxy comet")
+INVENTED = ("maritime insurance law", "dental hygiene class", "quarterly tax advice", "horse riding lesson")
+
 
 class ChatServer(http.server.ThreadingHTTPServer):
     """Answers every prompt with what its schema asks for, the same each time, and counts."""
@@ -19,6 +22,8 @@ class ChatServer(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.asked: Counter[str] = Counter()
         self.keys: set[str] = set()
+        self.invents = False
+        """Whether hard negatives are things that no shop of the dataset has."""
         self.silent_after: int | None = None
         """Requests that are answered; later ones wait for :meth:`speak`."""
         self._speaking = threading.Event()
@@ -61,7 +66,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.server.keys.add(self.headers["authorization"])
         self.server.wait_for_turn()
         mark = hashlib.sha256(prompt.encode()).hexdigest()[:6]
-        reply = json.dumps(filled(body["response_format"]["json_schema"]["schema"], mark))
+        schema = body["response_format"]["json_schema"]["schema"]
+        invents = self.server.invents and "summarization" not in schema["properties"]
+        reply = json.dumps(filled(schema, mark, words=INVENTED if invents else WORDS))
         message = {"role": "assistant", "content": reply}
         usage = {"prompt_tokens": len(prompt) // 4, "completion_tokens": len(reply) // 4, "total_tokens": 0}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
@@ -83,11 +90,10 @@ def send_json(handler: http.server.BaseHTTPRequestHandler, value: Any) -> None:
     handler.wfile.write(data)
 
 
-def filled(schema: dict[str, Any], mark: str, place: int = 0) -> Any:
-    """A value that a schema allows, with words of the dataset so that texts lie near items."""
+def filled(schema: dict[str, Any], mark: str, place: int = 0, words: tuple[str, ...] = WORDS) -> Any:
+    """A value that a schema allows, with such words: those of the dataset lie near its items."""
     if schema["type"] == "object":
-        return {key: filled(inner, mark, place) for key, inner in schema["properties"].items()}
+        return {key: filled(inner, mark, place, words) for key, inner in schema["properties"].items()}
     if schema["type"] == "array":
-        return [filled(schema["items"], f"{mark}{one}", one) for one in range(schema["minItems"])]
-    words = ("copper kettle", "rocket planet", "kitchen spoon", "galaxy comet")
+        return [filled(schema["items"], f"{mark}{one}", one, words) for one in range(schema["minItems"])]
     return place + 1 if schema["type"] == "integer" else f"{words[int(mark[0], 16) % 4]} number {mark}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -220,6 +221,20 @@ def test_a_dataset_without_text_or_a_run_without_key_is_refused_before_anything_
     with pytest.raises(ValueError, match="OPENAI_API_KEY"):
         run_recbole_hnlm("BPR", "tiny", config_dict=given)
     assert not server.asked
+
+
+def test_items_that_do_not_exist_are_counted_and_never_drawn(
+    folder: Path, server: ChatServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.invents = True
+    with caplog.at_level("INFO", "recbole_hnlm"):
+        run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, server, llm_ground_min_similarity=0.7, state="INFO"))
+    lines = list(iter_neg_text(folder / "tiny", "tiny"))
+    assert len(lines) == 60 * 14 and all(line[2] and not line[3] for line in lines)
+    assert re.search(r"coverage of pairs +0\.00%", caplog.text)
+    semantic = settings(folder, "BPR", neg_sampler="semantic", epochs=1, checkpoint_dir=str(folder / "saved"))
+    with pytest.raises(ValueError, match="only 0.0% of the training pairs have a grounded negative .* ground anew or lower it"):
+        run_recbole_hnlm("BPR", "tiny", config_dict=semantic)
 
 
 @pytest.mark.slow
