@@ -233,7 +233,9 @@ def test_items_that_do_not_exist_are_counted_and_never_drawn(
     assert len(lines) == 60 * 14 and all(line[2] and not line[3] for line in lines)
     assert re.search(r"coverage of pairs +0\.00%", caplog.text)
     semantic = settings(folder, "BPR", neg_sampler="semantic", epochs=1, checkpoint_dir=str(folder / "saved"))
-    with pytest.raises(ValueError, match="only 0.0% of the training pairs have a grounded negative .* ground anew or lower it"):
+    with pytest.raises(
+        ValueError, match="only 0.0% of the training pairs have a grounded negative .* ground anew or lower it"
+    ):
         run_recbole_hnlm("BPR", "tiny", config_dict=semantic)
 
 

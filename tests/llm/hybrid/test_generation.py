@@ -31,6 +31,7 @@ from recbole_hnlm.llm.hybrid.contrast import contrastive_batch, contrastive_loss
 from recbole_hnlm.llm.hybrid.encoder import SoftTokenProjector, encode
 from recbole_hnlm.llm.hybrid.loading import load_base
 from recbole_hnlm.llm.hybrid.prompts import PromptBuilder
+from recbole_hnlm.training.processes import free_port
 
 SMALL = GenerateSettings(batch_tokens=256, part_pairs=25)
 
@@ -205,6 +206,22 @@ def _by_torchrun(folder: Path, function: str, *words: str) -> list[int]:
     return [int(number) for number in re.findall(r"made vectors of (\d+);", done.stdout)]
 
 
+def _on_two_hosts(folder: Path, function: str, *words: str) -> list[int]:
+    """As :func:`_by_torchrun`, with an agent of torchrun for each process, as two machines would have."""
+    place = ["--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={free_port()}"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", *place]
+    agents = [
+        subprocess.Popen(
+            [*torchrun, f"--node-rank={rank}", *_script(folder), function, *words],
+            env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    said = [agent.communicate(timeout=150) for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], said
+    return [int(number) for out, _ in said for number in re.findall(r"made vectors of (\d+);", out)]
+
+
 def _vectors(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.npy")}
 
@@ -234,6 +251,14 @@ def test_killed_and_resumed_the_bytes_are_the_same(llama: BaseSettings, adapter:
     kept[0].write_bytes(kept[0].read_bytes()[:-7])
     make_many(llama.base, str(adapter), str(cut))
     assert _vectors(cut) == expected
+
+
+@pytest.mark.slow
+def test_two_hosts_make_the_vectors_of_one(llama: BaseSettings, adapter: Path, tmp_path: Path) -> None:
+    expected = make_many(llama.base, str(adapter), str(tmp_path / "whole"))
+    done = _on_two_hosts(tmp_path, "make_many", llama.base, str(adapter), str(tmp_path / "both"))
+    assert len(done) == 2 and sum(done) == expected and min(done) > 0
+    assert _vectors(tmp_path / "both") == _vectors(tmp_path / "whole")
 
 
 def tune_and_make(base: str, output: str) -> int:
