@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_hnlm.generators import restore, seed_of_rank
-from recbole_hnlm.models.comparators.base import Comparator, Step, read_instead
+from recbole_hnlm.models.comparators.base import Comparator, MergingComparator, Step, read_instead
 from recbole_hnlm.models.guarding import attach_guard
 from recbole_hnlm.models.ranking_term import RankingTerm
 from recbole_hnlm.models.statistics import StepStatistics
@@ -187,10 +187,20 @@ class HardNegativeHead(nn.Module):
     def get_extra_state(self) -> dict[str, Any]:
         """State of the sampler's and the guard's generator, so that a resumed run goes on with the same draws."""
         states = {name: generator.get_state() for name, generator in self._generators.items()}
-        return {**states, "device": self.generator.device.type}
+        return {**states, **self._text_digest, "device": self.generator.device.type}
+
+    @property
+    def _text_digest(self) -> dict[str, str]:
+        """What tells text apart where rows are made of it whenever they are read."""
+        return {"text": self.comparator.text.digest} if isinstance(self.comparator, MergingComparator) else {}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restore the generators, unless the state is one of another kind of device."""
+        """Restore the generators, unless the state is one of another kind of device; tell of other text."""
+        if any(state.get(key, value) != value for key, value in self._text_digest.items()):
+            logger.warning(
+                "the checkpoint was trained on other text vectors, and rows will be made anew of those at hand; bring "
+                "its artefacts back, or read it with recbole-hnlm export, which keeps the rows"
+            )
         if state["device"] != self.generator.device.type:
             logger.warning("a checkpoint of %s restores no draws on %s", state["device"], self.generator.device.type)
             return

@@ -5,8 +5,10 @@ Shapes: ``N`` items, ``U`` users, ``S`` text width, ``B`` pairs.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,14 @@ class TextVectors:
     def width(self) -> int:
         """``S``."""
         return int(self.items.shape[1])
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the items' and users' vectors."""
+        made = hashlib.sha256()
+        for vectors in (self.items, self.users):
+            made.update(vectors.detach().cpu().numpy().tobytes())
+        return made.hexdigest()
 
     def _mean_of_items(self, interactions: TrainingInteractions) -> tuple[Tensor, Tensor]:
         owner = torch.div(interactions.keys, interactions.n_items, rounding_mode="floor")

@@ -392,6 +392,17 @@ def test_a_run_trains_tells_and_survives_its_checkpoint_and_export(folder: Path,
 
 
 @pytest.mark.parametrize("method", MERGING)
+def test_a_checkpoint_of_other_text_is_told(folder: Path, method: str, caplog: pytest.LogCaptureFixture) -> None:
+    model, _ = made(folder, "LightGCN", method)
+    same, _ = made(folder, "LightGCN", method)
+    same.load_state_dict(model.state_dict())
+    assert "trained on other text vectors" not in caplog.text
+    other, _ = made(folder, "LightGCN", method, hnlm_user_text="items")
+    other.load_state_dict(model.state_dict())
+    assert "trained on other text vectors" in caplog.text
+
+
+@pytest.mark.parametrize("method", MERGING)
 def test_what_is_evaluated_follows_every_step(folder: Path, method: str) -> None:
     model, loaders = made(folder, "LightGCN", method)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1, fused=True)

@@ -93,6 +93,7 @@ class MergingComparator(Comparator):
 
     def __init__(self, around: Surroundings) -> None:
         super().__init__()
+        self.text = around.text
         users, items = around.users[0].weight, around.items[0].weight
         self.user_rows = nn.Parameter(users.detach().clone())
         self.item_rows = nn.Parameter(items.detach().clone())

@@ -57,7 +57,6 @@ class KAR(MergingComparator):
 
     def __init__(self, options: KAROptions, around: Surroundings) -> None:
         super().__init__(around)
-        self.text = around.text
         width, rows = around.text.width, around.items[0].embedding_dim
         shared = experts(options.shared_experts, options, width)
         self.user_experts = ExpertMixture(shared, options.own_experts, options, width)

@@ -59,7 +59,6 @@ class LLMRec(MergingComparator):
     def __init__(self, options: LLMRecOptions, around: Surroundings) -> None:
         super().__init__(around)
         self.options = options
-        self.text = around.text
         width, rows = around.text.width, around.items[0].embedding_dim
         self.user_projection, self.item_projection = nn.Linear(width, rows), nn.Linear(width, rows)
         for layer in (self.user_projection, self.item_projection):
