@@ -104,6 +104,20 @@ def epochs(runs: list[Run], row: str) -> list[str]:
     return lines
 
 
+def places(runs: list[Run]) -> list[str]:
+    """Where the vectors of each run lie, by epoch."""
+    keys = ("text_norm", "text_cosine_negative", "text_cosine_positive", "text_above_items", "negative_above_items")
+    lines = [
+        "| row | epoch | norm, of that of `e_j` | cosine with `e_j` | with the positive | above items | `e_j` above items |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for run in runs:
+        for epoch in ("0", "3", "15", "31"):
+            cells = " | ".join(f"{run['negatives'][epoch][key]:.2f}" for key in keys)
+            lines.append(f"| {run['row']} | {epoch} | {cells} |")
+    return lines
+
+
 def main() -> None:
     """Print every dataset's tables."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -114,6 +128,9 @@ def main() -> None:
         if not any(run["row"] == BASE for run in runs):
             continue
         blocks = [table(runs), *(epochs(runs, row) for row in (BASE, "teacher item", "tuned"))]
+        placed = args.folder / "places" / folder.name
+        if placed.is_dir():
+            blocks.append(places(runs_of(placed)))
         sys.stdout.write(f"## {folder.name}\n\n" + "\n\n".join("\n".join(block) for block in blocks if block) + "\n\n")
 
 

@@ -46,6 +46,10 @@ KNOBS = {
 """Settings of the tuned row, and of the row that mixes nothing, beside alpha."""
 
 
+PLACED = ("teacher item", "tuned", "tuned, Gaussian pairs")
+"""Rows of which is told, on the first seed, where the vectors lie."""
+
+
 def base_config(args: argparse.Namespace, seed: int) -> dict[str, Any]:
     """Settings that all rows share; every seed trains on the same split."""
     return {
@@ -171,10 +175,21 @@ def train_rows(args: argparse.Namespace) -> None:
             done(row, variant, best["values"], seed)
 
 
+def place_rows(args: argparse.Namespace) -> None:
+    """The first seed of a few rows once more, at the point that was chosen, for what they tell of their vectors."""
+    runs = Ledger(Path(args.out) / "runs" / args.dataset, args.part).runs
+    ledger = Ledger(Path(args.out) / "places" / args.dataset, args.part)
+    for row in PLACED:
+        tried = [run for run in runs if run["row"] == row and run["seed"] == SEEDS[0]]
+        values = max(tried, key=lambda run: float(run["valid"]["ndcg@20"]))["values"]
+        if ledger.find(row, values, SEEDS[0]) is None:
+            ledger.add(run_once(args, row, rows_of(0.0)[row][0], values, SEEDS[0]))
+
+
 def main() -> None:
     """Read the arguments and do what they name."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("work", nargs="+", choices=["split", "build", "rows"])
+    parser.add_argument("work", nargs="+", choices=["split", "build", "rows", "places"])
     parser.add_argument("--dataset", default="amazon-office")
     parser.add_argument("--data-path", default="../shared/data")
     parser.add_argument("--out", default="results/hybrid")
@@ -192,6 +207,8 @@ def main() -> None:
             build(args, variant)
     if "rows" in args.work:
         train_rows(args)
+    if "places" in args.work:
+        place_rows(args)
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def test_readme_shows_the_last_table_of_speed() -> None:
 
 
 def test_results_show_the_tables_of_the_hybrid_ledgers() -> None:
-    from hybrid_report import runs_of, table
+    from hybrid_report import places, runs_of, table
 
     page = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
     folders = sorted((ROOT / "results" / "hybrid" / "runs").iterdir())
@@ -90,6 +90,8 @@ def test_results_show_the_tables_of_the_hybrid_ledgers() -> None:
     for folder in folders:
         for line in table(runs_of(folder)):
             assert line in page, f"{folder.name}: {line}"
+    placed = runs_of(ROOT / "results" / "hybrid" / "places" / "amazon-office")
+    assert len(placed) == 3 and all(line in page for line in places(placed))
 
 
 def test_results_show_the_tables_of_the_road() -> None:
