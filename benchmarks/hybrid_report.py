@@ -108,7 +108,7 @@ def places(runs: list[Run]) -> list[str]:
     """Where the vectors of each run lie, by epoch."""
     keys = ("text_norm", "text_cosine_negative", "text_cosine_positive", "text_above_items", "negative_above_items")
     lines = [
-        "| row | epoch | norm, of that of `e_j` | cosine with `e_j` | with the positive | above items | `e_j` above items |",
+        "| row | epoch | norm over `e_j`'s | cosine with `e_j` | with the positive | above items | `e_j` above items |",
         "|---|---|---|---|---|---|---|",
     ]
     for run in runs:
