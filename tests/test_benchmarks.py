@@ -105,7 +105,7 @@ def test_results_show_the_tables_of_the_road() -> None:
         assert all(line in page for line in road.table(dataset, runs)) and len(runs) == len(rows)
 
 
-@pytest.mark.parametrize("folder", ["peers", "peers-bpr"])
+@pytest.mark.parametrize("folder", ["peers", "peers-bpr", "peers-bpr-ml-100k"])
 def test_results_show_the_table_that_the_ledger_of_peers_gives(tmp_path: Path, folder: str) -> None:
     """Made anew from the raw runs: a figure that was typed, or a run that went missing, is found."""
     kept = ROOT / "results" / folder
@@ -120,7 +120,7 @@ def test_results_show_the_table_that_the_ledger_of_peers_gives(tmp_path: Path, f
     assert len(lines) == 1 + len(cells) and all(line in page for line in lines)
 
 
-@pytest.mark.parametrize("folder", ["peers", "peers-bpr"])
+@pytest.mark.parametrize("folder", ["peers", "peers-bpr", "peers-bpr-ml-100k"])
 def test_the_commands_above_a_table_plan_its_rows(tmp_path: Path, folder: str) -> None:
     """They are run by bash as they stand, up to the plan, on a dataset of that name."""
     page = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
@@ -128,7 +128,7 @@ def test_the_commands_above_a_table_plan_its_rows(tmp_path: Path, folder: str) -
     script = "\n".join(line for line in section.splitlines() if line.startswith("    "))
     told = "recbole-hnlm() { printf '%s\\n' \"$@\"; echo END; }\n" + script
     commands = subprocess.run(["bash", "-c", told], capture_output=True, text=True, check=True).stdout.split("END\n")
-    write_dataset(tmp_path, "amazon-office")
+    write_dataset(tmp_path, "ml-100k" if folder.endswith("ml-100k") else "amazon-office")
     for command in filter(None, commands):
         words = [str(ROOT / word) if word.endswith(".yaml") else word for word in command.splitlines()[1:]]
         args, settings = parser().parse_known_args([word.replace("=DATA", f"={tmp_path}") for word in words])
