@@ -105,7 +105,7 @@ def test_results_show_the_tables_of_the_road() -> None:
         assert all(line in page for line in road.table(dataset, runs)) and len(runs) == len(rows)
 
 
-@pytest.mark.parametrize("folder", ["peers", "peers-bpr", "peers-bpr-ml-100k"])
+@pytest.mark.parametrize("folder", ["peers", "peers-bpr", "peers-ml-100k", "peers-bpr-ml-100k"])
 def test_results_show_the_table_that_the_ledger_of_peers_gives(tmp_path: Path, folder: str) -> None:
     """Made anew from the raw runs: a figure that was typed, or a run that went missing, is found."""
     kept = ROOT / "results" / folder
@@ -120,7 +120,7 @@ def test_results_show_the_table_that_the_ledger_of_peers_gives(tmp_path: Path, f
     assert len(lines) == 1 + len(cells) and all(line in page for line in lines)
 
 
-@pytest.mark.parametrize("folder", ["peers", "peers-bpr", "peers-bpr-ml-100k"])
+@pytest.mark.parametrize("folder", ["peers", "peers-bpr", "peers-ml-100k", "peers-bpr-ml-100k"])
 def test_the_commands_above_a_table_plan_its_rows(tmp_path: Path, folder: str) -> None:
     """They are run by bash as they stand, up to the plan, on a dataset of that name."""
     page = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
