@@ -132,9 +132,7 @@ def teacher_class(options: LLMOptions, key: str = "llm_teacher_model") -> type:
         found = find_model(name)
         found = get_model(found) if isinstance(found, str) else found
     except (ValueError, ImportError, AttributeError) as error:
-        raise ValueError(
-            f"{key}={name!r} is no model that RecBole or this package knows; use LightGCN or BPR"
-        ) from error
+        raise ValueError(f"{key}={name!r} is no model of RecBole's or ours; use LightGCN or BPR") from error
     reason = refusal(found) or (f"{name} needs a trainer of its own" if hasattr(found, "e_step") else None)
     if reason is not None:
         raise ValueError(f"{key}={name!r} cannot teach: {reason}; use LightGCN or BPR")

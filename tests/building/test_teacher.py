@@ -81,5 +81,5 @@ def test_any_model_that_scores_by_inner_product_teaches(tmp_path: Path, name: st
 
 @pytest.mark.parametrize("name", ["Nonsense", "nowhere:Nothing"])
 def test_an_unknown_teacher_is_refused_with_the_option(name: str) -> None:
-    with pytest.raises(ValueError, match=f"llm_teacher_model='{name}' is no model that RecBole or this package knows"):
+    with pytest.raises(ValueError, match=f"llm_teacher_model='{name}' is no model of RecBole's or ours"):
         teacher_class(LLMOptions(teacher_model=name))
