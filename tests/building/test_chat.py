@@ -253,8 +253,10 @@ def test_a_build_killed_at_three_points_ends_with_the_same_bytes(tmp_path: Path,
     for answered in (30, 110, 190):
         server.speak(until=answered + waiting)
         victim = subprocess.Popen([*command, "--config_files=run.yaml"], cwd=cut, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
         while server.asked.total() < answered + waiting + 4:
             assert victim.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline, "it asks no more"
             time.sleep(0.005)
         victim.kill()
         assert victim.wait() == -signal.SIGKILL
