@@ -20,8 +20,8 @@ from recbole_hnlm.artefacts.manifest import ArtefactPaths
 from recbole_hnlm.artefacts.user_text import USER_TEXT, profiles_by_rank
 from recbole_hnlm.building.chat import corpus_of
 from recbole_hnlm.building.sources import by_time, tables_of
-from recbole_hnlm.llm import EncoderRun, TextEncoder, build_encoder
-from recbole_hnlm.llm.cache import VectorCache, encode_cached
+from recbole_hnlm.llm import EncoderRun, build_encoder
+from recbole_hnlm.llm.cache import VectorCache, encode_told
 from recbole_hnlm.llm.corpus import Corpus
 from recbole_hnlm.llm.item_vectors import TEACHER_ENCODER
 from recbole_hnlm.llm.sharding import local_device
@@ -80,8 +80,10 @@ def encode_users(config: Any, run: RunOptions, dataset: Any, directory: Path) ->
     if chat is not None and chat["item_vectors"] == "fields":
         items = _corpus(config, run, dataset).item_templates
     cache = VectorCache(cache_directory(run), encoder)
-    show = bool(config["show_progress"])
-    of_items, of_users = (_encoded(texts, encoder, cache, run, show) for texts in (items, users))
+    size, show = run.llm.encoder_batch_size, bool(config["show_progress"])
+    of_items, of_users = (
+        encode_told(texts, encoder, cache, batch_size=size, show_progress=show)[0] for texts in (items, users)
+    )
     space = _space(of_items, manifest)
     _check_items(space.project(of_items, np.any(of_items != 0, axis=1)), directory, name)
     vectors = _of_users(of_users, space)
@@ -109,18 +111,6 @@ def _cannot_be_encoded(manifest: Manifest) -> str:
     if manifest.provenance.encoder == IMPORTED:
         return f"the artefacts of {manifest.name} were imported, and nobody knows what encoded them"
     return ""
-
-
-def _encoded(
-    texts: list[str], encoder: TextEncoder, cache: VectorCache, run: RunOptions, show: bool
-) -> NDArray[np.float32]:
-    """Raw vectors, zero for empty texts, shape ``(n, S)``."""
-    told = [place for place, text in enumerate(texts) if text]
-    vectors = np.zeros((len(texts), encoder.width), dtype=np.float32)
-    wanted = [texts[place] for place in told]
-    batch_size = run.llm.encoder_batch_size
-    vectors[told] = encode_cached(wanted, encoder, cache, batch_size=batch_size, show_progress=show)[0]
-    return vectors
 
 
 def _space(items: NDArray[np.float32], manifest: Manifest) -> TextSpace:

@@ -143,6 +143,22 @@ def encode_cached(
     return cache.lookup(texts), sum(map(len, chunks))
 
 
+def encode_told(
+    texts: Sequence[str],
+    encoder: TextEncoder,
+    cache: VectorCache,
+    *,
+    batch_size: int = 128,
+    show_progress: bool = False,
+) -> tuple[NDArray[np.float32], int]:
+    """As :func:`encode_cached`, of ``texts`` some of which are empty: their vectors are zero."""
+    told = [place for place, text in enumerate(texts) if text]
+    vectors = np.zeros((len(texts), encoder.width), dtype=np.float32)
+    wanted = [texts[place] for place in told]
+    vectors[told], encoded = encode_cached(wanted, encoder, cache, batch_size=batch_size, show_progress=show_progress)
+    return vectors, encoded
+
+
 def in_order(texts: Sequence[str]) -> list[str]:
     """The distinct ``texts`` in the order of their encoding: longest first, then by the alphabet."""
     return sorted(dict.fromkeys(texts), key=lambda text: (-len(text), text))

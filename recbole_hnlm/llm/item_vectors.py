@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_hnlm.artefacts.pairs import ranks_in
-from recbole_hnlm.llm.cache import VectorCache, encode_cached
+from recbole_hnlm.llm.cache import VectorCache, encode_told
 from recbole_hnlm.llm.encoders import EncoderRun, TextEncoder, build_encoder
 from recbole_hnlm.llm.request import BuildRequest
 from recbole_hnlm.llm.text_vectors import centre_and_normalise
@@ -63,18 +63,15 @@ def item_vectors(request: BuildRequest, items: list[str], texts: list[str], enco
         return _fallback_vectors(request, items)
     if encoder is None:
         encoder = build_encoder(options.encoder, request.device, EncoderRun.of(options))
-    wanted = [text for text in texts if text]
-    rows, encoded = encode_cached(
-        wanted,
+    raw, encoded = encode_told(
+        texts,
         encoder,
         VectorCache(request.cache_dir, encoder),
         batch_size=options.encoder_batch_size,
         show_progress=request.show_progress,
     )
-    raw = np.zeros((len(texts), encoder.width), dtype=np.float32)
-    raw[mask] = rows
     vectors = centre_and_normalise(raw, mask, options.text_width)
-    cached = len(set(wanted)) - encoded
+    cached = len(set(texts) - {""}) - encoded
     settings = {
         "encoder_backend": encoder.backend,
         "encoder_precision": encoder.precision,

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recbole_hnlm.artefacts.neg_text import NegativeTable, NegTextManifest, write_neg_text
 from recbole_hnlm.artefacts.pairs import hash_pairs
 from recbole_hnlm.artefacts.writer import ArtefactContents
 from recbole_hnlm.llm.asking import StageCounts
-from recbole_hnlm.llm.cache import VectorCache, encode_cached
+from recbole_hnlm.llm.cache import VectorCache, encode_told
 from recbole_hnlm.llm.chat import ChatBackend
 from recbole_hnlm.llm.clustering import PairFeatures
 from recbole_hnlm.llm.corpus import Corpus
@@ -184,22 +183,16 @@ def artefact_contents(run: TextRun, result: TextResult) -> ArtefactContents:
 def _groups(run: TextRun, profiles: Profiles, encoder: TextEncoder, cache: VectorCache) -> PairGroups:
     if run.text.pair_grouping != "cluster":
         return group_pairs(run.corpus, run.text)
-    items = _raw_vectors(run.item_texts(profiles), run, encoder, cache)
-    users = _raw_vectors(profiles.users, run, encoder, cache)
+    size, show = run.encoder_batch_size, run.show_progress
+    items, users = (
+        encode_told(texts, encoder, cache, batch_size=size, show_progress=show)[0]
+        for texts in (run.item_texts(profiles), profiles.users)
+    )
     told = np.any(items != 0, axis=1)
     space = TextSpace.of(items, told, run.text_width)
     pairs = run.corpus.pair_users, run.corpus.pair_items
     features = PairFeatures(space.project(users), space.project(items), *pairs)
     return group_pairs(run.corpus, run.text, features, run.seed)
-
-
-def _raw_vectors(texts: list[str] | Any, run: TextRun, encoder: TextEncoder, cache: VectorCache) -> NDArray[np.float32]:
-    """Vectors of texts, zero for empty ones."""
-    vectors = np.zeros((len(texts), encoder.width), dtype=np.float32)
-    told = [text for text in texts if text]
-    found, _ = encode_cached(told, encoder, cache, batch_size=run.encoder_batch_size, show_progress=run.show_progress)
-    vectors[[place for place, text in enumerate(texts) if text]] = found
-    return vectors
 
 
 def negative_table(
