@@ -42,19 +42,21 @@ def test_attention_that_is_slow_backward_is_exchanged(tiny: dict[str, Path], pre
 
 
 @pytest.mark.parametrize(
-    ("device", "amx", "asked", "taken"),
+    ("device", "has", "asked", "taken"),
     [
-        ("cpu", True, "auto", "bfloat16"),
-        ("cpu", False, "auto", "float32"),
-        ("cuda:1", False, "auto", "bfloat16"),
-        ("cpu", False, "bfloat16", "bfloat16"),
-        ("cpu", True, "float32", "float32"),
+        ("cpu", "_is_amx_tile_supported", "auto", "bfloat16"),
+        ("cpu", "_is_avx512_bf16_supported", "auto", "bfloat16"),
+        ("cpu", "", "auto", "float32"),
+        ("cuda:1", "", "auto", "bfloat16"),
+        ("cpu", "", "bfloat16", "bfloat16"),
+        ("cpu", "_is_amx_tile_supported", "float32", "float32"),
     ],
 )
 def test_auto_is_what_the_machine_is_good_at(
-    monkeypatch: pytest.MonkeyPatch, device: str, amx: bool, asked: Any, taken: str
+    monkeypatch: pytest.MonkeyPatch, device: str, has: str, asked: Any, taken: str
 ) -> None:
-    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: amx, raising=False)
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(f"torch.cpu.{name}", lambda known=name: known == has, raising=False)
     monkeypatch.setattr("recbole_hnlm.llm.hybrid.loading.local_device", lambda given: given)
     assert on_this_machine(replace(BASE, device=device, precision=asked)).precision == taken
 
