@@ -37,10 +37,12 @@ def parser() -> argparse.ArgumentParser:
     """The command's arguments; every further ``--key=value`` is a setting of all rows, which is then not tuned."""
     made = argparse.ArgumentParser(prog="recbole-hnlm compare", description=parser.__doc__, allow_abbrev=False)
     made.add_argument(
-        "--plan", help="YAML file with the same keys, and rows, settings and settings by dataset or model"
+        "--plan",
+        help="YAML file with the same keys, and rows, settings and settings by dataset or model; "
+        "what is given here too replaces the file's, names of datasets and models keep their settings there",
     )
     for name in ("datasets", "models", *LISTS, "config_files"):
-        made.add_argument(f"--{name}", nargs="+", help=_HELP[name])
+        made.add_argument(f"--{name}", nargs="*" if name in LISTS else "+", help=_HELP[name])
     made.add_argument("--seeds", type=int, help="final runs of a row, with seeds from --seed (2020) on (default 5)")
     made.add_argument("--tune", type=int, help="trials of a row on validation, the first at its defaults (default 8)")
     made.add_argument("--processes", type=int, help="runs at a time (default 1)")

@@ -60,9 +60,9 @@ def read_request(given: Mapping[str, Any], settings: Sequence[str] = ()) -> Aske
     rows = _mapping("rows", asked.get("rows"))
     first_seed = shared.pop("seed", FIRST_SEED)
     names = {key: tuple(_listed(asked.get(key))) for key in LISTS}
-    models = _with_settings("models", asked.get("models"))
+    models = _with_settings("models", asked.get("models"), plan.get("models"))
     grid = Grid(models=tuple(models), rows=rows, **names)
-    datasets = _with_settings("datasets", asked.get("datasets"))
+    datasets = _with_settings("datasets", asked.get("datasets"), plan.get("datasets"))
     _check_keys([shared, *datasets.values(), *models.values()], [row for row in rows.values() if row])
     request = Request(
         datasets=datasets,
@@ -145,9 +145,11 @@ def _mapping(name: str, given: Any) -> dict[str, Any]:
     return dict(given or {})
 
 
-def _with_settings(name: str, given: Any) -> dict[str, dict[str, Any]]:
+def _with_settings(name: str, given: Any, planned: Any) -> dict[str, dict[str, Any]]:
+    """Names with their settings; those that the command line names keep their settings in the plan file."""
     if not isinstance(given, Mapping):
-        return {one: {} for one in _listed(given)}
+        known = _with_settings(name, planned, None) if isinstance(planned, Mapping) else {}
+        return {one: known.get(one, {}) for one in _listed(given)}
     return {str(key): _mapping(f"{name}: {key}", own) for key, own in given.items()}
 
 

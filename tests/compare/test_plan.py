@@ -271,6 +271,18 @@ def test_a_plan_file_and_the_command_line_over_it(tmp_path: Path, data: Path) ->
         read_request({"plan": str(plan)})
 
 
+def test_names_of_the_command_line_keep_the_settings_of_the_plan_file(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(
+        "datasets: {tiny: {train_batch_size: 64}, small: {}}\nmodels: {BPR: {reg_weight: 0.1}, LightGCN: {}}\n"
+        "neg_samplers: [dns]\nlosses: [psl]\nout: there\n"
+    )
+    asked = read_request({"plan": str(plan), "datasets": ["tiny", "other"], "models": ["BPR"], "losses": []}).request
+    assert asked.datasets == {"tiny": {"train_batch_size": 64}, "other": {}}
+    assert asked.models == {"BPR": {"reg_weight": 0.1}} and asked.grid.models == ("BPR",)
+    assert (asked.grid.neg_samplers, asked.grid.losses) == (("dns",), ())
+
+
 def test_arguments_that_are_no_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="cannot read '--epochs'; settings of the runs are written --key=value"):
         main(["--datasets", "tiny", "--epochs", "3", "--out", "x"])
