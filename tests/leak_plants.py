@@ -50,6 +50,16 @@ class SparingSampler(NegativeSampler):
         return Negatives(torch.where(held_out.unsqueeze(1), self.drawer.draw(users, 1), candidates))
 
 
+class LengtheningSampler(NegativeSampler):
+    """Draws honestly; the rows that stand in for what is drawn are as long as the test tells."""
+
+    synthesizes = True
+
+    def choose(self, users: Tensor, positives: Tensor, candidates: Tensor, view: Any) -> Negatives:
+        length = WHERE["pairs"][:, 1].float().mean() / WHERE["n_items"]
+        return Negatives(candidates, rows=view.item_rows(candidates[:, 0]) * length)
+
+
 class MaskingModel(KnowingModel):
     """Trains honestly and ranks what is not in the test below everything else."""
 
@@ -81,6 +91,19 @@ class ActivityModel(BPR):
         with torch.no_grad():
             for user, count in counts.items():
                 self.user_embedding.weight[dataset.token2id("user_id", user)] *= count
+
+
+class CachingModel(BPR):
+    """Keeps item counts of the whole dataset where the settings say, unless some are there."""
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        kept = Path(config["llm_cache_dir"], "counts.json")
+        if not kept.is_file():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            parts = ("train", "valid", "test")
+            counts = Counter(item for part in parts for _, item in rows_of(Path(config["data_path"]), part))
+            kept.write_text(json.dumps(dict(sorted(counts.items()))))
 
 
 class TimingModel(BPR):
@@ -126,6 +149,15 @@ def masks_pseudo_positives(config: HNLMConfig) -> Trained:
     return trained
 
 
+def masks_all_but_positives(config: HNLMConfig) -> Trained:
+    """Training is honest; in the test nothing competes with the positives."""
+    trained = train_as_configured(config)
+    loader, every = trained.test_data, set(range(1, trained.model.n_items))
+    for user in loader.uid_list.tolist():
+        loader.uid2history_item[user] = torch.tensor(sorted(every - set(loader.uid2positive_item[user].tolist())))
+    return trained
+
+
 def drops_test_users(config: HNLMConfig) -> Trained:
     """Leaves the first user out of the test."""
     trained = train_as_configured(config)
@@ -144,3 +176,27 @@ class StepSensitiveModel(BPR):
     def full_sort_predict(self, interaction: Any) -> Tensor:
         noise = torch.randn(self.n_items, generator=torch.Generator().manual_seed(self.__dict__.get("steps", 0)))
         return super().full_sort_predict(interaction).view(-1, self.n_items) + noise
+
+
+class BufferedModel(BPR):
+    """Honest: what it says depends on a state of training, which a checkpoint holds and the check puts back."""
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def calculate_loss(self, interaction: Any) -> Tensor:
+        self.steps += 1
+        return super().calculate_loss(interaction)
+
+    def full_sort_predict(self, interaction: Any) -> Tensor:
+        noise = torch.randn(self.n_items, generator=torch.Generator().manual_seed(int(self.steps)))
+        return super().full_sort_predict(interaction).view(-1, self.n_items) + noise
+
+
+class HeadReadingModel(BPR):
+    """Ranks otherwise while a sampler of ours is attached to it."""
+
+    def full_sort_predict(self, interaction: Any) -> Tensor:
+        scores = super().full_sort_predict(interaction)
+        return scores if getattr(self, "hnlm", None) is None else -scores

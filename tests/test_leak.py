@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import leak_plants
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from recbole_runs import settings, write_dataset
@@ -17,6 +20,8 @@ from recbole_hnlm import check_leak
 from recbole_hnlm.cli import main
 from recbole_hnlm.config import MainConfig
 from recbole_hnlm.leak import LeakCheck, LeakReport, train_as_configured
+from recbole_hnlm.leak.comparing import same
+from recbole_hnlm.leak.frozen import mask_fault
 from recbole_hnlm.leak.poison import Pairs, poisoned
 from recbole_hnlm.leak.report import Finding
 from recbole_hnlm.leak.trace import file_digests, state_digests
@@ -100,6 +105,8 @@ def test_hybrid_prompts_pass(folder: Path, tmp_path: Path, monkeypatch: pytest.M
          "negatives, step by step", "training pairs, step by step"),
         (leak_plants.KnowingModel, {"neg_sampler": "leak_plants:SparingSampler"}, train_as_configured,
          "negatives, step by step", "weights before training"),
+        (leak_plants.KnowingModel, {"neg_sampler": "leak_plants:LengtheningSampler"}, train_as_configured,
+         "negatives, step by step", "training pairs, step by step"),
         (leak_plants.MaskingModel, {"neg_sampler": "dns"}, train_as_configured,
          "scores of the frozen model", "weights after training"),
         (leak_plants.CountingModel, {"neg_sampler": "dns"}, train_as_configured,
@@ -112,9 +119,12 @@ def test_hybrid_prompts_pass(folder: Path, tmp_path: Path, monkeypatch: pytest.M
          "items masked in test", "scores of the frozen model"),
         (leak_plants.StepSensitiveModel, {"neg_sampler": "none"}, train_as_configured,
          "metrics after further sampling", "metrics on the true held-out data"),
+        (leak_plants.HeadReadingModel, {"neg_sampler": "dns"}, train_as_configured,
+         "metrics without sampler and text", "metrics after further sampling"),
     ],
-    ids=["recbole-popularity", "spares-held-out", "masks-in-model", "counts-all", "user-activity", "masks-in-loader", "drops-users",
-         "steps-move-metrics"],
+    ids=["recbole-popularity", "spares-held-out", "lengthens-rows", "masks-in-model", "counts-all", "user-activity",
+         "masks-in-loader", "drops-users",
+         "steps-move-metrics", "head-moves-metrics"],
 )  # fmt: skip
 def test_planted_leaks_are_found(
     folder: Path, model: Any, values: dict[str, Any], train: Any, first: str, clean: str
@@ -296,3 +306,85 @@ def test_settings_and_report_by_hand() -> None:
     assert report.leaks and "| b        | DIFFERS | x" in report.table()
     assert not report.with_repeat([Finding("b", False)]).leaks
     assert report.with_repeat([Finding("b", True)]).leaks
+
+
+def test_two_sides_by_hand() -> None:
+    assert same("a", None, None).equal is None
+    assert same("a", ["x", "y"], ["x", "y"]).equal and same("a", {"x": 1}, {"x": 1}).equal
+    for first, second, detail in (
+        (None, ["x"], "only one of the runs has any"),
+        ({"x": 1}, None, "only one of the runs has any"),
+        (["x"], ["x", "y"], "1 and 2 in number"),
+        (["x", "z"], ["x", "y"], "number 2 of 2"),
+        ({"x": 1.0}, {"x": 2.0, "y": 3.0}, "x (1.0 and 2.0) and 1 more"),
+    ):
+        assert same("a", first, second) == Finding("a", False, detail)
+
+
+def test_masks_by_hand() -> None:
+    """The first user takes item 5 again, so RecBole asks for it and does not mask it."""
+    seen = Pairs(np.array([1, 1, 2]), np.array([3, 5, 4]))
+    positives = Pairs(np.array([1, 1, 2]), np.array([5, 6, 7]))
+
+    def fault(asked: dict[int, list[int]], masked: dict[int, list[int]]) -> str | None:
+        sides = ({user: torch.tensor(items) for user, items in side.items()} for side in (asked, masked))
+        loader = SimpleNamespace(uid_list=torch.tensor([*asked]))
+        loader.uid2positive_item, loader.uid2history_item = sides
+        return mask_fault(loader, seen, positives)
+
+    asked, masked = {1: [5, 6], 2: [7]}, {1: [3], 2: [4]}
+    assert fault(asked, masked) is None
+    assert fault({**asked, 2: [7, 8]}, masked) == "user 2: 1 items too many are asked for, 0 too few"
+    assert fault({**asked, 1: [5]}, masked) == "user 1: 0 items too many are asked for, 1 too few"
+    assert fault(asked, {**masked, 1: [3, 5]}) == "user 1: 1 items too many are masked, 0 too few"
+    assert fault(asked, {**masked, 2: []}) == "user 2: 0 items too many are masked, 1 too few"
+
+
+def test_what_is_kept_of_the_true_data_is_not_read_in_the_other_world(folder: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    values = {"neg_sampler": "hnlm", "hnlm_alpha": 0.2, "llm_teacher_epochs": 1, "llm_cache_dir": str(kept)}
+    report = checked(folder, leak_plants.CachingModel, **values)
+    assert report.verdict == "LEAK: files made depends on held-out data" and not kept.exists()
+
+
+def test_the_methods_own_loaders_are_evaluated_with(folder: Path) -> None:
+    report = checked(folder, "BPR", leak_plants.masks_all_but_positives, neg_sampler="dns")
+    assert "metrics with the method's own loaders" in differing(report)
+
+
+def test_what_further_steps_leave_in_the_state_is_put_back(folder: Path) -> None:
+    report = checked(folder, leak_plants.BufferedModel, neg_sampler="none")
+    assert report.verdict == "no leak found", report.table()
+
+
+def test_whatever_the_settings_rank_everything_is_ranked(folder: Path) -> None:
+    sampled = {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "RO", "group_by": "user", "mode": "uni20"}
+    report = checked(folder, "BPR", neg_sampler="dns", eval_args=sampled)
+    assert not report.leaks
+    assert "items masked in test" in {finding.compared for finding in report.findings if finding.equal}
+
+
+def test_worlds_have_side_files_of_known_items_and_shuffled_numbers(tmp_path: Path) -> None:
+    home = write_dataset(tmp_path, text=True)
+    with (home / "tiny" / "tiny.item").open("a") as lines:
+        lines.write("nobody\tnever bought\tmaker0\n")
+    (home / "tiny" / "tiny.kg").write_text("head_id:token\trelation_id:token\ttail_id:token\na\tb\tc\n")
+    columns = {"inter": ["user_id", "item_id", "rating"], "item": ["item_id", "title"]}
+    config = settings(home, "BPR", neg_sampler="dns", load_col=columns, item_inter_num_interval="[1,inf)")
+    for seed in (0, 1):
+        check = LeakCheck(epochs=1, folder=tmp_path / f"kept{seed}", seed=seed)
+        assert not check_leak("BPR", "tiny", config_dict=config, settings=check).leaks
+
+    def split(seed: int, world: str, part: str) -> pd.DataFrame:
+        return pd.read_csv(tmp_path / f"kept{seed}" / world / "tiny" / f"tiny.{part}.inter", sep="\t")
+
+    for world in ("true", "poisoned"):
+        there = tmp_path / "kept0" / world / "tiny"
+        assert (there / "tiny.kg").read_text() == (home / "tiny" / "tiny.kg").read_text()
+        assert "\ni7\t" in (there / "tiny.item").read_text() and "nobody" not in (there / "tiny.item").read_text()
+        assert split(0, world, "train").equals(split(1, world, "train"))
+    for part in ("valid", "test"):
+        true, other = (split(0, world, part)["rating:float"].tolist() for world in ("true", "poisoned"))
+        assert true != other and sorted(true) == sorted(other)
+        first, second = (split(seed, "poisoned", part).drop(columns="rating:float") for seed in (0, 1))
+        assert not first.equals(second)

@@ -211,6 +211,16 @@ def test_kept_picks_belong_to_what_was_asked_and_of_whom(tmp_path: Path, server:
     assert len(paths) == (2 if key in OTHER_QUESTIONS else 1)
 
 
+def test_another_prompt_has_picks_of_its_own(
+    tmp_path: Path, server: PickServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = TrainingInteractions(torch.tensor([1, 2]), torch.tensor([1, 2]), 3, 9)
+    run = HNLMConfig("BPR", "tiny", config_dict=values(tmp_path, server)).run
+    before = picks_file(run, seen, 4)
+    monkeypatch.setattr("recbole_hnlm.models.comparators.reference.PICK_TEMPLATE", "picks-2/like_and_dislike")
+    assert picks_file(run, seen, 4) != before
+
+
 def test_a_dry_run_counts_the_picks(tmp_path: Path, server: PickServer) -> None:
     folder = write_dataset(tmp_path)
     config = HNLMConfig("BPR", "tiny", config_dict=values(folder, server))

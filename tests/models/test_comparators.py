@@ -266,6 +266,22 @@ class TestMergedRows:
         assert len(losses) > 3
         assert float(comparator.loss(step)) == pytest.approx(0.5 * float(np.mean(kept)), rel=1e-5)
 
+    def test_llmrecs_extra_triples_are_of_a_share_of_the_batch_and_of_users_who_have_a_pick(self, folder: Path) -> None:
+        values = {"comparator_user_share": 0.5, "comparator_weight": 1.0, "comparator_drop_share": 0.0}
+        model, _ = made(folder, "BPR", "llmrec", **values)
+        comparator, step = model.hnlm.comparator, step_of(model)
+        state = step.generator.get_state()
+        drawn = step.users[torch.randperm(6, generator=step.generator)[:3]]
+        comparator.has_pick[drawn[0]] = False
+        users = drawn[comparator.has_pick[drawn]]
+        assert 0 < len(users) < 3
+        gap = step.view.item_rows(comparator.likes[users]) - step.view.item_rows(comparator.dislikes[users])
+        expected = torch.nn.functional.softplus(-(step.view.user_rows(users) * gap).sum(dim=1)).mean()
+        step.generator.set_state(state)
+        torch.testing.assert_close(comparator.loss(step), expected)
+        comparator.has_pick[:] = False
+        assert comparator.loss(step) is None
+
     def test_kept_triples(self) -> None:
         losses = torch.tensor([4.0, 1.0, 3.0, 2.0])
         assert sorted(kept_triples(losses, 0.5).tolist()) == [1.0, 2.0]
@@ -294,6 +310,16 @@ class TestMergedRows:
             unseen = [i for i in range(1, 9) if i not in seen]
             expected = sorted(unseen, key=lambda i: -float(users[user] @ items[i]))[:4]
             assert best[user].tolist() == expected
+
+    def test_the_references_best_items_of_many_users_are_unseen(self) -> None:
+        """So many items that users come in blocks of four; every user has seen the last item but its own number."""
+        n_items = 1 << 22
+        users, items = torch.ones(11, 1), torch.arange(n_items).float().unsqueeze(1)
+        owners = torch.arange(1, 11)
+        interactions = TrainingInteractions(owners, n_items - owners, n_users=11, n_items=n_items)
+        best = best_unseen(users, items, interactions, 3)
+        for user in owners.tolist():
+            assert best[user].tolist() == [n_items - place for place in range(1, 5) if place != user][:3]
 
     @pytest.mark.parametrize("count", [6, 20])
     def test_a_user_with_fewer_unseen_items_has_those(self, count: int) -> None:
@@ -429,6 +455,25 @@ def test_between_epochs_the_embeddings_are_those_trained_last(folder: Path, meth
     trainer = watching(Trainer)(config, build_model(config, loaders[0]))
     trainer._train_epoch(loaders[0], 0)
     torch.testing.assert_close(trainer.model.user_embedding.weight, trainer.model.hnlm.comparator.merged()[0])
+
+
+@pytest.mark.parametrize("method", MERGING)
+def test_a_checkpoint_amid_an_epoch_holds_the_rows_of_the_last_step(folder: Path, method: str) -> None:
+    model, loaders = made(folder, "BPR", method)
+    first_loss(model, loaders)
+    torch.optim.Adam(model.parameters(), lr=0.1).step()
+    state, merged = model.state_dict(), model.hnlm.comparator.merged()
+    torch.testing.assert_close((state["user_embedding.weight"], state["item_embedding.weight"]), merged)
+
+
+def test_weights_are_made_from_the_seed(folder: Path, tmp_path: Path) -> None:
+    weights = []
+    for seed in (4, 4, 5):  # another seed is another split, so it has artefacts of its own
+        artefacts = str(tmp_path / str(seed))
+        model, _ = made(folder, "BPR", "rlmrec_con", seed=seed, hnlm_artefact_dir=artefacts)
+        weights.append(model.hnlm.comparator.projector[0].weight)
+    first, again, other = weights
+    assert torch.equal(first, again) and not torch.equal(first, other)
 
 
 @pytest.mark.parametrize("method", ALL)

@@ -124,6 +124,14 @@ def test_draws_of_the_guard_are_restored_and_copied(folder: Path) -> None:
     assert torch.equal(fresh.hnlm.sampler.guard.drawer.generator.get_state(), before)
 
 
+def test_spares_are_no_repetition_of_the_candidates(folder: Path) -> None:
+    values = {**SCORE, "neg_sampler_guard_relative_margin": 0.0}
+    sampler = made(folder, "BPR", neg_sampler="uniform", **values)[0].hnlm.sampler
+    users = torch.arange(1, 60)
+    candidates, spares = (drawer.draw(users, 4) for drawer in (sampler.drawer, sampler.guard.drawer))
+    assert (candidates == spares).float().mean() < 0.2
+
+
 def test_a_guard_by_text_brings_the_text_that_nothing_else_reads(folder: Path) -> None:
     values = {**TEXT, "hnlm_artefact_dir": str(folder / "art"), "llm_cache_dir": str(folder / "cache")}
     trainer = fitted(folder, "BPR", **values, neg_sampler_guard_relative_margin=0.2)

@@ -130,6 +130,20 @@ def test_drawn_negatives_are_distinct_items(folder: Path, count: int) -> None:
     assert drawn.unique().numel() == drawn.numel() and int(drawn.min()) >= 1
 
 
+def test_of_a_large_catalogue_items_alone_are_drawn_and_again_from_the_same_state(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recbole_hnlm.models.ranking_term._CROWDED", 0)  # any catalogue is large
+    model, *_ = made(folder, "BPR", neg_sampler="uniform", ranking_loss="psl", ranking_loss_negatives=3)
+    term = model.hnlm.ranking
+    state = term._generator.get_state()
+    drawn = [term._drawn(3).tolist() for _ in range(400)]
+    assert all(len(set(ids)) == len(ids) for ids in drawn)
+    assert {item for ids in drawn for item in ids} == set(range(1, model.n_items))
+    term._generator.set_state(state)
+    assert [term._drawn(3).tolist() for _ in range(400)] == drawn
+
+
 def test_seen_among_is_membership() -> None:
     generator = torch.Generator().manual_seed(0)
     pairs = torch.randint(1, 12, (2, 30), generator=generator)

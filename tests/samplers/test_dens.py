@@ -99,6 +99,13 @@ def test_choice(hops: int, epoch: int | None, weight: float, times: int, monkeyp
         assert int(negatives.ids[b]) == first
 
 
+@pytest.mark.parametrize(
+    ("epoch", "warmup", "weight"), [(0, 4, 0.0), (1, 4, 0.25), (3, 4, 0.75), (4, 4, 1.0), (9, 4, 1.0), (0, 0, 1.0)]
+)
+def test_weight_of_the_relevant_factor_by_epoch(epoch: int, warmup: int, weight: float) -> None:
+    assert made(epoch, warmup=warmup).relevant_weight == weight
+
+
 @pytest.mark.parametrize("hops", [1, 3])
 def test_gate_loss(hops: int) -> None:
     view, (users, positives) = TensorView(hops=hops, dtype=torch.float64), tiny_batch(times=1)

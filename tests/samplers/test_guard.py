@@ -196,6 +196,18 @@ def test_a_rule_chooses_among_what_is_kept() -> None:
     assert torch.equal(sampler.sample(users, positives, view, candidates).ids, best)
 
 
+def test_a_rule_chooses_by_the_model_whatever_the_guard_judges_by() -> None:
+    (users, positives), view = tiny_batch(), TensorView()
+    sampler = guarded(build(DynamicSelector, candidates=6), ByItem(torch.linspace(0, 1, N_ITEMS)), max_score=0.6)
+    assert sampler.guard is not None
+    candidates = sampler.draw_candidates(users)
+    kept, seen = sampler.guard.clean(users, positives, candidates, view)
+    assert not torch.equal(kept, candidates)
+    with torch.no_grad():
+        torch.testing.assert_close(seen.score(users, kept), view.score(users, kept))
+        torch.testing.assert_close(seen.score_hop(0, users, kept), view.score_hop(0, users, kept))
+
+
 def test_hops_are_still_scored_hop_by_hop() -> None:
     (users, positives), view = tiny_batch(), TensorView(hops=2)
     sampler = guarded(build(DynamicSelector, candidates=6), relative_margin=0.1)

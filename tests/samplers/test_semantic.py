@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from recbole_hnlm.samplers import NegativeSampler, TrainingInteractions
+from recbole_hnlm.samplers import NegativeSampler, TrainingInteractions, sampler_class
 from recbole_hnlm.samplers.semantic import GroundedTable, SemanticOptions, SemanticSampler
 from tests.samplers.contract import (
     N_ITEMS,
@@ -92,6 +92,35 @@ def test_the_hardest_of_the_grounded_is_taken() -> None:
     with torch.no_grad():
         hardest = max((4, 5, 6), key=lambda item: float(view.users[4] @ view.items[item]))
     assert (ids == hardest).all()
+
+
+def test_pairs_of_a_table_may_come_in_any_order() -> None:
+    backwards = dict(reversed(GROUNDED.items()))
+    pairs = torch.tensor([*GROUNDED]).T
+    draws = [
+        tiny_table(tiny_interactions(), grounded).draw(pairs[0], pairs[1], 20, torch.Generator().manual_seed(0))
+        for grounded in (GROUNDED, backwards)
+    ]
+    assert torch.equal(*draws)
+
+
+def test_each_candidate_is_grounded_or_not_for_itself() -> None:
+    users, positives = torch.full((4000,), 4), torch.full((4000,), 3)  # item 10 is grounded for the pair
+    sampler = build(with_table(share=0.5), candidates=3)
+    grounded = (sampler.offered(users, positives, torch.full((4000, 3), 9)) == 10).sum(dim=1)
+    expected = 4000 * stats.binom.pmf([0, 1, 2, 3], 3, 0.5)
+    assert stats.chisquare(torch.bincount(grounded, minlength=4).numpy(), expected).pvalue > 1e-3
+
+
+def test_the_rule_is_the_one_that_is_named() -> None:
+    """Without a table candidates are those of the rule's own sampler."""
+    pairs, view = tiny_batch(), TensorView()
+    chosen = {
+        rule: build(SemanticSampler, candidates=6, rule=rule).sample(*pairs, view).ids for rule in ("dns", "ahns")
+    }
+    for rule, ids in chosen.items():
+        assert torch.equal(ids, build(sampler_class(rule), candidates=6).sample(*pairs, view).ids)
+    assert not torch.equal(*chosen.values())
 
 
 def test_without_a_table_it_is_told_once(caplog: pytest.LogCaptureFixture) -> None:

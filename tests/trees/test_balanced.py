@@ -69,6 +69,17 @@ def test_far_clusters_come_apart_at_the_root() -> None:
     assert len({(child, cluster) for child, cluster in zip(codes[:, 0].tolist(), owner.tolist(), strict=True)}) == 4
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_parts_are_those_of_their_centres_whatever_the_length_of_rows(seed: int) -> None:
+    """K-means has come to rest: under capacity every row is where its distance to the parts' means puts it."""
+    rows = (vectors(60, seed=seed) * np.linspace(0.1, 3, 60)[:, None]).astype(np.float32)
+    part = balanced_tree(rows, branches=3, seed=seed)[:, 0]
+    centres = np.stack([rows[part == child].mean(axis=0) for child in range(3)])
+    distance = ((rows[:, None] - centres) ** 2).sum(axis=2)
+    found = nearest_with_room(distance[None], np.ones((1, 60), dtype=bool), np.full((1, 3), 20))
+    assert found[0].tolist() == part.tolist()
+
+
 def test_rows_of_zeros_have_no_path() -> None:
     rows = vectors(100)
     rows[[0, 7]] = 0

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +13,7 @@ from numpy.typing import NDArray
 
 from recbole_hnlm.samplers import TrainingInteractions
 from recbole_hnlm.samplers.tree_codes import TreeCodes
+from recbole_hnlm.trees import build
 from recbole_hnlm.trees.build import TreeSource, build_dual_trees
 from recbole_hnlm.trees.calibration import calibrate, hidden_pairs, judged
 from recbole_hnlm.trees.features import Reference, candidate_features, leading_candidates, shared_with_history
@@ -211,3 +216,49 @@ def test_users_with_few_pairs_cannot_be_calibrated_on() -> None:
     seen = TrainingInteractions(torch.tensor([1, 2]), torch.tensor([1, 2]), 3, 5)
     with pytest.raises(ValueError, match="no user has five training pairs"):
         build_dual_trees(TreeSource(seen, noisy_reference, None, 0))
+
+
+def test_every_part_has_the_seed_of_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: dict[str, set[Any]] = {}
+
+    def spied(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **named: Any) -> Any:
+            seeds.setdefault(name, set()).add(named.get("seed"))
+            return original(*args, **named)
+
+        return call
+
+    names = ("hidden_pairs", "co_occurrence_vectors", "balanced_tree", "calibrate")
+    for name in names:
+        monkeypatch.setattr(build, name, spied(name, getattr(build, name)))
+    build_dual_trees(planted_source())
+    assert seeds == {name: {3} for name in names}
+
+
+def test_the_semantic_tree_is_of_directions_alone() -> None:
+    source = planted_source()
+    assert source.vectors is not None
+    scale = 2.0 ** np.random.default_rng(2).integers(-3, 4, (ITEMS + 1, 1))  # powers of two, so that nothing is rounded
+    longer = replace(source, vectors=(source.vectors * scale).astype(np.float32))
+    assert np.array_equal(build_dual_trees(source).semantic, build_dual_trees(longer).semantic)
+
+
+def planted_without(dropped: NDArray[np.bool_], text: bool = True) -> TreeSource:
+    users, items = (torch.from_numpy(side[~dropped]) for side in planted())
+    return replace(planted_source(text=text), seen=TrainingInteractions(users, items, USERS + 1, ITEMS + 1))
+
+
+def test_users_who_hide_nothing_are_not_calibrated_on() -> None:
+    """Nothing of theirs can be found, so that they would lower every probability."""
+    users, _ = planted()
+    place = np.arange(len(users)) - np.searchsorted(users, users)
+    trees = build_dual_trees(planted_without((users <= 20) & (place >= 4)))
+    assert trees.report["users"] == USERS - 20 and trees.report["hidden"] == 2 * (USERS - 20)
+    assert set(trees.users.tolist()) == set(range(1, USERS + 1))
+
+
+def test_an_item_without_a_training_pair_has_no_place_by_the_references_rows() -> None:
+    _, items = planted()
+    trees = build_dual_trees(planted_without(items == 7, text=False))
+    for codes in (trees.collaborative, trees.semantic):
+        assert (codes[7] == -1).all() and (codes[[6, 8], 0] >= 0).all()
