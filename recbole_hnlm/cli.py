@@ -84,6 +84,9 @@ def _files(args: argparse.Namespace) -> list[str] | None:
 
 
 def _guarded(work: Any) -> Any:
+    from recbole_hnlm.options.imports import import_from_here
+
+    import_from_here()  # a console script finds no module beside the user's files
     try:
         return work()
     except (ValueError, TypeError, FileNotFoundError, ImportError, ConnectionError, NotImplementedError) as error:

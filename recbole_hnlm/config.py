@@ -13,16 +13,20 @@ import yaml
 from recbole.config import Config, configurator
 from recbole.utils import ModelType
 
-from recbole_hnlm.model_lookup import find_model, model_defaults
+from recbole_hnlm.model_lookup import KNOWN_TO_RECBOLE, find_model, model_defaults, package_of
 from recbole_hnlm.models.support import refuse_unsupported
 from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions, LLMOptions
 from recbole_hnlm.options.comparator import COMPARATOR_PREFIX
 from recbole_hnlm.options.loss import RANKING_KEY
-from recbole_hnlm.options.parsing import parse_options
+from recbole_hnlm.options.parsing import option_keys, parse_options
 from recbole_hnlm.run_options import RunOptions, base_sampler_of, parse_run
 from recbole_hnlm.run_options.checks import NO_SAMPLER, RECBOLE_SAMPLER, TEXT_SAMPLER, WRAPPED_KEYS, GeneralOptions
 from recbole_hnlm.training.processes import join_group
 
+_OURS = (SAMPLER_KEY, RANKING_KEY, HNLMOptions.PREFIX, LLMOptions.PREFIX, COMPARATOR_PREFIX, *WRAPPED_KEYS)
+"""Beginnings of our keys, but for ``torch_threads``, which plain runs obey too."""
+_READ_WITHOUT_DEFAULT = ("encoding", "norm", "tail_ratio")
+"""Keys that RecBole's general part reads and has no default of."""
 _RECBOLE_DISTRIBUTIONS = ("uniform", "popularity", None, "None", "none")
 
 
@@ -95,6 +99,17 @@ class HNLMConfig(Config):
     ) -> None:
         self.__dict__["run"] = None
         super().__init__(model, dataset, config_file_list, copy.deepcopy(dict(config_dict or {})))
+
+    @property
+    def unread(self) -> list[str]:
+        """Keys of the user's that neither RecBole, nor the model's defaults, nor this package knows.
+
+        RecBole takes them without a word. A model from elsewhere may read any key, so under one nothing is told.
+        """
+        if package_of(self.model_class) not in KNOWN_TO_RECBOLE:
+            return []
+        known = {*self.__dict__["_recbole_keys"], *_READ_WITHOUT_DEFAULT, *option_keys(GeneralOptions, "")}
+        return sorted(key for key in self.external_config_dict if key not in known and not key.startswith(_OURS))
 
     def _merge_external_config_dict(self) -> None:
         super()._merge_external_config_dict()
@@ -182,8 +197,7 @@ class PlainConfig(HNLMConfig):
 
     def _merge_external_config_dict(self) -> None:
         super()._merge_external_config_dict()
-        ours = (SAMPLER_KEY, RANKING_KEY, HNLMOptions.PREFIX, LLMOptions.PREFIX, COMPARATOR_PREFIX, *WRAPPED_KEYS)
-        kept = {key: value for key, value in self.external_config_dict.items() if not key.startswith(ours)}
+        kept = {key: value for key, value in self.external_config_dict.items() if not key.startswith(_OURS)}
         self.external_config_dict = {**kept, SAMPLER_KEY: NO_SAMPLER}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,27 +26,10 @@ def run_leak_check(args: argparse.Namespace, files: list[str] | None) -> None:
         ValueError: If the model cannot be imported, or the settings cannot work.
     """
     from recbole_hnlm.leak import LeakCheck, check_leak
+    from recbole_hnlm.model_lookup import find_model
 
     settings = LeakCheck(args.epochs, args.poison_seed, args.keep)
-    report = check_leak(model_of(args.model), args.dataset, files, settings=settings)
+    report = check_leak(find_model(args.model), args.dataset, files, settings=settings)
     sys.stdout.write(report.table() + "\n")
     if report.leaks or not report.decided:
         raise SystemExit(1)
-
-
-def model_of(name: str) -> str | type:
-    """A model's name, or the class that ``package.module:Class`` names.
-
-    Raises:
-        ValueError: If there is no such class.
-    """
-    module, _, attribute = name.partition(":")
-    if not attribute:
-        return name
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"model {name!r} cannot be imported: {error}; check the path") from error
-    if not isinstance(found, type):
-        raise ValueError(f"model {name!r} should be a class, got {type(found).__name__}")
-    return found

@@ -12,9 +12,11 @@ from recbole.config import Config
 from recbole.data import create_dataset
 
 from recbole_hnlm.graph_models import GRAPH_MODELS
+from recbole_hnlm.options.imports import import_class
 from recbole_hnlm.options.parsing import nearest
 
-_KNOWN_TO_RECBOLE = ("recbole", "recbole_hnlm")
+KNOWN_TO_RECBOLE = ("recbole", "recbole_hnlm")
+"""Packages whose models read the keys in their YAML of defaults and no others."""
 
 
 def find_model(name: Any) -> Any:
@@ -31,11 +33,7 @@ def find_model(name: Any) -> Any:
     if ":" not in name:
         _refuse_unknown(name)
         return name
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"model {name!r} cannot be imported: {error}; give package.module:Class") from error
+    found = import_class(name, "model")
     if not isinstance(found, type):
         raise TypeError(f"model {name!r} should be a class, got {type(found).__name__}; give package.module:Class")
     return found
@@ -54,7 +52,8 @@ def _refuse_unknown(name: str) -> None:
         raise ValueError(f"there is no model {name!r}{hint}; give one of RecBole's or package.module:Class")
 
 
-def _package_of(model_class: type) -> str:
+def package_of(model_class: type) -> str:
+    """The outermost package that a model comes from; of a wrapped one, that of its base."""
     base = getattr(model_class, "hnlm_base", model_class)
     return str(base.__module__).partition(".")[0]
 
@@ -64,7 +63,7 @@ def model_defaults(model_class: type) -> dict[str, Any]:
 
     RecBole reads its own files itself.
     """
-    package = _package_of(model_class)
+    package = package_of(model_class)
     spec = importlib.util.find_spec(package) if package not in ("recbole", "__main__") else None
     if spec is None or spec.submodule_search_locations is None:
         return {}
@@ -84,8 +83,8 @@ def dataset_for(config: Any) -> Any:
 
     RecBole-GNN's models read their graph from a dataset class of RecBole-GNN's.
     """
-    package = _package_of(config.model_class)
-    if package not in (*_KNOWN_TO_RECBOLE, "__main__"):
+    package = package_of(config.model_class)
+    if package not in (*KNOWN_TO_RECBOLE, "__main__"):
         spec = importlib.util.find_spec(package)
         if spec is not None and spec.submodule_search_locations and importlib.util.find_spec(f"{package}.utils"):
             utils = importlib.import_module(f"{package}.utils")

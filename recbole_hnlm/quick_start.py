@@ -90,6 +90,8 @@ def split(config: HNLMConfig) -> tuple[Any, Any, Any]:
         logging.basicConfig(level=logging.ERROR)  # no log file of its own
     logger.info(sys.argv)
     logger.info(config)
+    if config.unread:
+        logger.warning("with %s nothing reads %s; remove it, or check the spelling", config["model"], config.unread)
     data = load_dataset(config)
     logger.info(data)
     loaders: tuple[Any, Any, Any] = data_preparation(config, data)

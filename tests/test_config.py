@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 import yaml
 from recbole.config import Config
+from recbole.model.general_recommender import BPR
+from recbole_runs import write_dataset
 
 from recbole_hnlm import config as config_module
 from recbole_hnlm.config import HNLMConfig, MainConfig, PlainConfig, packaged_defaults, translate_recbole_spelling
 from recbole_hnlm.models import hnlm
 from recbole_hnlm.options import HNLMOptions
 from recbole_hnlm.options.parsing import option_keys
+from recbole_hnlm.quick_start import split
 from recbole_hnlm.run_options import RunOptions
 from recbole_hnlm.samplers import SAMPLERS, sampler_class
 from recbole_hnlm.samplers.dns import DynamicSelector
@@ -218,6 +221,25 @@ class TestUnchangedArguments:
         values = {"train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}}
         HNLMConfig("BPR", "ml-100k", config_dict=values)
         assert values == {"train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}}
+
+
+class TestUnreadKeys:
+    def test_what_nobody_knows_is_named(self) -> None:
+        config = _config("BPR", neg_sampler="dns", neg_sampler_candidates=4, lr=0.1, n_layers=3, adam="fused", topk=[5],
+                         torch_threads=1, tail_ratio=0.1, load_col={"inter": ["user_id", "item_id"]})  # fmt: skip
+        assert config.unread == ["lr", "n_layers"]
+        assert _config("LightGCN", n_layers=3, reg_weight=0.1).unread == []
+
+    def test_a_model_from_elsewhere_may_read_any_key(self) -> None:
+        class Mine(BPR):
+            pass
+
+        assert _config(Mine, own_key=1).unread == []
+
+    def test_the_run_tells(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        data = write_dataset(tmp_path)
+        split(_config(dataset="tiny", data_path=str(data), lr=0.1, state="WARNING"))
+        assert "with BPR nothing reads ['lr']; remove it" in caplog.text
 
 
 class TestRefusedBeforeDataIsRead:

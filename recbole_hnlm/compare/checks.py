@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 from recbole_hnlm.artefacts.manifest import read_manifest
@@ -29,6 +30,22 @@ def check_selection(config: HNLMConfig) -> None:
         raise ValueError(
             f"valid_metric={config['valid_metric']} is not computed: metrics={config['metrics']}, "
             f"topk={config['topk']}; add it to them"
+        )
+
+
+def check_artefact_dir(config: HNLMConfig, seeds: Sequence[int]) -> None:
+    """Refuse one folder of artefacts for several training splits: they belong to one.
+
+    Raises:
+        ValueError: If the seeds split the dataset differently and the user names a folder.
+    """
+    run: RunOptions | None = config.run
+    if run is None or run.hnlm is None or run.hnlm.artefact_dir is None or len(seeds) < 2:
+        return
+    if not config["benchmark_filename"] and config["eval_args"]["order"] == "RO":
+        raise ValueError(
+            f"hnlm_artefact_dir={run.hnlm.artefact_dir} is of one training split, and the seeds {list(seeds)} split "
+            "differently; leave it out, then each split gets artefacts below --out, or ask for one seed"
         )
 
 

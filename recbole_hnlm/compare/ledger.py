@@ -52,6 +52,7 @@ class RunSetting:
         seed: RecBole's seed: split, start and draws.
         local: Settings that say where and not what is computed (``data_path``, ``gpu_id`` ...); no part of the key.
         data: Hash of the dataset's files.
+        code: Hash of the files with classes of the user's own; empty where there are none.
     """
 
     dataset: str
@@ -60,11 +61,14 @@ class RunSetting:
     seed: int
     local: Mapping[str, Any] = field(default_factory=dict, compare=False)
     data: str = ""
+    code: str = ""
 
     @cached_property
     def key(self) -> str:
         """What the ledger knows the run by."""
-        return digest([self.dataset, self.data, self.model, self.values, self.seed])
+        return digest(
+            [self.dataset, self.data, self.model, self.values, self.seed, *([self.code] if self.code else [])]
+        )
 
     def described(self) -> Record:
         """The setting as the head of its record."""

@@ -96,7 +96,7 @@ def _setting_notes(block: Block) -> list[str]:
 def _cut_short(line: Line) -> str:
     """A word about runs whose best epoch is one of the last two that were looked at; empty where there are none."""
     values = line.outcome.cell.values
-    if "epochs" not in values:
+    if "epochs" not in values or all(run["epochs"] == 1 for run in line.outcome.done):  # EASE trains once
         return ""
     last = values["epochs"] - values.get("eval_step", 1)
     late = [run for run in line.outcome.done if run["best_epoch"] is not None and run["best_epoch"] + 1 >= last > 0]

@@ -12,12 +12,13 @@ from typing import Any
 from recbole.utils import ModelType
 from recbole.utils.argument_list import dataset_arguments
 
-from recbole_hnlm.compare.checks import check_selection, check_text
+from recbole_hnlm.compare.checks import check_artefact_dir, check_selection, check_text
 from recbole_hnlm.compare.ledger import RunSetting, digest
 from recbole_hnlm.compare.rows import Grid, Row, rows_of
 from recbole_hnlm.compare.spaces import L2, Point, Space, packaged_rows, read_space
 from recbole_hnlm.config import HNLMConfig
 from recbole_hnlm.data_source import check_dataset_files, data_digest, load_dataset
+from recbole_hnlm.options.imports import source_digest
 from recbole_hnlm.run_options import describe_options
 
 DEFAULTS: dict[str, Any] = {
@@ -29,6 +30,8 @@ QUIET: dict[str, Any] = {"show_progress": False, "state": "ERROR"}
 LOCAL = ("data_path", "gpu_id", "use_gpu", "worker", "checkpoint_dir", "log_wandb", *QUIET)
 """Settings that say where and how loudly a run is computed, and not what."""
 _SHARED_BY_ROWS = ("topk", "metrics", "valid_metric")
+_CLASSES = ("neg_sampler", "hnlm_base_sampler", "neg_sampler_reference_model", "llm_teacher_model")
+"""Settings that may name a class of the user's own, beside the model."""
 _USELESS = re.compile(r"^(\w+) has no effect here")
 
 
@@ -59,6 +62,7 @@ class Cell:
         budget: Trials, the same for every row that has something to tune; 1 where there is nothing.
         seeds: Seeds of the final runs; trials take the first.
         data: Hash of the dataset's files.
+        code: Hash of the files with classes of the user's own; empty where there are none.
     """
 
     dataset: str
@@ -71,17 +75,19 @@ class Cell:
     budget: int
     seeds: tuple[int, ...]
     data: str = ""
+    code: str = ""
 
     def setting(self, point: Point, seed: int) -> RunSetting:
         """The run of this cell at a point with a seed."""
-        return RunSetting(self.dataset, self.row.model, {**self.values, **point}, seed, self.local, self.data)
+        values = {**self.values, **point}
+        return RunSetting(self.dataset, self.row.model, values, seed, self.local, self.data, self.code)
 
     @property
     def key(self) -> str:
         """What the ledger knows the cell's tuning by."""
         space = {key: knob.described() for key, knob in self.space.items()}
         made_of = [self.dataset, self.data, self.row.model, self.values, space, self.start, self.budget, self.seeds[0]]
-        return "tuning-" + digest(made_of)
+        return "tuning-" + digest([*made_of, *([self.code] if self.code else [])])
 
     @property
     def runs(self) -> int:
@@ -174,6 +180,7 @@ def _cell(request: Request, dataset: str, row: Row, shared: dict[str, Any]) -> t
         load_dataset(config)  # RecBole fetches it: once, here, and not in several runs at a time
     check_selection(config)
     check_text(config)
+    check_artefact_dir(config, request.seeds)
     if config["MODEL_TYPE"] is ModelType.TRADITIONAL:  # RecBole trains it for one epoch
         values["eval_step"] = 1
     space = _resolved(row.space, config, fixed)
@@ -183,8 +190,10 @@ def _cell(request: Request, dataset: str, row: Row, shared: dict[str, Any]) -> t
         local["data_path"] = str(Path(local["data_path"]).resolve())
     block = "" if row.everywhere else row.model
     budget = request.tune if space else 1
-    cell = Cell(dataset, block, row, values, local, space, start, budget, request.seeds, data_digest(config))
-    return cell, dropped
+    named = [str(name) for name in (row.model, *(values.get(key, "") for key in _CLASSES))]
+    digests = data_digest(config), source_digest([name for name in named if ":" in name])
+    cell = Cell(dataset, block, row, values, local, space, start, budget, request.seeds, *digests)
+    return cell, dropped.union(config.unread)
 
 
 def _defaults(space: Space, config: HNLMConfig) -> Point:

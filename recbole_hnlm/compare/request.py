@@ -72,9 +72,12 @@ def read_request(given: Mapping[str, Any], settings: Sequence[str] = ()) -> Aske
         seeds=_seeds(asked.get("seeds", 5), first_seed),
         tune=int(asked.get("tune", 8)),
     )
+    processes = int(asked.get("processes", 1))
+    if processes < 1:
+        raise ValueError(f"processes={processes} must be at least 1")
     if "out" not in asked:
         raise ValueError("no folder for the results; name one with --out, e.g. --out results/x")
-    return Asked(request, Path(asked["out"]), int(asked.get("processes", 1)), asked.get("against"))
+    return Asked(request, Path(asked["out"]), processes, asked.get("against"))
 
 
 def _check_keys(settings: Sequence[Mapping[str, Any]], rows: Sequence[Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from recbole_hnlm.compare.spaces import Knob, Space, packaged_rows, read_space
@@ -11,6 +11,7 @@ from recbole_hnlm.options import SAMPLER_KEY
 from recbole_hnlm.options.loss import OWN_LOSS, RANKING_KEY
 from recbole_hnlm.options.parsing import nearest
 from recbole_hnlm.run_options.checks import NO_SAMPLER, TEXT_SAMPLER
+from recbole_hnlm.samplers import SAMPLERS, sampler_class
 
 KINDS = ("baseline", "sampler", "loss", "comparator", "text", "control")
 """Kinds of rows in the order of the table."""
@@ -101,12 +102,21 @@ def rows_of(grid: Grid) -> list[Row]:
 def _packaged(kind: str, name: str, model: str, marks: Mapping[str, Any] | None = None) -> Row:
     """A row as ``spaces.yaml`` has it, or as its kind's ``any`` has it."""
     section = packaged_rows()[kind]
-    entry = section.get(name) or section.get("any") or {}
+    entry = section.get(name) or section.get("any") or _unlisted(kind, name)
     values: dict[str, Any] = {SAMPLER_KEY: NO_SAMPLER} if kind == "baseline" else {}
     values.update({**entry.get("values", {}), **(marks or {})})
     own = read_space(entry.get("space"))
     space = own if entry.get("alone") else {**_common_space(model), **own}
     return Row(name, model, kind, values, space, kind == "baseline", entry.get("defaults", {}))
+
+
+def _unlisted(kind: str, name: str) -> Mapping[str, Any]:
+    """What is tuned of a sampler that ``spaces.yaml`` does not have: the number of candidates, where it has one."""
+    if kind != "sampler" or name in packaged_rows()[kind] or not (":" in name or name in SAMPLERS):
+        return {}
+    if "candidates" not in {knob.name for knob in fields(sampler_class(name).Options)}:
+        return {}
+    return {"space": packaged_rows()[kind]["dns"]["space"]}
 
 
 def _common_space(model: str) -> dict[str, Knob]:

@@ -7,8 +7,8 @@ A new sampler is one file in this folder, one line in :data:`SAMPLERS` and one Y
 from __future__ import annotations
 
 import difflib
-import importlib
 
+from recbole_hnlm.options.imports import import_class
 from recbole_hnlm.samplers.base import NegativeSampler
 
 SAMPLERS: dict[str, str] = {
@@ -35,15 +35,11 @@ def sampler_class(sampler: str | type[NegativeSampler]) -> type[NegativeSampler]
     """
     if isinstance(sampler, str):
         target = SAMPLERS.get(sampler, sampler)
-        module, _, attribute = target.partition(":")
-        if not attribute:
+        if not target.partition(":")[2]:
             close = difflib.get_close_matches(sampler, SAMPLERS, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ValueError(f"unknown neg_sampler {sampler!r}, choose one of {sorted(SAMPLERS)} or module:Class{hint}")
-        try:
-            found = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"neg_sampler {sampler!r} cannot be imported: {error}; check the path") from error
+        found = import_class(target, "neg_sampler")
     else:
         found = sampler
     if not (isinstance(found, type) and issubclass(found, NegativeSampler)):

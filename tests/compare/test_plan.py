@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 from compare_runs import cells, request
 from recbole_runs import write_dataset
 
+from recbole_hnlm.cli import main as command
 from recbole_hnlm.compare import fitness
 from recbole_hnlm.compare.command import main
 from recbole_hnlm.compare.plan import Request, cells_of
@@ -233,7 +235,7 @@ def test_artefacts_that_the_user_names_may_bring_the_text(
     manifest = SimpleNamespace(provenance=SimpleNamespace(encoder=encoder))
     monkeypatch.setattr("recbole_hnlm.compare.checks.read_manifest", lambda folder, name: manifest)
     asked = request(bare, neg_samplers=("hnlm",))
-    asked = Request(asked.datasets, asked.grid, shared={**asked.shared, "hnlm_artefact_dir": "made"})
+    asked = Request(asked.datasets, asked.grid, shared={**asked.shared, "hnlm_artefact_dir": "made"}, seeds=(1,))
     if encoder == "mini":
         assert cells_of(asked)
     else:
@@ -311,6 +313,68 @@ def test_settings_of_ours_and_of_recbole_are_not_taken_for_slips() -> None:
             "reg_weight", "n_layers", *(key for name in GRAPH_MODELS for key in packaged_defaults(f"model/{name}.yaml"))]  # fmt: skip
     shared = read_request({"out": "x"}, [f"--{key}=1" for key in keys]).request.shared
     assert set(shared) == set(keys)
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "told"),
+    [
+        ("BPR", "lr=0.1", "lr has no effect in any row"),
+        ("BPR", "n_layers=3", "n_layers has no effect in any row"),
+        ("LightGCN", "n_layers=3", ""),
+    ],
+)
+def test_settings_that_no_model_of_the_rows_knows_are_refused(model: str, given: str, told: str, data: Path) -> None:
+    names = {"datasets": ["tiny"], "models": [model], "neg_samplers": ["dns"], "out": "x"}
+    asked = read_request(names, [f"--data_path={data}", f"--{given}"]).request
+    if not told:
+        assert cells_of(asked)[0].values["n_layers"] == 3
+        return
+    with pytest.raises(ValueError, match=told):
+        cells_of(asked)
+
+
+def test_nobody_trains_with_no_process() -> None:
+    with pytest.raises(ValueError, match="processes=0 must be at least 1"):
+        read_request({"out": "x", "processes": 0})
+
+
+@pytest.mark.parametrize(("seeds", "order", "refused"), [(2, "RO", True), (1, "RO", False), (2, "TO", False)])
+def test_a_folder_of_artefacts_is_of_one_split(seeds: int, order: str, refused: bool, data: Path) -> None:
+    split = {"split": {"RS": [0.8, 0.1, 0.1]}, "order": order, "group_by": "user", "mode": "full"}
+    asked = request(data, neg_samplers=("uniform", "hnlm"))
+    shared = {**asked.shared, "hnlm_artefact_dir": "somewhere", "eval_args": split}
+    asked = replace(asked, shared=shared, seeds=tuple(range(seeds)))
+    if not refused:
+        assert len(cells_of(asked)) == 2
+        return
+    with pytest.raises(ValueError, match=r"row 'hnlm'.*somewhere is of one training split.*\[0, 1\] split differently"):
+        cells_of(asked)
+
+
+OWN = "from recbole_hnlm.samplers.dns import DynamicSelector\n\n\nclass Mine(DynamicSelector):\n    pass\n"
+
+
+def test_a_sampler_of_ones_own_is_found_where_one_starts_and_tuned_and_known_by_its_code(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [entry for entry in sys.path if entry])
+    (tmp_path / "beside_the_user.py").write_text(OWN)
+    name = "beside_the_user:Mine"
+    names = ["--datasets", "tiny", "--models", "BPR", "--neg_samplers", name]
+    command(["compare", *names, "--out", "x", "--dry_run", f"--data_path={data}"])
+    assert f"tiny / BPR / {name}: 8 trials of learning_rate, neg_sampler_candidates" in capsys.readouterr().out
+    asked = request(data, neg_samplers=("dns", name))
+    dns, mine = cells_of(asked)
+    again = cells_of(asked)[1]
+    assert not dns.code and (mine.key, mine.setting({}, 1).key) == (again.key, again.setting({}, 1).key)
+    (tmp_path / "x").mkdir()
+    write_plan(tmp_path / "x", [dns, mine], None)
+    assert [cell.key for cell in read_plan(tmp_path / "x")[0]] == [dns.key, mine.key]
+    (tmp_path / "beside_the_user.py").write_text(OWN + "# other rule\n")
+    changed = cells_of(asked)[1]
+    assert mine.key != changed.key and mine.setting({}, 1).key != changed.setting({}, 1).key
+    assert cells_of(asked)[0].key == dns.key
 
 
 def test_seed_says_where_the_seeds_begin() -> None:

@@ -134,14 +134,13 @@ def on_this_machine(settings: BaseSettings) -> BaseSettings:
     """The settings with this process's device of a group, and a precision that the device is good at."""
     device, precision = local_device(settings.device), settings.precision
     if precision == "auto":
-        precision = "bfloat16" if not device.startswith("cpu") or _multiplies_bfloat16() else "float32"
+        precision = "bfloat16" if not device.startswith("cpu") or _has_bfloat16() else "float32"
     return replace(settings, device=device, precision=precision)
 
 
-def _multiplies_bfloat16() -> bool:
-    """Whether this processor has instructions for products of bfloat16; without them they are slower than float32's."""
-    told = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(getattr(torch.cpu, name, lambda: False)() for name in told)
+def _has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 in instructions of its own."""
+    return any(getattr(torch.cpu, name, bool)() for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
 
 
 def locate(name: str) -> tuple[str, str]:
