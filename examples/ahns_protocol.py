@@ -200,8 +200,17 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     if wrong:
         parser.error(f"cannot read {' '.join(wrong)}; further settings are written key=value")
     options = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in args.options)}
-    settings = protocol(args.work, args.name, args.sampler, options)
-    sys.stdout.write(f"{WARNING}\n{convert(args.data, args.work, args.name)}\n")
+    try:
+        settings = protocol(args.work, args.name, args.sampler, options)
+        if settings["epochs"] < settings["eval_step"]:
+            raise ValueError(
+                f"epochs={settings['epochs']} ends before the first evaluation; eval_step is {settings['eval_step']}"
+            )
+        CompareConfig(RegularisedBPR, args.name, config_dict=settings)
+        converted = convert(args.data, args.work, args.name)
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        parser.error(str(error))
+    sys.stdout.write(f"{WARNING}\n{converted}\n")
     logging.getLogger("recbole").setLevel(logging.WARNING)
     result = run_recbole_hnlm(RegularisedBPR, args.name, config_dict=settings, config_class=CompareConfig)
     sys.stdout.write(report(args.name, args.sampler, result) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,23 @@ def test_options_without_a_value_are_refused(small: Path, capsys: pytest.Capture
     with pytest.raises(SystemExit, match="2"):
         main([f"--data={small}", "--name=mine", "epochs", "3", "state=ERROR"])
     assert "cannot read epochs 3; further settings are written key=value" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sampler=ahsn"], "unknown neg_sampler 'ahsn'.*did you mean 'ahns'"),
+        (["neg_sampler_slop=1"], "unknown option 'neg_sampler_slop'.*did you mean 'neg_sampler_slope'"),
+        (["epochs=2"], "epochs=2 ends before the first evaluation; eval_step is 5"),
+        (["--data=nowhere"], "no nowhere/train.txt; the protocol needs"),
+    ],
+)
+def test_a_users_error_is_one_line(
+    arguments: list[str], message: str, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([f"--data={small}", "--name=small", f"--work={tmp_path / 'work'}", *arguments])
+    assert re.search(message, capsys.readouterr().err)
 
 
 def test_it_stops_after_ten_evaluations_without_gain(

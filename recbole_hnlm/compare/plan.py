@@ -166,6 +166,8 @@ def _cell(request: Request, dataset: str, row: Row, shared: dict[str, Any]) -> t
         read = {key: value for key, value in shared.items() if key not in dropped}
         values = {**DEFAULTS, **row.defaults, **read, **row.values}
         fixed = {key for key in values if key not in DEFAULTS}
+        if "eval_step" not in {**read, **row.values} and isinstance(values["epochs"], int):
+            values["eval_step"] = max(1, min(DEFAULTS["eval_step"], values["epochs"]))
         point = {key: value for key, value in tried.items() if key not in fixed}
         try:
             config = CompareConfig(row.model, dataset, config_dict={**values, **point})

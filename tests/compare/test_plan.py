@@ -333,6 +333,13 @@ def test_settings_that_no_model_of_the_rows_knows_are_refused(model: str, given:
         cells_of(asked)
 
 
+@pytest.mark.parametrize(("epochs", "step"), [(1, 1), (2, 2), (9, 2)])
+def test_few_epochs_are_validated_too(epochs: int, step: int, data: Path) -> None:
+    names = {"datasets": ["tiny"], "models": ["BPR"], "neg_samplers": ["dns"], "out": "x"}
+    asked = read_request(names, [f"--data_path={data}", f"--epochs={epochs}"]).request
+    assert cells_of(asked)[0].values["eval_step"] == step
+
+
 def test_nobody_trains_with_no_process() -> None:
     with pytest.raises(ValueError, match="processes=0 must be at least 1"):
         read_request({"out": "x", "processes": 0})
