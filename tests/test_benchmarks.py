@@ -23,6 +23,11 @@ from recbole_hnlm.samplers import SAMPLERS, TrainingInteractions, sampler_class
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+PEERS = {
+    "peers": "amazon-office", "peers-bpr": "amazon-office", "peers-ml-100k": "ml-100k", "peers-bpr-ml-100k": "ml-100k",
+}  # fmt: skip
+"""Folders of ``results/`` with a table of ``compare`` -> the dataset in it."""
+
 B, C, D = 6, 5, 4
 
 
@@ -105,7 +110,7 @@ def test_results_show_the_tables_of_the_road() -> None:
         assert all(line in page for line in road.table(dataset, runs)) and len(runs) == len(rows)
 
 
-@pytest.mark.parametrize("folder", ["peers", "peers-bpr", "peers-ml-100k", "peers-bpr-ml-100k"])
+@pytest.mark.parametrize("folder", PEERS)
 def test_results_show_the_table_that_the_ledger_of_peers_gives(tmp_path: Path, folder: str) -> None:
     """Made anew from the raw runs: a figure that was typed, or a run that went missing, is found."""
     kept = ROOT / "results" / folder
@@ -120,7 +125,7 @@ def test_results_show_the_table_that_the_ledger_of_peers_gives(tmp_path: Path, f
     assert len(lines) == 1 + len(cells) and all(line in page for line in lines)
 
 
-@pytest.mark.parametrize("folder", ["peers", "peers-bpr", "peers-ml-100k", "peers-bpr-ml-100k"])
+@pytest.mark.parametrize("folder", PEERS)
 def test_the_commands_above_a_table_plan_its_rows(tmp_path: Path, folder: str) -> None:
     """They are run by bash as they stand, up to the plan, on a dataset of that name."""
     page = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
@@ -128,7 +133,7 @@ def test_the_commands_above_a_table_plan_its_rows(tmp_path: Path, folder: str) -
     script = "\n".join(line for line in section.splitlines() if line.startswith("    "))
     told = "recbole-hnlm() { printf '%s\\n' \"$@\"; echo END; }\n" + script
     commands = subprocess.run(["bash", "-c", told], capture_output=True, text=True, check=True).stdout.split("END\n")
-    write_dataset(tmp_path, "ml-100k" if folder.endswith("ml-100k") else "amazon-office")
+    write_dataset(tmp_path, PEERS[folder])
     for command in filter(None, commands):
         words = [str(ROOT / word) if word.endswith(".yaml") else word for word in command.splitlines()[1:]]
         args, settings = parser().parse_known_args([word.replace("=DATA", f"={tmp_path}") for word in words])
