@@ -46,10 +46,10 @@ def source_digest(paths: list[str]) -> str:
         The hash, empty where there is no such class.
     """
     modules = sorted({path.partition(":")[0] for path in paths})
-    files = [getattr(importlib.import_module(module), "__file__", None) for module in modules]
     if not modules:
         return ""
     hashed = hashlib.sha256()
-    for module, file in zip(modules, files, strict=True):
+    for module in modules:
+        file = importlib.import_module(module).__file__
         hashed.update(f"{module}\0".encode() + (Path(file).read_bytes() if file else b""))
     return hashed.hexdigest()[:20]
