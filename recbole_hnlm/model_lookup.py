@@ -16,7 +16,7 @@ from recbole_hnlm.options.imports import import_class
 from recbole_hnlm.options.parsing import nearest
 
 KNOWN_TO_RECBOLE = ("recbole", "recbole_hnlm")
-"""Packages whose models read the keys in their YAML of defaults and no others."""
+"""Packages whose models take RecBole's datasets, and read no keys but those in their YAML of defaults."""
 
 
 def find_model(name: Any) -> Any:

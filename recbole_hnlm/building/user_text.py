@@ -21,7 +21,7 @@ from recbole_hnlm.artefacts.user_text import USER_TEXT, profiles_by_rank
 from recbole_hnlm.building.chat import corpus_of
 from recbole_hnlm.building.sources import by_time, tables_of
 from recbole_hnlm.llm import EncoderRun, build_encoder
-from recbole_hnlm.llm.cache import VectorCache, encode_told
+from recbole_hnlm.llm.cache import VectorCache, encode_cached
 from recbole_hnlm.llm.corpus import Corpus
 from recbole_hnlm.llm.item_vectors import TEACHER_ENCODER
 from recbole_hnlm.llm.sharding import local_device
@@ -82,7 +82,7 @@ def encode_users(config: Any, run: RunOptions, dataset: Any, directory: Path) ->
     cache = VectorCache(cache_directory(run), encoder)
     size, show = run.llm.encoder_batch_size, bool(config["show_progress"])
     of_items, of_users = (
-        encode_told(texts, encoder, cache, batch_size=size, show_progress=show)[0] for texts in (items, users)
+        encode_cached(texts, encoder, cache, batch_size=size, show_progress=show)[0] for texts in (items, users)
     )
     space = _space(of_items, manifest)
     _check_items(space.project(of_items, np.any(of_items != 0, axis=1)), directory, name)

@@ -126,7 +126,7 @@ def encode_cached(
     machine and number of threads.
 
     Args:
-        texts: Any texts, repeated or not.
+        texts: Any texts, repeated or not; empty ones are not encoded, and their vectors are zero.
         encoder: What makes vectors.
         cache: Where they are kept.
         batch_size: Texts encoded at a time.
@@ -138,25 +138,13 @@ def encode_cached(
     Raises:
         ValueError: If the encoder returns something else than finite vectors of its width.
     """
-    chunks = in_chunks([text for text in in_order(texts) if text not in cache], batch_size)
-    encode_chunks(chunks, encoder, cache, show_progress=show_progress)
-    return cache.lookup(texts), sum(map(len, chunks))
-
-
-def encode_told(
-    texts: Sequence[str],
-    encoder: TextEncoder,
-    cache: VectorCache,
-    *,
-    batch_size: int = 128,
-    show_progress: bool = False,
-) -> tuple[NDArray[np.float32], int]:
-    """As :func:`encode_cached`, of ``texts`` some of which are empty: their vectors are zero."""
     told = [place for place, text in enumerate(texts) if text]
-    vectors = np.zeros((len(texts), encoder.width), dtype=np.float32)
     wanted = [texts[place] for place in told]
-    vectors[told], encoded = encode_cached(wanted, encoder, cache, batch_size=batch_size, show_progress=show_progress)
-    return vectors, encoded
+    chunks = in_chunks([text for text in in_order(wanted) if text not in cache], batch_size)
+    encode_chunks(chunks, encoder, cache, show_progress=show_progress)
+    vectors = np.zeros((len(texts), encoder.width), dtype=np.float32)
+    vectors[told] = cache.lookup(wanted)
+    return vectors, sum(map(len, chunks))
 
 
 def in_order(texts: Sequence[str]) -> list[str]:

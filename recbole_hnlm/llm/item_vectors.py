@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_hnlm.artefacts.pairs import ranks_in
-from recbole_hnlm.llm.cache import VectorCache, encode_told
+from recbole_hnlm.llm.cache import VectorCache, encode_cached
 from recbole_hnlm.llm.encoders import EncoderRun, TextEncoder, build_encoder
 from recbole_hnlm.llm.request import BuildRequest
 from recbole_hnlm.llm.text_vectors import centre_and_normalise
@@ -63,7 +63,7 @@ def item_vectors(request: BuildRequest, items: list[str], texts: list[str], enco
         return _fallback_vectors(request, items)
     if encoder is None:
         encoder = build_encoder(options.encoder, request.device, EncoderRun.of(options))
-    raw, encoded = encode_told(
+    raw, encoded = encode_cached(
         texts,
         encoder,
         VectorCache(request.cache_dir, encoder),

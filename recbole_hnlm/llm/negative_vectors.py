@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_hnlm.llm.cache import VectorCache, encode_chunks, encode_told, in_chunks, in_order
+from recbole_hnlm.llm.cache import VectorCache, encode_cached, encode_chunks, in_chunks, in_order
 from recbole_hnlm.llm.encoders import TextEncoder
 from recbole_hnlm.llm.figures import figures
 from recbole_hnlm.llm.negative_stage import NegativeTexts
@@ -82,7 +82,7 @@ def embed_texts(
         ValueError: If no item has text.
     """
     mask = np.array([bool(text) for text in item_texts])
-    raw, encoded_items = encode_told(item_texts, encoder, cache, batch_size=batch_size, show_progress=show_progress)
+    raw, encoded_items = encode_cached(item_texts, encoder, cache, batch_size=batch_size, show_progress=show_progress)
     space = TextSpace.of(raw, mask, width)
     items = space.project(raw, mask)
     chunks = in_chunks([name for name in in_order(texts.names) if name not in cache], batch_size)

@@ -18,7 +18,7 @@ from recbole_hnlm.artefacts.neg_text import NegativeTable, NegTextManifest, writ
 from recbole_hnlm.artefacts.pairs import hash_pairs
 from recbole_hnlm.artefacts.writer import ArtefactContents
 from recbole_hnlm.llm.asking import StageCounts
-from recbole_hnlm.llm.cache import VectorCache, encode_told
+from recbole_hnlm.llm.cache import VectorCache, encode_cached
 from recbole_hnlm.llm.chat import ChatBackend
 from recbole_hnlm.llm.clustering import PairFeatures
 from recbole_hnlm.llm.corpus import Corpus
@@ -185,7 +185,7 @@ def _groups(run: TextRun, profiles: Profiles, encoder: TextEncoder, cache: Vecto
         return group_pairs(run.corpus, run.text)
     size, show = run.encoder_batch_size, run.show_progress
     items, users = (
-        encode_told(texts, encoder, cache, batch_size=size, show_progress=show)[0]
+        encode_cached(texts, encoder, cache, batch_size=size, show_progress=show)[0]
         for texts in (run.item_texts(profiles), profiles.users)
     )
     told = np.any(items != 0, axis=1)

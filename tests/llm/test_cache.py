@@ -28,6 +28,12 @@ def test_vectors_come_back_in_order_and_only_new_texts_are_encoded(tmp_path: Pat
     np.testing.assert_array_equal(second, digest_encoder.encode(given))
 
 
+def test_empty_texts_are_zero_and_not_encoded(tmp_path: Path, digest_encoder: TextEncoder) -> None:
+    vectors, encoded = encode_cached(["", "a", "", "b"], digest_encoder, VectorCache(tmp_path, digest_encoder))
+    alone, _ = encode_cached(["a", "b"], digest_encoder, VectorCache(tmp_path, digest_encoder))
+    assert encoded == 2 and not vectors[[0, 2]].any() and np.array_equal(vectors[[1, 3]], alone)
+
+
 def test_longest_texts_go_first(tmp_path: Path, digest_encoder) -> None:  # type: ignore[no-untyped-def]
     encode_cached(["b", "ccc", "aa", "a"], digest_encoder, VectorCache(tmp_path, digest_encoder))
     assert digest_encoder.calls == [["ccc", "aa", "a", "b"]]
