@@ -15,7 +15,11 @@ from hybrid_rows import rows_of
 
 METRICS = ("recall@20", "ndcg@20")
 BASE = "alpha 0"
-OF_ITEMS = {"untuned": "alpha 0, untuned items", "tuned": "alpha 0, tuned items"}
+OF_ITEMS = {
+    "untuned": "alpha 0, untuned items",
+    "tuned": "alpha 0, tuned items",
+    "tuned on older teacher": "alpha 0, items tuned on a teacher of 60 epochs",
+}
 """Artefacts -> the row on them that mixes nothing; other artefacts have the items of :data:`BASE`."""
 
 

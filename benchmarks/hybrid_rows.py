@@ -35,6 +35,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "tuned": HYBRID,
     "grounded": {**HYBRID, "llm_grounded_items": 3},
     "older teacher": {"llm_user_history": 10, "llm_teacher_draw_candidates": 256, "llm_teacher_epochs": 60},
+    "tuned on older teacher": {**HYBRID, "llm_teacher_epochs": 60},
 }
 ALPHAS = (0.05, 0.2)
 SMALL_ALPHAS = (0.005, 0.02)
@@ -43,8 +44,7 @@ KNOBS = {
     "lambda1": [{"hnlm_alignment_weight": weight} for weight in (0.0003, 0.003)],
     "two negatives": [{"neg_sampler_num": 2}],
 }
-"""Settings of the tuned row, and of the row that mixes nothing, beside alpha."""
-
+"""Settings of the teacher item's row, of the tuned row, and of those that mix nothing, beside alpha."""
 
 PLACED = ("teacher item", "tuned", "tuned, Gaussian pairs")
 """Rows of which is told, on the first seed, where the vectors lie."""
@@ -127,10 +127,16 @@ def rows_of(rate: float) -> dict[str, tuple[str, list[dict[str, Any]]]]:
     """Row -> its artefacts and the points that validation chooses from."""
     fixed = {"learning_rate": rate}
     mixed = [{**fixed, "hnlm_alpha": alpha} for alpha in ALPHAS]
-    little = [{**fixed, "hnlm_alpha": alpha} for alpha in SMALL_ALPHAS]
-    extra = [{**fixed, "hnlm_use": "extra", "hnlm_alpha": alpha} for alpha in (0.2, 1.0)]
     near = {**fixed, "hnlm_alpha": 0.0, "hnlm_base_sampler": "semantic"}
-    return {
+    ways = {
+        "an extra negative": [{**fixed, "hnlm_use": "extra", "hnlm_alpha": alpha} for alpha in (0.2, 1.0)],
+        "competing by score": [{**point, "hnlm_use": "compete"} for point in mixed],
+        "alpha growing": [{**point, "hnlm_alpha_epochs": 20} for point in mixed],
+        "little of it": [{**fixed, "hnlm_alpha": alpha} for alpha in SMALL_ALPHAS],
+    }
+    unmixed = {"teacher item": "alpha 0", "tuned": "alpha 0, tuned items"}
+    older = "tuned on a teacher of 60 epochs"
+    rows = {
         "alpha 0": ("teacher", [{**fixed, "hnlm_alpha": 0.0}]),
         "teacher item": ("teacher", mixed),
         "alpha 0, untuned items": ("untuned", [{**fixed, "hnlm_alpha": 0.0}]),
@@ -139,20 +145,18 @@ def rows_of(rate: float) -> dict[str, tuple[str, list[dict[str, Any]]]]:
         "tuned": ("tuned", mixed),
         "tuned, permuted pairs": ("tuned", [{**point, "hnlm_control": "pairs_permuted"} for point in mixed]),
         "tuned, Gaussian pairs": ("tuned", [{**point, "hnlm_control": "pairs_gaussian"} for point in mixed]),
-        "tuned, an extra negative": ("tuned", extra),
-        "tuned, competing by score": ("tuned", [{**point, "hnlm_use": "compete"} for point in mixed]),
-        "tuned, alpha growing": ("tuned", [{**point, "hnlm_alpha_epochs": 20} for point in mixed]),
-        "teacher item, an extra negative": ("teacher", extra),
-        "teacher item, little of it": ("teacher", little),
-        "tuned, little of it": ("tuned", little),
         "teacher of 60 epochs, its item": ("older teacher", mixed),
-        **{
-            f"{row}, {knob}": ("tuned", [{**fixed, "hnlm_alpha": alpha, **point} for point in points])
-            for row, alpha in (("alpha 0, tuned items", 0.0), ("tuned", 0.05))
-            for knob, points in KNOBS.items()
-        },
-        "nearest items of tuned": ("grounded", [{**near, "neg_sampler_share": share} for share in (0.02, 0.1)]),
+        f"alpha 0, items {older}": ("tuned on older teacher", [{**fixed, "hnlm_alpha": 0.0}]),
+        older: ("tuned on older teacher", mixed),
     }
+    for row, plain in unmixed.items():
+        variant = rows[row][0]
+        rows |= {f"{row}, {way}": (variant, points) for way, points in ways.items()}
+        for knob, points in KNOBS.items():
+            for name, alpha in ((plain, 0.0), (row, 0.05)):
+                rows[f"{name}, {knob}"] = (variant, [{**fixed, "hnlm_alpha": alpha, **point} for point in points])
+    rows["nearest items of tuned"] = ("grounded", [{**near, "neg_sampler_share": share} for share in (0.02, 0.1)])
+    return rows
 
 
 def train_rows(args: argparse.Namespace) -> None:
