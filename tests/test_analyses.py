@@ -380,6 +380,17 @@ def test_readings_become_means_and_curves() -> None:
     assert len(bars.axes[0].patches) == 6 and [text.get_text() for text in bars.axes[0].get_xticklabels()] == ["a", "b"]
 
 
+def test_whole_vectors_are_a_level_beside_the_curve_of_widths() -> None:
+    entries = analysis_of("encoder").entries(Namespace(encoders=None, widths=[64, 0, 16]), {})
+    heights: dict[float | None, float] = {64: 0.3, None: 0.5, 16: 0.1}
+    readings = [Reading(one.series, one.label, one.x, "recall@20", 1, heights[one.x]) for one in entries]
+    axes = analysis_of("encoder").plot(readings).axes[0]
+    curve, level = axes.lines
+    assert np.allclose(curve.get_xydata(), [[16, 0.1], [64, 0.3]])
+    assert set(np.asarray(level.get_ydata())) == {0.5} and level.get_label() == "hnlm, all"
+    assert axes.get_xlabel() == "width of the text vectors" and not axes.patches
+
+
 def test_convergence_tells_when_a_run_was_at_its_best() -> None:
     analysis = analysis_of("convergence")
     curve = [[0, 1.0, 0.2], [1, 2.5, 0.4], [2, 4.0, 0.396], [3, 6.0, 0.41], [4, 7.0, 0.407]]

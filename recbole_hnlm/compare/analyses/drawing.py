@@ -1,4 +1,7 @@
-"""Readings as a picture: curves with their deviation where points have places on an axis, bars where they have none."""
+"""Readings as a picture: curves with their deviation where points have places on an axis, bars where none has one.
+
+Among points that have places, one without is a level: a line across the panel.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ def draw(readings: Sequence[Reading], axis: str) -> Figure:
     """
     metrics = list(dict.fromkeys(reading.metric for reading in readings))
     figure = Figure(figsize=(5.2 * max(1, len(metrics)), 3.8), layout="constrained")
-    placed = all(reading.x is not None for reading in readings)
+    placed = any(reading.x is not None for reading in readings)
     for number, metric in enumerate(metrics):
         axes: Axes = figure.add_subplot(1, len(metrics), number + 1)
         own = [reading for reading in readings if reading.metric == metric]
@@ -33,17 +36,17 @@ def draw(readings: Sequence[Reading], axis: str) -> Figure:
 
 
 def _curves(axes: Axes, readings: Sequence[Reading]) -> None:
+    found, metric = spreads(readings), readings[0].metric
     places = {(reading.series, reading.label): reading.x for reading in readings}
-    found = spreads(readings)
     for series in dict.fromkeys(reading.series for reading in readings):
-        points = sorted(
-            (places[point] or 0.0, *metrics[readings[0].metric])
-            for point, metrics in found.items()
-            if point[0] == series
-        )
-        x, mean, deviation = zip(*points, strict=True)
-        errors = [one or 0.0 for one in deviation]
-        axes.errorbar(x, mean, yerr=errors if any(errors) else None, label=series, marker=".", linewidth=1.1)
+        placed = {x: found[point][metric] for point, x in places.items() if point[0] == series and x is not None}
+        if placed:
+            x = sorted(placed)
+            mean, errors = [placed[place][0] for place in x], [placed[place][1] or 0.0 for place in x]
+            axes.errorbar(x, mean, yerr=errors if any(errors) else None, label=series, marker=".", linewidth=1.1)
+    for number, (series, label) in enumerate(point for point, x in places.items() if x is None):
+        name = f"{series}, {label}" if label else series
+        axes.axhline(found[series, label][metric][0], label=name, color=f"C{number}", linestyle="--", linewidth=1.0)
 
 
 def _bars(axes: Axes, readings: Sequence[Reading]) -> None:
