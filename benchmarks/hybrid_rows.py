@@ -174,7 +174,7 @@ def train_rows(args: argparse.Namespace) -> None:
     for row, (variant, points) in rows_of(rate).items():
         if args.rows and row not in args.rows:
             continue
-        best = max((done(row, variant, point, SEEDS[0]) for point in points), key=score)
+        best = max((done(row, variant, point, SEEDS[0]) for point in points[: args.points]), key=score)
         for seed in SEEDS[: args.seeds]:
             done(row, variant, best["values"], seed)
 
@@ -200,6 +200,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS))
     parser.add_argument("--rows", nargs="*", default=[])
     parser.add_argument("--seeds", type=int, default=len(SEEDS))
+    parser.add_argument("--points", type=int, default=None, help="how many of a row's points are tried (default: all)")
     parser.add_argument("--part", default="a", help="name of this process's ledger")
     parser.add_argument("--state", default="ERROR", help="level of the log")
     args = parser.parse_args()
