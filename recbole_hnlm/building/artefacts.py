@@ -3,20 +3,18 @@ format."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from recbole_hnlm.artefacts import ArtefactReader
 from recbole_hnlm.artefacts.neg_text import remove_neg_text
-from recbole_hnlm.artefacts.storage import directory_lock
 from recbole_hnlm.building.chat import build_by_chat, plan_by_chat
 from recbole_hnlm.building.hybrid import build_by_hybrid_prompts
 from recbole_hnlm.building.provenance import check_provenance
 from recbole_hnlm.building.sources import request_of, text_and_encoder, text_sources, texts_of, told_sources
 from recbole_hnlm.building.teacher import teacher_class, train_teacher
+from recbole_hnlm.building.turns import one_at_a_time
 from recbole_hnlm.building.user_text import encode_users, lacks_user_text
 from recbole_hnlm.llm import build_artefacts
 from recbole_hnlm.llm.report import Stages
@@ -58,7 +56,7 @@ def ensure_artefacts(config: Any, run: RunOptions, train_data: Any) -> Path | No
 
     def check_or_build() -> None:
         if lacking():
-            with _one_at_a_time(cache_directory(run), name):
+            with one_at_a_time(config, run):
                 if lacking():  # still, after the wait for another build
                     build(config, run, train_data, options)
                     if is_sharded():
@@ -70,7 +68,7 @@ def ensure_artefacts(config: Any, run: RunOptions, train_data: Any) -> Path | No
     def make_whole() -> None:
         check_or_build()
         if is_first() and lacks_user_text(run, directory, name):
-            with _one_at_a_time(cache_directory(run), name):
+            with one_at_a_time(config, run):
                 if lacks_user_text(run, directory, name):  # still, after the wait
                     encode_users(config, run, train_data._dataset, directory)
 
@@ -81,18 +79,6 @@ def ensure_artefacts(config: Any, run: RunOptions, train_data: Any) -> Path | No
             "(hnlm_artefact_dir) or copy it"
         )
     return directory
-
-
-@contextlib.contextmanager
-def _one_at_a_time(cache: Path, name: str) -> Iterator[None]:
-    """Let builds of a dataset with one cache take turns, so that none asks or tunes what another is about to keep."""
-    if not is_first():
-        yield
-        return
-    folder = cache / "building" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    with directory_lock(folder):
-        yield
 
 
 def build(config: Any, run: RunOptions, train_data: Any, options: HNLMOptions) -> None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from recbole_hnlm.building.teacher import teacher_class, teacher_tables
-from recbole_hnlm.llm.sharding import by_the_first
+from recbole_hnlm.building.turns import make_in_turn
 from recbole_hnlm.models.abilities import check_model
 from recbole_hnlm.models.attaching import interactions_of
 from recbole_hnlm.models.dual_tree import semantic_vectors, tree_options, trees_of
 from recbole_hnlm.options import LLMOptions
 from recbole_hnlm.run_options import RunOptions, cache_directory
 from recbole_hnlm.samplers.dtl import DualTreeOptions
-from recbole_hnlm.training.processes import on_first_rank
 from recbole_hnlm.trees.build import DualTrees, TrainReference, TreeSource, build_dual_trees
 from recbole_hnlm.trees.features import Reference
 from recbole_hnlm.trees.store import read_dual_trees, write_dual_trees
@@ -38,21 +38,22 @@ def ensure_dual_trees(config: Any, run: RunOptions, train_data: Any) -> None:
         return
     dataset = train_data._dataset
 
-    def build() -> None:
-        seen = interactions_of(dataset)
-        vectors = semantic_vectors(config, dataset, run)
+    def absent() -> Callable[[], None] | None:
+        seen, vectors = interactions_of(dataset), semantic_vectors(config, dataset, run)
         path, key = trees_of(config, seen, run, vectors, options)
-        if read_dual_trees(path, key) is not None:
-            return
-        check_model(config, dataset, run)
-        source = TreeSource(seen, _trainer(config, run, dataset, options), vectors, options.tree_seed)
-        trees = _by_rule(config, run, source, options)
-        if options.judge == "llm":
-            from recbole_hnlm.building.judge import judged_by_model
 
-            write_dual_trees(path, judged_by_model(config, run, seen, trees), key)
+        def make() -> None:
+            check_model(config, dataset, run)
+            source = TreeSource(seen, _trainer(config, run, dataset, options), vectors, options.tree_seed)
+            trees = _by_rule(config, run, source, options)
+            if options.judge == "llm":
+                from recbole_hnlm.building.judge import judged_by_model
 
-    on_first_rank(config, lambda: by_the_first(build, cache_directory(run)))
+                write_dual_trees(path, judged_by_model(config, run, seen, trees), key)
+
+        return None if read_dual_trees(path, key) is not None else make
+
+    make_in_turn(config, run, absent)
 
 
 def _by_rule(config: Any, run: RunOptions, source: TreeSource, options: DualTreeOptions) -> DualTrees:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,14 @@ from recbole_hnlm.artefacts.manifest import ArtefactPaths
 from recbole_hnlm.artefacts.neg_text import NegTextManifest, read_neg_text_manifest
 from recbole_hnlm.building.chat import ChatSources, text_run
 from recbole_hnlm.building.sources import text_sources
+from recbole_hnlm.building.turns import make_in_turn
 from recbole_hnlm.llm.neighbours import NO_MODEL, neighbours_provenance, write_text_neighbours
-from recbole_hnlm.llm.sharding import by_the_first
 from recbole_hnlm.llm.text_pipeline import TextRun
 from recbole_hnlm.models.text import artefact_directory, hash_of_training_pairs
 from recbole_hnlm.options import HNLMOptions
 from recbole_hnlm.options.text import GroundingOptions, TextOptions
-from recbole_hnlm.run_options import RunOptions, cache_directory
+from recbole_hnlm.run_options import RunOptions
 from recbole_hnlm.samplers.semantic import SemanticOptions
-from recbole_hnlm.training.processes import on_first_rank
 
 logger = logging.getLogger(__name__)
 NEIGHBOURS = 5
@@ -38,32 +38,33 @@ def ensure_grounded(config: Any, run: RunOptions, train_data: Any) -> None:
     if not isinstance(options, SemanticOptions) or options.folder is not None:
         return
 
-    def build() -> None:
-        _build(config, run, train_data._dataset)
-
-    on_first_rank(config, lambda: by_the_first(build, cache_directory(run)))
+    make_in_turn(config, run, lambda: _absent(config, run, train_data._dataset))
 
 
-def _build(config: Any, run: RunOptions, dataset: Any) -> None:
+def _absent(config: Any, run: RunOptions, dataset: Any) -> Callable[[], None] | None:
     directory, name = artefact_directory(config, run.hnlm or HNLMOptions()), str(config["dataset"])
     found = _found(directory, name)
     if found is not None and found.provenance.get("model") != NO_MODEL:
-        return
+        return None
     sources = text_sources(config, run, dataset, directory)
     if sources.encoder is None:
         raise ValueError(
             f"neg_sampler=semantic needs text, {name!r} has none; add an .item file with a title, or use dns"
         )
-    wanted = _neighbours(config, run, dataset, sources)
+    wanted, encoder = _neighbours(config, run, dataset, sources), sources.encoder
     same = found is not None and found.pairs_hash == hash_of_training_pairs(dataset)
-    if same and found is not None and found.provenance == neighbours_provenance(wanted, sources.encoder):
-        return
-    logger.warning(
-        "no language model has named negatives of %s, so the %d items nearest in text to each positive stand in; "
-        "recbole-hnlm build makes others, with llm_backend or with llm_negatives=hybrid and llm_grounded_items",
-        *(name, NEIGHBOURS),
-    )
-    write_text_neighbours(wanted, sources.encoder)
+    if same and found is not None and found.provenance == neighbours_provenance(wanted, encoder):
+        return None
+
+    def write() -> None:
+        logger.warning(
+            "no language model has named negatives of %s, so the %d items nearest in text to each positive stand in; "
+            "recbole-hnlm build makes others, with llm_backend or with llm_negatives=hybrid and llm_grounded_items",
+            *(name, NEIGHBOURS),
+        )
+        write_text_neighbours(wanted, encoder)
+
+    return write
 
 
 def _neighbours(config: Any, run: RunOptions, dataset: Any, sources: ChatSources) -> TextRun:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,11 @@ from recbole_hnlm.artefacts.pairs import ranks_in
 from recbole_hnlm.artefacts.storage import file_entry, write_npy, write_text
 from recbole_hnlm.building.chat import chat_backend, corpus_of
 from recbole_hnlm.building.sources import by_time, tables_of
+from recbole_hnlm.building.turns import make_in_turn
 from recbole_hnlm.llm.picking import PickingUser, pick, told_history, told_items
-from recbole_hnlm.llm.sharding import by_the_first
 from recbole_hnlm.models.attaching import interactions_of
 from recbole_hnlm.models.comparators.reference import picks_file, read_reference
 from recbole_hnlm.run_options import RunOptions, cache_directory
-from recbole_hnlm.training.processes import on_first_rank
 
 
 def ensure_picks(config: Any, run: RunOptions, train_data: Any) -> None:
@@ -42,21 +41,22 @@ def ensure_picks(config: Any, run: RunOptions, train_data: Any) -> None:
         return
     dataset = train_data._dataset
 
-    def build() -> None:
+    def absent() -> Callable[[], None] | None:
         interactions = interactions_of(dataset)
-        path = picks_file(run, interactions, options.top_items)
-        told = ToldSplit(config, run, dataset)
+        path, told = picks_file(run, interactions, options.top_items), ToldSplit(config, run, dataset)
         report = path.with_suffix(".json")
-        if _is_whole(path, report, told.digest):
-            return
-        best = read_reference(run, interactions, options.top_items).numpy()
-        picks, figures = told.picks(chat_backend(config, run, cache_directory(run)), best)
-        report.unlink(missing_ok=True)
-        entry = asdict(write_npy(path, picks, np.int32))
-        about = {"texts": told.digest, "file": entry, "figures": dict(figures)}
-        write_text(report, [json.dumps(about, indent=2) + "\n"])
 
-    on_first_rank(config, lambda: by_the_first(build, cache_directory(run)))
+        def ask() -> None:
+            best = read_reference(run, interactions, options.top_items).numpy()
+            picks, figures = told.picks(chat_backend(config, run, cache_directory(run)), best)
+            report.unlink(missing_ok=True)
+            entry = asdict(write_npy(path, picks, np.int32))
+            about = {"texts": told.digest, "file": entry, "figures": dict(figures)}
+            write_text(report, [json.dumps(about, indent=2) + "\n"])
+
+        return None if _is_whole(path, report, told.digest) else ask
+
+    make_in_turn(config, run, absent)
 
 
 def _is_whole(path: Path, report: Path, texts: str) -> bool:
