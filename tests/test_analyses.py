@@ -31,7 +31,9 @@ from recbole_hnlm.compare.analyses.readings import Reading, comma_separated, piv
 from recbole_hnlm.compare.analyses.sparsity import kept_pairs
 from recbole_hnlm.compare.plots import svg_element
 from recbole_hnlm.compare.request import read_request
+from recbole_hnlm.config import HNLMConfig
 from recbole_hnlm.models.statistics import StepStatistics
+from recbole_hnlm.quick_start import prepare
 from recbole_hnlm.samplers import TrainingInteractions
 
 
@@ -104,6 +106,43 @@ def test_false_negatives_of_rules_without_text_are_logged_beside_no_text(folder:
                                                      ("drawn", "vectors")]  # fmt: skip
     assert all(0 <= one.value <= 1 for one in told)
     assert set(record["groups"]) <= set(GROUPS) and record["status"] == "ok"
+
+
+def test_rules_without_text_draw_as_many_candidates_as_alone() -> None:
+    names = ["dns", "mixgcf", "ahns", "dns_mn", "dtl"]
+    for entry in analysis_of("false-negatives").entries(Namespace(neg_samplers=names), {}):
+        under_hnlm, alone = (
+            HNLMConfig("BPR", "ml-100k", config_dict=dict(values)).run
+            for values in (entry.values, {"neg_sampler": entry.series})
+        )
+        assert under_hnlm.sampler_options == alone.sampler_options and not under_hnlm.reads_text
+    (asked,) = analysis_of("convergence").entries(Namespace(neg_samplers=["dtl"]), {"neg_sampler_candidates": 4})
+    assert "neg_sampler_candidates" not in asked.values  # the user's own, which all rows share
+
+
+@pytest.mark.parametrize("name", ["ablation", "false-negatives"])
+def test_entries_without_text_read_none_whatever_all_share(name: str) -> None:
+    shared = {"hnlm_hard_alignment_weight": 0.01}
+    entries = analysis_of(name).entries(Namespace(neg_samplers=["dns"]), shared)
+    (bare,) = (entry for entry in entries if entry.series in ("id negatives alone", "dns"))
+    assert not HNLMConfig("BPR", "ml-100k", config_dict={**shared, **bare.values}).run.reads_text
+
+
+@pytest.mark.parametrize("mode", ["uni100", {"valid": "uni100", "test": "uni100"}])
+def test_groups_of_items_need_the_whole_ranking(mode: Any) -> None:
+    with pytest.raises(ValueError, match="groups are read off the ranking of the whole catalogue"):
+        analysis_of("popularity").entries(Namespace(neg_samplers=["dns"]), {"eval_args": {"mode": mode}})
+    assert analysis_of("popularity").entries(Namespace(neg_samplers=["dns"]), {"eval_args": {"mode": "full"}})
+
+
+@pytest.mark.parametrize("model", ["BPR", "NeuMF"])
+def test_a_step_has_as_many_pairs_whatever_k_is(model: str, folder: Path) -> None:
+    entries = analysis_of("negatives").entries(Namespace(model=model, neg_samplers=["dns"], counts=[1, 4, 8]), {})
+    steps = set()
+    for entry in entries:
+        config = HNLMConfig(model, "tiny", config_dict={**settings(folder, model), **entry.values})
+        steps.add(prepare(config)[0].step)
+    assert len(steps) == 1
 
 
 def test_the_table_of_epochs_is_short_and_the_csv_is_not() -> None:

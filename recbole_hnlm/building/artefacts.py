@@ -10,6 +10,7 @@ from typing import Any
 from recbole_hnlm.artefacts import ArtefactReader
 from recbole_hnlm.artefacts.neg_text import remove_neg_text
 from recbole_hnlm.building.chat import build_by_chat, plan_by_chat
+from recbole_hnlm.building.grounded import neighbours_are_there
 from recbole_hnlm.building.hybrid import build_by_hybrid_prompts
 from recbole_hnlm.building.provenance import check_provenance
 from recbole_hnlm.building.sources import request_of, text_and_encoder, text_sources, texts_of, told_sources
@@ -23,6 +24,7 @@ from recbole_hnlm.models.abilities import check_model
 from recbole_hnlm.models.text import artefact_directory, hash_of_training_pairs
 from recbole_hnlm.options import HNLMOptions
 from recbole_hnlm.run_options import RunOptions, cache_directory
+from recbole_hnlm.samplers.semantic import SemanticOptions
 from recbole_hnlm.training.processes import on_first_rank
 
 logger = logging.getLogger(__name__)
@@ -39,13 +41,13 @@ def ensure_artefacts(config: Any, run: RunOptions, train_data: Any) -> Path | No
         train_data: A loader over the training split.
 
     Returns:
-        The artefacts' folder, or None where the run reads no text.
+        The artefacts' folder, or None where the run reads no text and draws nothing that a language model names.
 
     Raises:
         ValueError: If artefacts are there but damaged or of another split, and ``hnlm_rebuild`` is off.
         FileNotFoundError: If this process does not see what the first one has built on another host.
     """
-    if run.hnlm is None or not run.reads_text:
+    if run.hnlm is None or not (run.reads_text or _draws_what_a_model_names(run)):
         return None
     options = run.hnlm
     directory, name = artefact_directory(config, options), str(config["dataset"])
@@ -81,6 +83,15 @@ def ensure_artefacts(config: Any, run: RunOptions, train_data: Any) -> Path | No
     return directory
 
 
+def _draws_what_a_model_names(run: RunOptions) -> bool:
+    """Whether ``semantic`` draws what a language model of the run names, which is written with the artefacts."""
+    own = run.sampler_options
+    if not isinstance(own, SemanticOptions) or own.folder is not None:
+        return False
+    by_chat = run.chat is not None and run.llm.names_by == "text" and run.chat.text.pair_grouping != "none"
+    return by_chat or run.hybrid is not None
+
+
 def build(config: Any, run: RunOptions, train_data: Any, options: HNLMOptions) -> None:
     """Make every artefact of a run: profiles, text vectors, each pair's hard negative, manifest.
 
@@ -111,9 +122,15 @@ def build(config: Any, run: RunOptions, train_data: Any, options: HNLMOptions) -
         teacher = train_teacher(config, train_data, run.llm, cache)
     request = request_of(config, run, dataset, teacher, (item_table, user_table, directory))
     with stages.stage("text vectors and writing"):
-        remove_neg_text(directory, name)
+        _remove_names(directory, name)
         build_artefacts(request, encoder)
     logger.info("stages of the build\n%s", stages.table())
+
+
+def _remove_names(directory: Path, name: str) -> None:
+    """Forget what a model named for artefacts that are made without it; text neighbours belong to none and stay."""
+    if not neighbours_are_there(directory, name):
+        remove_neg_text(directory, name)
 
 
 def plan(config: Any, run: RunOptions, train_data: Any) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from recbole_hnlm.artefacts.errors import ArtefactError
 from recbole_hnlm.artefacts.manifest import ArtefactPaths
 from recbole_hnlm.artefacts.neg_text import NegTextManifest, read_neg_text_manifest
 from recbole_hnlm.building.chat import ChatSources, text_run
@@ -70,6 +71,15 @@ def _absent(config: Any, run: RunOptions, dataset: Any) -> Callable[[], None] | 
 def _neighbours(config: Any, run: RunOptions, dataset: Any, sources: ChatSources) -> TextRun:
     options = TextOptions(), GroundingOptions(ground_items=NEIGHBOURS)
     return text_run(config, run, dataset, sources, options)
+
+
+def neighbours_are_there(directory: Path, name: str) -> bool:
+    """Whether a folder holds text neighbours, and not what a model has named, nor a file that nobody can read."""
+    try:
+        found = _found(directory, name)
+    except ArtefactError:
+        return False
+    return found is not None and found.provenance.get("model") == NO_MODEL
 
 
 def _found(directory: Path, name: str) -> NegTextManifest | None:

@@ -14,7 +14,7 @@ from recbole.utils.argument_list import dataset_arguments
 
 from recbole_hnlm.compare.checks import check_artefact_dir, check_selection, check_text
 from recbole_hnlm.compare.ledger import RunSetting, digest
-from recbole_hnlm.compare.rows import Grid, Row, rows_of
+from recbole_hnlm.compare.rows import ID_ONLY, Grid, Row, rows_of
 from recbole_hnlm.compare.spaces import L2, Point, Space, packaged_rows, read_space
 from recbole_hnlm.config import HNLMConfig
 from recbole_hnlm.data_source import check_dataset_files, data_digest, load_dataset
@@ -177,6 +177,11 @@ def _cell(request: Request, dataset: str, row: Row, shared: dict[str, Any]) -> t
             if useless is None or useless[1] not in shared or useless[1] in row.values:
                 raise
             dropped.add(useless[1])
+    if row.kind in ID_ONLY and config.run is not None and config.run.reads_text:
+        text = sorted(key for key in shared if key.startswith("hnlm_"))
+        raise ValueError(
+            f"it is compared as a row without text, and {text} give it some; name them in rows of their own"
+        )
     check_dataset_files(config)
     if not Path(config["data_path"]).exists():
         load_dataset(config)  # RecBole fetches it: once, here, and not in several runs at a time

@@ -116,7 +116,7 @@ class Pool:
             try:
                 settings = self._jobs[index].send(answer)  # type: ignore[arg-type]
             except StopIteration as stopped:
-                self._results[index] = stopped.value
+                self._results[index], self._asked[index] = stopped.value, []
                 return
             self._asked[index] = settings
             unknown = {setting.key: setting for setting in settings if self._known(setting.key) is None}
@@ -164,9 +164,10 @@ class Pool:
             self._ended(key)
 
     def _ended(self, key: str) -> None:
-        """Let the jobs go on that wait for nothing else."""
+        """Let the jobs go on that wait for nothing else; some have gone on before, on what another process ran."""
         for waiting in self._wanted.pop(key):
-            if all(self._known(other.key) is not None for other in self._asked[waiting]):
+            wants = any(other.key == key for other in self._asked[waiting])
+            if wants and all(self._known(other.key) is not None for other in self._asked[waiting]):
                 self._go_on(waiting, self._answer(waiting))
 
     def _tell(self, index: int, record: Record | None) -> None:

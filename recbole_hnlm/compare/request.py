@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.resources
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,8 @@ def _known_keys() -> set[str]:
 def _plan_file(path: str) -> dict[str, Any]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no plan {path}; see --help for what it holds")
-    plan = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_reader()._build_yaml_loader()) or {}
+    with _told_of(path):
+        plan = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_reader().yaml_loader) or {}
     for key in _mapping("the plan", plan):
         if key not in _PLAN_KEYS:
             raise ValueError(
@@ -115,14 +117,29 @@ def _plan_file(path: str) -> dict[str, Any]:
 
 def _reader() -> Any:
     """RecBole's way to read YAML and the command line, without a configuration."""
-    return CompareConfig.__new__(CompareConfig)
+    made = CompareConfig.__new__(CompareConfig)
+    made.yaml_loader = made._build_yaml_loader()
+    return made
+
+
+@contextlib.contextmanager
+def _told_of(path: str) -> Iterator[None]:
+    """Put the file before what is wrong with its YAML."""
+    try:
+        yield
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
 
 
 def _files(paths: Sequence[str]) -> dict[str, Any]:
     for path in paths:
         if not Path(path).is_file():
             raise FileNotFoundError(f"there is no file {path}; check --config_files")
-    return dict(_reader()._load_config_files(list(paths)))
+    found: dict[str, Any] = {}
+    for path in paths:
+        with _told_of(path):
+            found.update(_reader()._load_config_files([path]))
+    return found
 
 
 def _read_settings(arguments: Sequence[str]) -> dict[str, Any]:
@@ -157,6 +174,9 @@ def _with_settings(name: str, given: Any, planned: Any) -> dict[str, dict[str, A
 
 
 def _seeds(given: Any, first: int) -> tuple[int, ...]:
-    if isinstance(given, (list, tuple)):
-        return tuple(int(seed) for seed in given)
-    return tuple(range(int(first), int(first) + int(given)))
+    try:
+        if isinstance(given, (list, tuple)):
+            return tuple(int(seed) for seed in given)
+        return tuple(range(int(first), int(first) + int(given)))
+    except (ValueError, TypeError):
+        raise ValueError(f"seeds={given!r} should be a number of seeds or a list of them, seed={first!r} one") from None

@@ -142,6 +142,8 @@ def _own(name: str, given: Mapping[str, Any], models: Iterable[str]) -> Iterator
     values = {key: value for key, value in given.items() if key not in ("model", "kind", "space")}
     sampler = values[SAMPLER_KEY]
     guess = "baseline" if sampler == NO_SAMPLER else ("text" if sampler in packaged_rows()["text"] else "sampler")
+    comparator = values.get("hnlm_comparator")
+    guess = guess if comparator is None else "comparator"
     kind = given.get("kind", guess)
     if kind not in KINDS:
         raise ValueError(f"row {name!r} has kind {kind!r}, choose one of {list(KINDS)}{nearest(str(kind), KINDS)}")
@@ -153,9 +155,12 @@ def _own(name: str, given: Mapping[str, Any], models: Iterable[str]) -> Iterator
             space = {**_common_space(model), **read_space(given["space"])}
         elif kind == "baseline":
             space = dict(_packaged("baseline", model, model).space)
+        elif comparator is not None:
+            space = dict(_packaged("comparator", str(comparator), model).space)
         else:
             space = {**_sampler(str(sampler), model).space, **_space_of_loss(values.get(RANKING_KEY), model)}
-        yield Row(name, model, kind, values, space, everywhere=kind == "baseline")
+        defaults = {} if comparator is None else _packaged("comparator", str(comparator), model).defaults
+        yield Row(name, model, kind, values, space, kind == "baseline", defaults)
 
 
 def _space_of_loss(loss: Any, model: str) -> Space:

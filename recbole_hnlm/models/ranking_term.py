@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from recbole.model.general_recommender import SGL
+from recbole.model.general_recommender import SGL, ConvNCF
 from recbole.model.loss import BPRLoss
 from torch import Tensor, nn
 from torch.nn import functional
@@ -152,6 +152,11 @@ def _loss_of_sgl(
     rows = self.user_embedding(user_list), self.item_embedding(pos_item_list), self.item_embedding(neg_item_list)
     regularised: Tensor = self.reg_loss(*rows) * self.reg_weight
     return term.take() * user_list.numel() + regularised
+
+
+def sums_over_pairs(model_class: type) -> bool:
+    """Whether a model's ranking loss is the sum over the pairs of a batch, where the others' is the mean."""
+    return bool(ranking_methods(model_class)) or issubclass(model_class, ConvNCF)
 
 
 def ranking_methods(model_class: type) -> dict[str, Callable[..., Tensor]]:

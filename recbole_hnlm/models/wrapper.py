@@ -22,7 +22,7 @@ from recbole_hnlm.models.comparators.base import CommittingMixin
 from recbole_hnlm.models.head import HardNegativeHead
 from recbole_hnlm.models.item_space import LookupSpace, StepRows, build_item_space
 from recbole_hnlm.models.propagation import Propagator
-from recbole_hnlm.models.ranking_term import ranking_methods
+from recbole_hnlm.models.ranking_term import ranking_methods, sums_over_pairs
 from recbole_hnlm.models.support import refuse_unsupported
 from recbole_hnlm.models.text_negatives import negatives_with_text
 from recbole_hnlm.models.view import LookupView, TableView, hop_tables, scores_by_inner_product
@@ -146,7 +146,8 @@ class HardNegativeMixin(CommittingMixin):
         if head.ranking is not None:
             head.ranking.check_taken(self.hnlm_base.__name__)
         _observe(head, negatives.weights, step, (users, positives), view)
-        return _joined(head, loss, head.extra_losses(users, positives, negatives.ids, view, rows))
+        times = users.numel() if sums_over_pairs(self.hnlm_base) else 1
+        return _joined(head, loss, head.extra_losses(users, positives, negatives.ids, view, rows), times)
 
     def hnlm_view(self) -> Any:
         """The model's embeddings of this moment as samplers see them; graph models propagate here.
@@ -190,12 +191,13 @@ def _observe(
     head.statistics.observe(users, positives, step.ids[:count], rows_of_ids, view, weights)
 
 
-def _joined(head: HardNegativeHead, loss: Any, extra: dict[str, Tensor]) -> Any:
-    """The base's loss, in the form it has, with the extra terms in it; all are logged."""
+def _joined(head: HardNegativeHead, loss: Any, extra: dict[str, Tensor], times: int) -> Any:
+    """The base's loss, in the form it has, with the extra terms in it so many times; all are logged."""
     terms = loss if isinstance(loss, tuple) else (loss,)
     head.statistics.add("rank_loss", torch.stack([term.detach().reshape(()) for term in terms]).sum())
     for name, term in extra.items():
         head.statistics.add(name, term)
+        term = times * term
         loss = (loss[0] + term, *loss[1:]) if isinstance(loss, tuple) else loss + term
     return loss  # NCL drops its last term while it warms up, so ours join the first
 

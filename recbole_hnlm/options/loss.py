@@ -17,6 +17,7 @@ RANKING_KEY = "ranking_loss"
 RANKING_PREFIX = "ranking_loss_"
 OWN_LOSS = "base"
 """The model's own ranking loss, unchanged."""
+_LEAST_OF_PAIRWISE = 0.015
 
 
 def _above_zero(options: Any, *names: str) -> None:
@@ -58,11 +59,18 @@ class PairwiseSoftmaxLossOptions(SoftmaxLossOptions):
     """Pairwise softmax, PSL (Yang et al., NeurIPS'24)."""
 
     temperature: float = 0.1
-    """Divisor of the logarithm of the activation, above 0. Differences are halved to lie in [-1, 1], so .1 here bends
-    as .2 does in softmax."""
+    """Divisor of the logarithm of the activation, at least .015, below which its powers leave float32. Differences are
+    halved to lie in [-1, 1], so .1 here bends as .2 does in softmax."""
     activation: Literal["tanh", "atan", "relu"] = "tanh"
     """What takes the exponential's place: ``tanh(d) + 1``, ``atan(d) + 1`` or ``max(d + 1, 0)``; tanh is the paper's
     first."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.temperature < _LEAST_OF_PAIRWISE:
+            raise ValueError(
+                f"{RANKING_PREFIX}temperature={self.temperature} must be at least {_LEAST_OF_PAIRWISE} in psl"
+            )
 
 
 @dataclass(frozen=True)

@@ -298,3 +298,24 @@ def test_what_was_paid_for_outlives_a_build_that_fails(
     assert sum(server.asked.values()) == asked
     run_recbole_hnlm("BPR", "tiny", config_dict=settings(folder, "BPR", neg_sampler="hnlm", hnlm_rebuild=True))
     assert not (folder / "tiny" / "tiny.neg_text").exists()
+
+
+@pytest.mark.parametrize("order", [("semantic", "hnlm"), ("hnlm", "semantic")])
+def test_semantic_draws_what_the_model_names_whoever_comes_first(
+    order: tuple[str, str], folder: Path, server: ChatServer
+) -> None:
+    textless = {"hnlm_alpha": 0.0, "hnlm_alignment_weight": 0.0, "hnlm_init": "random"}
+    rows = {"semantic": {"hnlm_base_sampler": "semantic", **textless}, "hnlm": {}}
+    found = {row: run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, server, **rows[row])) for row in order}
+    named = json.loads((folder / "tiny" / "tiny.neg_text.json").read_text())["provenance"]
+    assert named["model"] == "tiny-chat" and max(server.asked.values()) == 1
+    asked = server.asked.total()
+    again = run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, server, **rows["semantic"]))
+    assert again["test_result"] == found["semantic"]["test_result"] and server.asked.total() == asked
+
+
+def test_neighbours_outlive_a_build_that_names_nothing(folder: Path) -> None:
+    run_recbole_hnlm("BPR", "tiny", config_dict=settings(folder, "BPR", neg_sampler="semantic"))
+    kept = (folder / "tiny" / "tiny.neg_text").read_bytes()
+    run_recbole_hnlm("BPR", "tiny", config_dict=settings(folder, "BPR", neg_sampler="hnlm"))
+    assert (folder / "tiny" / "tiny.neg_text").read_bytes() == kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from compare_runs import Fake, cells, compared, request, share
 
 from recbole_hnlm import cli
 from recbole_hnlm.compare.command import report
-from recbole_hnlm.compare.ledger import FAILED, Ledger, RunSetting
+from recbole_hnlm.compare.ledger import FAILED, Ledger, Record, RunSetting
 from recbole_hnlm.compare.outcomes import job, replay
 from recbole_hnlm.compare.plan import Request
 from recbole_hnlm.compare.pool import Pool
@@ -182,6 +183,26 @@ def test_what_another_comparison_trains_meanwhile_is_not_trained_again(tmp_path:
     fake = Overtaken()
     (block,) = compared(tmp_path, asked, fake)
     assert len(fake.trained) == 1 and all(line.outcome.complete for line in block.lines)
+
+
+def test_a_job_that_went_on_with_what_another_process_ran_ends_once(tmp_path: Path, data: Path) -> None:
+    (cell,) = cells(data, neg_samplers=("dns",), tune=1)
+    first, second = (cell.setting(cell.start, seed) for seed in (2020, 2021))
+
+    class Overtaken(Fake):
+        def __call__(self, setting: RunSetting):  # type: ignore[no-untyped-def]
+            if not self.trained:
+                with Ledger(tmp_path) as other:
+                    other.add(Fake()(second).result())
+            return super().__call__(setting)
+
+    def both() -> Generator[list[RunSetting], list[Record], Any]:
+        return (yield [first, second])
+
+    fake = Overtaken()
+    with Ledger(tmp_path) as ledger:
+        (records,) = Pool(ledger, fake).run([both()])
+    assert [one["seed"] for one in records] == [2020, 2021] and fake.trained == [first]
 
 
 def test_a_later_comparison_adds_to_the_folder(tmp_path: Path, data: Path) -> None:

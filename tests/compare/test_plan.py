@@ -285,6 +285,49 @@ def test_names_of_the_command_line_keep_the_settings_of_the_plan_file(tmp_path: 
     assert (asked.grid.neg_samplers, asked.grid.losses) == (("dns",), ())
 
 
+@pytest.mark.parametrize("named", ["command line", "plan"])
+def test_configuration_files_are_settings_of_all_rows(named: str, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "first.yaml").write_text("epochs: 3\nlearning_rate: 1e-2\n")
+    (tmp_path / "second.yaml").write_text("epochs: 4\n")
+    files = [str(tmp_path / name) for name in ("first.yaml", "second.yaml")]
+    given: dict[str, Any] = {"datasets": ["tiny"], "models": ["BPR"], "neg_samplers": ["dns"], "out": "x"}
+    if named == "plan":
+        (tmp_path / "plan.yaml").write_text(f"config_files: {files}\n")
+        given["plan"] = str(tmp_path / "plan.yaml")
+    else:
+        given["config_files"] = files
+    (cell,) = cells_of(read_request(given, [f"--data_path={data}"]).request)
+    assert (cell.values["epochs"], cell.values["learning_rate"]) == (4, 0.01) and "learning_rate" not in cell.space
+
+
+@pytest.mark.parametrize("key", ["plan", "config_files"])
+def test_a_file_that_is_no_yaml_is_named(key: str, tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").write_text("seeds: [1, 2\nout: x\n")
+    with pytest.raises(ValueError, match=r"broken\.yaml is no YAML: .*line 2"):
+        read_request({key: str(tmp_path / "broken.yaml"), "out": "x"})
+
+
+@pytest.mark.parametrize("seeds", ["null", "[2020, x]", "many"])
+def test_seeds_that_are_none_are_told_by_name(seeds: str, tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text(f"seeds: {seeds}\nout: x\n")
+    with pytest.raises(ValueError, match=r"^seeds=.* should be a number of seeds or a list of them"):
+        read_request({"plan": str(tmp_path / "plan.yaml")})
+
+
+def test_a_row_without_text_is_given_none(data: Path) -> None:
+    asked = request(data, neg_samplers=("dns", "dtl"))
+    shared = {**asked.shared, "hnlm_hard_alignment_weight": 0.01}
+    with pytest.raises(ValueError, match=r"row 'dtl'.*without text, and \['hnlm_hard_alignment_weight'\] give it some"):
+        cells_of(replace(asked, shared=shared))
+
+
+def test_a_comparator_under_a_name_of_ones_own_is_tuned_and_waits_as_it_does(data: Path) -> None:
+    own = {"neg_sampler": "hnlm", "hnlm_comparator": "kar", "hnlm_base_sampler": "dns"}
+    packaged, mine = cells(data, neg_samplers=(), comparators=("kar",), rows={"kar on dns": own})
+    assert mine.space == packaged.space and "comparator_expert_width" in mine.space
+    assert mine.values["stopping_step"] == packaged.values["stopping_step"] == 24 and mine.row.kind == "comparator"
+
+
 def test_arguments_that_are_no_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="cannot read '--epochs'; settings of the runs are written --key=value"):
         main(["--datasets", "tiny", "--epochs", "3", "--out", "x"])

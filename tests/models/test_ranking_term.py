@@ -186,6 +186,7 @@ REFUSED = [
     ("BPR", {"ranking_loss_gamma": float("nan")}, "ranking_loss_gamma=nan must be at least 0, and finite"),
     ("BPR", {"ranking_loss": "bsl", "ranking_loss_temperature": float("inf")}, "ranking_loss_temperature=inf must be"),
     ("BPR", {"ranking_loss": "psl", "ranking_loss_temperature": 0.0}, "ranking_loss_temperature=0.0 must be above 0"),
+    ("BPR", {"ranking_loss": "psl", "ranking_loss_temperature": 0.01}, "ranking_loss_temperature=0.01 must be at least 0.015"),
     ("BPR", {"ranking_loss": "bsl", "neg_sampler": "mixgcf"}, "bsl draws its own negatives, so those of mixgcf"),
     ("BPR", {"neg_sampler": "hnlm", "hnlm_base_sampler": "uniform", "hnlm_alpha": 0.3}, "text.*no effect; set hnlm_alpha: 0"),
 ]  # fmt: skip
@@ -238,3 +239,18 @@ def test_a_model_that_never_asks_for_its_bpr_loss_is_found_out(folder: Path) -> 
         model.calculate_loss(next(iter(loaders[0])))
     seed_everything()
     assert model.n_users == USERS + 1
+
+
+@pytest.mark.parametrize(("name", "sums"), [("SGL", True), ("ConvNCF", True), ("LightGCN", False)])
+def test_added_terms_count_as_often_as_the_base_counts_pairs(folder: Path, name: str, sums: bool) -> None:
+    """A mean that joins a sum over pairs has to count once a pair, or a larger batch would weigh it less."""
+    model, (loader, *_), _ = made(folder, name, neg_sampler="uniform", train_batch_size=128)
+    term = torch.tensor(1.0, requires_grad=True)
+    model.hnlm.__dict__["extra_losses"] = lambda *given: {"added": term}
+    model.train()
+    batch = next(iter(loader))
+    for size in (128, 64):
+        term.grad = None
+        loss = model.calculate_loss(batch[torch.arange(size)])
+        (sum(loss) if isinstance(loss, tuple) else loss).backward()
+        assert term.grad == (size if sums else 1)

@@ -6,14 +6,14 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from recbole_hnlm.compare.analyses.base import Analysis, Entry, defaults_of_text
+from recbole_hnlm.compare.analyses.base import NO_ALIGNMENT, NO_TEXT, Analysis, Entry, defaults_of_text
 
 _WITHOUT: dict[str, dict[str, Any]] = {
     "all": {},
-    "without alignment": {"hnlm_alignment_weight": 0.0},
+    "without alignment": NO_ALIGNMENT,
     "without mixing": {"hnlm_alpha": 0.0},
     "without text start": {"hnlm_init": "random"},
-    "id negatives alone": {"hnlm_alignment_weight": 0.0, "hnlm_alpha": 0.0, "hnlm_init": "random"},
+    "id negatives alone": NO_TEXT,
 }
 
 

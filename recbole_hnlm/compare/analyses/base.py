@@ -15,6 +15,7 @@ from recbole_hnlm.compare.analyses.readings import Reading, pivot
 from recbole_hnlm.compare.ledger import Record
 from recbole_hnlm.compare.spaces import packaged_rows
 from recbole_hnlm.compare.tables import Table
+from recbole_hnlm.config import packaged_defaults
 from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions
 from recbole_hnlm.options.parsing import nearest
 from recbole_hnlm.run_options.checks import TEXT_SAMPLER
@@ -31,6 +32,9 @@ ANALYSES: dict[str, str] = {
     "transfer": "recbole_hnlm.compare.analyses.transfer:Transfer",
 }
 """Name on the command line -> class; a new analysis is one file and one line here."""
+NO_ALIGNMENT = {"hnlm_alignment_weight": 0.0, "hnlm_hard_alignment_weight": 0.0}
+NO_TEXT = {**NO_ALIGNMENT, "hnlm_alpha": 0.0, "hnlm_init": "random"}
+"""Settings of ``hnlm`` that leave its rule alone."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +122,21 @@ def add_samplers(parser: ArgumentParser, default: Sequence[str]) -> None:
     parser.add_argument("--neg_samplers", nargs="+", default=list(default), help=f"default: {' '.join(default)}")
 
 
-def values_of_sampler(name: str) -> dict[str, Any]:
-    """Settings of a sampler by the name that ``recbole-hnlm compare`` has for it."""
+def values_of_sampler(name: str, shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a sampler by the name that ``recbole-hnlm compare`` has for it, given the settings of all entries."""
     for kind in ("text", "sampler"):
         found = packaged_rows()[kind].get(name) or {}
         if SAMPLER_KEY in found.get("values", {}):
-            return dict(found["values"])
+            own = candidates_of(name, shared) if kind == "sampler" else {}
+            return {**own, **found["values"]}
     return {SAMPLER_KEY: name}
+
+
+def candidates_of(rule: str, shared: Mapping[str, Any]) -> dict[str, Any]:
+    """The candidates a rule draws on its own, for a run under ``hnlm``, which draws fewer; none if they are set."""
+    key = "neg_sampler_candidates"
+    default = {} if ":" in rule else packaged_defaults(f"sampler/{rule}.yaml")
+    return {key: default[key]} if key in default and key not in shared else {}
 
 
 def defaults_of_text(shared: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class Convergence(Analysis):
 
     def entries(self, args: Namespace, shared: Mapping[str, Any]) -> list[Entry]:
         """Every sampler."""
-        return [Entry(name, "", values_of_sampler(name)) for name in args.neg_samplers]
+        return [Entry(name, "", values_of_sampler(name, shared)) for name in args.neg_samplers]
 
     def readings(self, entry: Entry, record: Record) -> Iterator[Reading]:
         """Score and seconds of training at every validation."""

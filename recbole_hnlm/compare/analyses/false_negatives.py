@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from recbole_hnlm.compare.analyses.base import Analysis, Entry, add_samplers, values_of_sampler
+from recbole_hnlm.compare.analyses.base import NO_TEXT, Analysis, Entry, add_samplers, candidates_of, values_of_sampler
 from recbole_hnlm.compare.analyses.readings import Reading
 from recbole_hnlm.compare.ledger import Record
 from recbole_hnlm.compare.tables import Table
 from recbole_hnlm.options import SAMPLER_KEY
 from recbole_hnlm.run_options.checks import TEXT_SAMPLER
 
-_NO_TEXT = {"hnlm_alpha": 0.0, "hnlm_alignment_weight": 0.0, "hnlm_init": "random"}
 _SHOWN = 12
 _RATES = {"false_negative_rate": "drawn", "false_negative_vectors": "vectors"}
 
@@ -36,7 +35,7 @@ class FalseNegatives(Analysis):
 
     def entries(self, args: Namespace, shared: Mapping[str, Any]) -> list[Entry]:
         """Every sampler; those without text run as the rule below a text part that is switched off, so it can log."""
-        return [Entry(name, "", _logging(values_of_sampler(name))) for name in args.neg_samplers]
+        return [Entry(name, "", _logging(values_of_sampler(name, shared), shared)) for name in args.neg_samplers]
 
     def readings(self, entry: Entry, record: Record) -> Iterator[Reading]:
         """Both shares of every epoch."""
@@ -58,13 +57,15 @@ class FalseNegatives(Analysis):
     def notes(self) -> Iterator[str]:
         """What the columns are."""
         yield "drawn: share of negatives that are held-out positives of their user, on one step in eight."
+        yield "mixgcf, dins, dens and dtl choose an item at every hop of a graph model; the first hop's is looked at."
         yield "softmax weighs its candidates, and each counts with its weight in the loss."
         yield "vectors: share whose (mixed) row has a cosine above .99 to the row of a held-out positive of the user."
 
 
-def _logging(values: Mapping[str, Any]) -> dict[str, Any]:
+def _logging(values: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
     """A sampler's settings with false negatives logged."""
     if values[SAMPLER_KEY] == TEXT_SAMPLER:
         return {**values, "hnlm_log_false_negatives": True}
-    return {SAMPLER_KEY: TEXT_SAMPLER, "hnlm_base_sampler": values[SAMPLER_KEY], **_NO_TEXT,
+    rule = values[SAMPLER_KEY]
+    return {SAMPLER_KEY: TEXT_SAMPLER, "hnlm_base_sampler": rule, **candidates_of(rule, shared), **NO_TEXT,
             "hnlm_log_false_negatives": True}  # fmt: skip

@@ -6,7 +6,10 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from recbole.utils import InputType, get_model
+
 from recbole_hnlm.compare.analyses.base import Analysis, Entry, add_samplers, values_of_sampler
+from recbole_hnlm.model_lookup import find_model
 
 _RECBOLES_BATCH = 2048
 
@@ -25,12 +28,20 @@ class NegativesPerPair(Analysis):
     def entries(self, args: Namespace, shared: Mapping[str, Any]) -> list[Entry]:
         """Every sampler with every count; RecBole's batch size counts rows, so it grows with the count."""
         rows = int(shared.get("train_batch_size", _RECBOLES_BATCH))
+        pointwise = _is_pointwise(args.model)
+        rows_of = {count: rows * (count + 1) // 2 if pointwise else rows * count for count in args.counts}
         return [
-            Entry(name, f"K {count}", {**values_of_sampler(name), "neg_sampler_num": count,
-                                       "train_batch_size": rows * count}, count)
+            Entry(name, f"K {count}", {**values_of_sampler(name, shared), "neg_sampler_num": count,
+                                       "train_batch_size": rows_of[count]}, count)
             for name in args.neg_samplers for count in args.counts
         ]  # fmt: skip
 
     def notes(self) -> Iterator[str]:
         """What is held constant."""
-        yield "Every step has the same number of pairs: train_batch_size, which counts rows, is multiplied by K."
+        yield "Every step has the same number of pairs: train_batch_size, which counts rows, grows with K."
+
+
+def _is_pointwise(name: str) -> bool:
+    """Whether a model's batches hold the positive of a pair in a row of its own."""
+    found = find_model(name)
+    return (get_model(found) if isinstance(found, str) else found).input_type is InputType.POINTWISE

@@ -22,8 +22,17 @@ class PopularityGroups(Analysis):
         add_samplers(parser, ("uniform", "popularity", "dns", "mixgcf", "hnlm"))
 
     def entries(self, args: Namespace, shared: Mapping[str, Any]) -> list[Entry]:
-        """Every sampler."""
-        return [Entry(name, "", values_of_sampler(name)) for name in args.neg_samplers]
+        """Every sampler.
+
+        Raises:
+            ValueError: Where evaluation samples items, so that there is no ranking of the catalogue.
+        """
+        mode = (shared.get("eval_args") or {}).get("mode", "full")
+        if any(one != "full" for one in (mode.values() if isinstance(mode, Mapping) else [mode])):
+            raise ValueError(
+                f"groups are read off the ranking of the whole catalogue, not mode {mode!r}; set it to full"
+            )
+        return [Entry(name, "", values_of_sampler(name, shared)) for name in args.neg_samplers]
 
     def readings(self, entry: Entry, record: Record) -> Iterator[Reading]:
         """The metrics of every group."""

@@ -43,5 +43,5 @@ def _figures(setting: RunSetting, values: dict[str, Any]) -> Record:
         "valid_score": float(result["best_valid_score"]),
         "test": {name: float(value) for name, value in result["test_result"].items()},
         "negatives": result["hnlm"]["negatives"],
-        "groups": metrics_by_popularity(config, model, loaders),
+        "groups": metrics_by_popularity(config, model, loaders) if hasattr(loaders[2], "uid2positive_item") else {},
     }

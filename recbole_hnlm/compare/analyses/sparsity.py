@@ -43,7 +43,8 @@ class Sparsity(Analysis):
             raise ValueError(f"shares {wrong} are outside 1 to 100; they are percent of every user's training pairs")
         settings = {share: _written(args, shared, share) for share in args.shares}
         return [
-            Entry(name, f"{share} %", {**settings[share], **values_of_sampler(name)}, share, f"{args.dataset}-{share}")
+            Entry(name, f"{share} %", {**settings[share], **values_of_sampler(name, shared)}, share,
+                  f"{args.dataset}-{share}")
             for name in args.neg_samplers for share in args.shares
         ]  # fmt: skip
 
