@@ -107,7 +107,7 @@ def _end_with(error: Exception) -> NoReturn:
 
 def _build(args: argparse.Namespace) -> None:
     """Alone, or as one of the processes of ``torchrun --nproc-per-node=N -m recbole_hnlm.cli build ...``."""
-    from recbole_hnlm.building.artefacts import plan
+    from recbole_hnlm.building.planning import plan
     from recbole_hnlm.building.preparing import needs_anything
     from recbole_hnlm.config import MainConfig
     from recbole_hnlm.llm.sharding import group

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from recbole_hnlm.artefacts.atomic import iter_rows
 from recbole_hnlm.artefacts.manifest import ArtefactPaths, Manifest, read_manifest
+from recbole_hnlm.artefacts.neg_text import iter_neg_text
 from recbole_hnlm.artefacts.pairs import neg_id_item
 
 
@@ -70,6 +71,7 @@ def _samples(paths: ArtefactPaths, manifest: Manifest, samples: int) -> list[str
     pairs = [cells for _, cells in rows]
     wanted = {item for _, item, _ in pairs}
     wanted |= {neg_id_item(neg) for _, _, negs in pairs for neg in negs.split(" ")}
+    names = _names(paths, {(user, item) for user, item, _ in pairs})
     users = _profiles(paths.path("user_profile"), {user for user, _, _ in pairs})
     items = _profiles(paths.path("item_profile"), wanted)
     lines: list[str] = []
@@ -79,7 +81,19 @@ def _samples(paths: ArtefactPaths, manifest: Manifest, samples: int) -> list[str
         for neg in negs.split(" "):
             text = items.get(neg_id_item(neg)) or "(a vector of its own, no text)"
             lines.append(f"  negative {neg_id_item(neg)}: {text}")
+        lines += [f"  named: {name}" for name in names.get((user, item), ())]
     return lines
+
+
+def _names(paths: ArtefactPaths, wanted: set[tuple[str, str]]) -> dict[tuple[str, str], list[str]]:
+    """What a model named for some pairs, with the catalogue item that it was taken for."""
+    found: dict[tuple[str, str], list[str]] = {}
+    if paths.path("neg_text").is_file():
+        for user, item, text, grounded, similarity in iter_neg_text(paths.directory, paths.name):
+            if (user, item) in wanted:
+                meant = f" (item {grounded}, cosine {similarity})" if grounded else " (no catalogue item)"
+                found.setdefault((user, item), []).append(f"{text}{meant}")
+    return found
 
 
 def _profiles(path: Path, wanted: set[str]) -> dict[str, str]:

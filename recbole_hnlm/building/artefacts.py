@@ -9,11 +9,11 @@ from typing import Any
 
 from recbole_hnlm.artefacts import ArtefactReader
 from recbole_hnlm.artefacts.neg_text import remove_neg_text
-from recbole_hnlm.building.chat import build_by_chat, plan_by_chat
+from recbole_hnlm.building.chat import build_by_chat
 from recbole_hnlm.building.grounded import neighbours_are_there
 from recbole_hnlm.building.hybrid import build_by_hybrid_prompts
 from recbole_hnlm.building.provenance import check_provenance
-from recbole_hnlm.building.sources import request_of, text_and_encoder, text_sources, texts_of, told_sources
+from recbole_hnlm.building.sources import request_of, text_and_encoder, text_sources, texts_of
 from recbole_hnlm.building.teacher import teacher_class, train_teacher
 from recbole_hnlm.building.turns import one_at_a_time
 from recbole_hnlm.building.user_text import encode_users, lacks_user_text
@@ -47,7 +47,7 @@ def ensure_artefacts(config: Any, run: RunOptions, train_data: Any) -> Path | No
         ValueError: If artefacts are there but damaged or of another split, and ``hnlm_rebuild`` is off.
         FileNotFoundError: If this process does not see what the first one has built on another host.
     """
-    if run.hnlm is None or not (run.reads_text or _draws_what_a_model_names(run)):
+    if run.hnlm is None or not reads_artefacts(run):
         return None
     options = run.hnlm
     directory, name = artefact_directory(config, options), str(config["dataset"])
@@ -83,9 +83,11 @@ def ensure_artefacts(config: Any, run: RunOptions, train_data: Any) -> Path | No
     return directory
 
 
-def _draws_what_a_model_names(run: RunOptions) -> bool:
-    """Whether ``semantic`` draws what a language model of the run names, which is written with the artefacts."""
+def reads_artefacts(run: RunOptions) -> bool:
+    """Whether a run reads text, or draws what a language model of its own names, which is written with the vectors."""
     own = run.sampler_options
+    if run.reads_text:
+        return True
     if not isinstance(own, SemanticOptions) or own.folder is not None:
         return False
     by_chat = run.chat is not None and run.llm.names_by == "text" and run.chat.text.pair_grouping != "none"
@@ -131,16 +133,3 @@ def _remove_names(directory: Path, name: str) -> None:
     """Forget what a model named for artefacts that are made without it; text neighbours belong to none and stay."""
     if not neighbours_are_there(directory, name):
         remove_neg_text(directory, name)
-
-
-def plan(config: Any, run: RunOptions, train_data: Any) -> str:
-    """What a build by a chat model would take, as a table; nothing is asked, encoded or written.
-
-    Raises:
-        ValueError: If the run asks no chat model.
-    """
-    if run.chat is None or run.hnlm is None:
-        raise ValueError("llm_backend=template asks no model, so a build costs nothing; set llm_backend to plan one")
-    dataset = train_data._dataset
-    directory = artefact_directory(config, run.hnlm)
-    return plan_by_chat(config, run, dataset, told_sources(config, run, dataset, directory))

@@ -18,10 +18,9 @@ from recbole_hnlm.llm import AtomicTable, TextEncoder, select_text_fields
 from recbole_hnlm.llm.build import profile_settings
 from recbole_hnlm.llm.chat import ChatBackend
 from recbole_hnlm.llm.corpus import Corpus
-from recbole_hnlm.llm.dry_run import dry_run
 from recbole_hnlm.llm.negative_stage import Profiles
-from recbole_hnlm.llm.picking import PickingUser, stand_ins
 from recbole_hnlm.llm.profiles import History
+from recbole_hnlm.llm.prompts import prompts_edition
 from recbole_hnlm.llm.reviews import read_reviews
 from recbole_hnlm.llm.text_pipeline import TextRun, artefact_contents, run_text_pipeline, write_profiles
 from recbole_hnlm.models.text import training_pairs
@@ -63,23 +62,13 @@ def build_by_chat(config: Any, run: RunOptions, dataset: Any, sources: ChatSourc
     Raises:
         ValueError: If no item has text, or there is no key where one is needed.
     """
-    text = _asked(config, run, dataset, sources)
+    text = asked_of(config, run, dataset, sources)
     assert sources.encoder is not None, "items have text, so there is an encoder"
     result = run_text_pipeline(text, chat_backend(config, run, sources.cache), sources.encoder)
     if result.manifest is None:
         remove_neg_text(sources.directory, text.dataset)
     provenance = _provenance(run, text, sources.encoder)
     return write_artefact(sources.directory, text.dataset, artefact_contents(text, result), provenance)
-
-
-def plan_by_chat(config: Any, run: RunOptions, dataset: Any, sources: ChatSources) -> str:
-    """What :func:`build_by_chat` would take, as a table; asks nothing."""
-    text = _asked(config, run, dataset, sources)
-    assert run.chat is not None
-    picks: list[PickingUser] = []
-    if run.triples is not None:
-        picks = stand_ins(text.corpus, run.chat.text.history_words, run.triples.top_items)
-    return dry_run(text, chat_backend(config, run, sources.cache, estimates_only=True), picks).table()
 
 
 def chat_backend(config: Any, run: RunOptions, cache: Path, *, estimates_only: bool = False) -> ChatBackend:
@@ -106,10 +95,12 @@ def chat_settings(chat: ChatRun, options: LLMOptions) -> dict[str, Any]:
         "backend": backend_family(chat.backend),
         "chat_model": model.chat_model,
         "chat_revision": model.chat_revision,
+        "chat_quantization": getattr(model, "chat_quantization", None),
         "temperature": model.temperature,
         "negatives_per_pair": options.negatives_per_pair,
         **dataclasses.asdict(chat.text),
         **dataclasses.asdict(chat.grounding),
+        "prompts": prompts_edition(chat.text.domain, chat.text.prompts),
     }
     known: dict[str, Any] = json.loads(json.dumps(settings))
     return known
@@ -126,11 +117,11 @@ def profiles_by_chat(config: Any, run: RunOptions, dataset: Any, sources: ChatSo
     Raises:
         ValueError: If no item has text, or there is no key where one is needed.
     """
-    text = _asked(config, run, dataset, sources)
+    text = asked_of(config, run, dataset, sources)
     return write_profiles(text, chat_backend(config, run, sources.cache))[0]
 
 
-def _asked(config: Any, run: RunOptions, dataset: Any, sources: ChatSources) -> TextRun:
+def asked_of(config: Any, run: RunOptions, dataset: Any, sources: ChatSources) -> TextRun:
     """What a chat model is asked of a run.
 
     Raises:
@@ -195,9 +186,13 @@ def corpus_of(
         item_fields=() if item_table is None else select_text_fields(item_table, options.text_fields),
         user_table=user_table,
         user_fields=() if user_table is None else select_text_fields(user_table, options.user_text_fields),
-        reviews=_reviews(config, dataset, (users[first].tolist(), items[first].tolist()), run),
+        reviews=_of_each(_reviews(config, dataset, (users.tolist(), items.tolist()), run), first),
         template_words=options.profile_words,
     )
+
+
+def _of_each(reviews: list[str] | None, places: np.ndarray) -> list[str] | None:
+    return None if reviews is None else [reviews[place] for place in places]
 
 
 def _reviews(config: Any, dataset: Any, pairs: tuple[list[str], list[str]], run: RunOptions) -> list[str] | None:

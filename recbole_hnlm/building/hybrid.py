@@ -14,7 +14,7 @@ from recbole.data import data_preparation
 from recbole.utils import init_seed
 
 from recbole_hnlm.artefacts.storage import write_text
-from recbole_hnlm.building.chat import chat_settings, profiles_by_chat
+from recbole_hnlm.building.chat import asked_of, chat_settings, profiles_by_chat
 from recbole_hnlm.building.provenance import settings_of_hybrid
 from recbole_hnlm.building.sources import request_of, tables_of, told_sources
 from recbole_hnlm.building.teacher import TeacherResult, train_teacher
@@ -24,6 +24,7 @@ from recbole_hnlm.llm.negative_stage import Profiles
 from recbole_hnlm.llm.report import Stages
 from recbole_hnlm.llm.request import BuildRequest
 from recbole_hnlm.llm.sharding import by_the_first, is_first, is_sharded, wait_for_all
+from recbole_hnlm.llm.text_pipeline import TextRun
 from recbole_hnlm.options import LLMOptions
 from recbole_hnlm.run_options import RunOptions, cache_directory
 
@@ -53,6 +54,12 @@ def build_by_hybrid_prompts(config: Any, run: RunOptions, train_data: Any, direc
         pooled.append(pair_texts(asked.dataset, read_texts(asked), embeddings))
     build_by_hybrid(request, tables, hybrid, settings, stages, pooled)
     logger.info("stages of the build\n%s", stages.table())
+
+
+def told_of_others(config: Any, run: RunOptions) -> list[TextRun]:
+    """What a chat model is told of the other datasets whose pairs a run tunes on."""
+    names = run.hybrid.options.tune_datasets if run.hybrid is not None else ()
+    return [_Source.of_another(config, run, name).told() for name in names]
 
 
 class _Source:
@@ -104,6 +111,12 @@ class _Source:
         with stages.stage("profiles"):
             by_the_first(ask, cache)
         self._profiles = Profiles(**json.loads(path.read_text(encoding="utf-8")))
+
+    def told(self) -> TextRun:
+        """What a chat model is told of it."""
+        dataset = self._train_data._dataset
+        sources = told_sources(self._config, self._run, dataset, self._directory)
+        return asked_of(self._config, self._run, dataset, sources)
 
     def taught(self, stages: Stages) -> tuple[BuildRequest, TeacherTables]:
         """What is asked of a build, with the hard negatives of a teacher, and the teacher's embeddings."""

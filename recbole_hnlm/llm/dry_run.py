@@ -9,6 +9,7 @@ import numpy as np
 
 from recbole_hnlm.llm.chat import ChatBackend, Estimate
 from recbole_hnlm.llm.grouping import PairGroups, count_calls, group_pairs, tellable_pairs
+from recbole_hnlm.llm.judging import JudgedUser, judge_requests
 from recbole_hnlm.llm.negative_stage import Profiles, negative_requests
 from recbole_hnlm.llm.picking import PickingUser, pick_requests
 from recbole_hnlm.llm.profile_stages import item_profile_requests, user_profile_requests
@@ -72,7 +73,24 @@ class DryRun:
         return "\n".join(lines)
 
 
-def dry_run(run: TextRun, backend: ChatBackend, picks: Sequence[PickingUser] = ()) -> DryRun:
+@dataclass(frozen=True)
+class AlsoAsked:
+    """What a run asks beside its own profiles and hard negatives.
+
+    Attributes:
+        texts: Whether it asks for those.
+        picks: Users of whom a like and a dislike are asked.
+        judged: Users whose leading candidates are judged.
+        pooled: Other datasets whose profiles are written, to tune on their pairs, too.
+    """
+
+    texts: bool = True
+    picks: Sequence[PickingUser] = ()
+    judged: Sequence[JudgedUser] = ()
+    pooled: Sequence[TextRun] = ()
+
+
+def dry_run(run: TextRun, backend: ChatBackend, also: AlsoAsked | None = None) -> DryRun:
     """Estimate every stage; asks the model nothing and encodes nothing.
 
     Profiles that are not written yet are stood in for by as many words as they may have, so tokens are about the most
@@ -82,22 +100,35 @@ def dry_run(run: TextRun, backend: ChatBackend, picks: Sequence[PickingUser] = (
     Args:
         run: What would be done.
         backend: The model that would be asked.
-        picks: Users of whom a like and a dislike would be asked.
+        also: What else would be asked; nothing by default.
     """
+    also = also or AlsoAsked()
     corpus, options, prompts = run.corpus, run.text, run.prompts()
-    items = [_words(f"item{rank}", options.item_words) if name else "" for rank, name in enumerate(corpus.names)]
+    items = _profiles_of_items(run)
     users = [_words(f"user{rank}", options.user_words) for rank in range(len(corpus.users))]
     requests = negative_requests(
         prompts, corpus, Profiles(users, items), _stand_in_groups(run), options, run.negatives_per_pair
     )
-    stages = {
-        "item profiles": backend.estimate(item_profile_requests(prompts, corpus, options)),
-        "user profiles": backend.estimate(user_profile_requests(prompts, corpus, items, options)),
-        "hard negatives": backend.estimate(requests),
-    }
-    if picks:
-        stages["likes, dislikes"] = backend.estimate(pick_requests(picks))
-    return DryRun(stages, count_calls(corpus, options), options.pair_grouping)
+    stages = {}
+    if also.texts:
+        stages["item profiles"] = backend.estimate(item_profile_requests(prompts, corpus, options))
+        stages["user profiles"] = backend.estimate(user_profile_requests(prompts, corpus, items, options))
+        stages["hard negatives"] = backend.estimate(requests)
+    for other in also.pooled:
+        prompts, (name, corpus, options) = other.prompts(), (other.dataset, other.corpus, other.text)
+        stages[f"items of {name}"] = backend.estimate(item_profile_requests(prompts, corpus, options))
+        written = _profiles_of_items(other)
+        stages[f"users of {name}"] = backend.estimate(user_profile_requests(prompts, corpus, written, options))
+    if also.picks:
+        stages["likes, dislikes"] = backend.estimate(pick_requests(also.picks))
+    if also.judged:
+        stages["judge"] = backend.estimate(judge_requests(also.judged))
+    return DryRun(stages, count_calls(run.corpus, run.text), run.text.pair_grouping)
+
+
+def _profiles_of_items(run: TextRun) -> list[str]:
+    names = run.corpus.names
+    return [_words(f"item{rank}", run.text.item_words) if name else "" for rank, name in enumerate(names)]
 
 
 def _words(first: str, count: int) -> str:

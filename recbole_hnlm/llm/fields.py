@@ -23,6 +23,7 @@ _WORDS = re.compile(r"[^\W\d_]{2,}\s+\S*[^\W\d_]{2,}")
 _ID_NAME = re.compile(r"(?i)(?:^|_)(?:ids?|asin|isbn|uuid|hash|code|zip|postal|phone|urls?|link)(?:$|_)")
 _REVIEW = re.compile(r"(?i)(?:^|_)(?:reviews?|comments?|tips?|feedbacks?)(?:$|_)|^review")
 _NO_TEXT = re.compile(r"(?i)(?:^|_)(?:ids?|counts?|num|number|time|timestamp|date|stars?|rating|score|votes?)(?:$|_)")
+_OPINION = re.compile(r"(?i)(?:^|_)(?:counts?|stars?|ratings?|scores?|votes?|popularity)(?:$|_)")  # held-out ones, too
 TITLE_ROLE, MAKER_ROLE, KIND_ROLE, PLACE_ROLE, PLAIN_ROLE, PROSE_ROLE = range(6)
 _ROLES = (  # the first that fits: a brand_name is a maker, a book_name a title
     (TITLE_ROLE, r"title|headline|^name$"),
@@ -108,8 +109,9 @@ def _tell(message: str, fields: tuple[str, ...]) -> None:
 def is_text_like(field: str, values: Sequence[str]) -> bool:
     """Whether a ``token`` field holds words or categories, and not ids, addresses or measures.
 
-    A field with one value says nothing. A field whose values nearly all differ is text only where
-    they are words; one whose values recur is a category, unless its name says that it is a code.
+    A field with one value says nothing; one of numbers that sum up what users said tells of held-out pairs. A field
+    whose values nearly all differ is text only where they are words; one whose values recur is a category, unless its
+    name says that it is a code.
 
     Args:
         field: Name of the field.
@@ -129,7 +131,7 @@ def is_text_like(field: str, values: Sequence[str]) -> bool:
         return True
     if share(_YEAR) >= _MOSTLY:
         return True
-    if _ID_NAME.search(field):
+    if _ID_NAME.search(field) or (_OPINION.search(field) and share(_NUMBER) >= _MOSTLY):
         return False
     if len(distinct) / len(values) <= _NEAR_UNIQUE:
         return True

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from recbole_hnlm.llm.asking import StageCounts, ask, number_of
 from recbole_hnlm.llm.chat import ChatBackend, ChatRequest
 from recbole_hnlm.llm.labels import labelled, place_of_label, read_labels
+from recbole_hnlm.llm.profiles import History
 from recbole_hnlm.llm.prompts import PromptTemplate, single_template
 from recbole_hnlm.llm.replies import Answer, check_schema, form_of, read_json
 
@@ -50,6 +51,16 @@ def place_of(collaborative: NDArray[np.int8], semantic: NDArray[np.int8]) -> str
     """
     paths = (".".join(str(child) for child in path if child >= 0) for path in (collaborative, semantic))
     return "/".join(path or "-" for path in paths)
+
+
+def stand_ins(history: History, users: int) -> list[JudgedUser]:
+    """Questions of about the length that the true ones will have, before there are trees."""
+    counts = np.minimum(np.bincount(history.user_ranks, minlength=users), _MOST_TOLD)
+    places = [f"0.1.2.{number // 10}/0.1.2.{number % 10}" for number in range(_MOST_TOLD)]
+    return [  # equal prompts would count as one
+        JudgedUser([f"{owner}/0.1.2.3", *places[1:count]], places[:MOST_JUDGED])
+        for owner, count in enumerate(counts.tolist())
+    ]
 
 
 def judge_template() -> PromptTemplate:

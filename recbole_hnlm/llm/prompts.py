@@ -140,6 +140,22 @@ def load_prompts(domain: str = AUTO, path: str | Path | None = None, item_fields
     return parse_prompts(file.read_text(encoding="utf-8"), f"{domain}.yaml")
 
 
+def prompts_edition(domain: str = AUTO, path: str | Path | None = None) -> str:
+    """Name and fingerprint of the prompts of a run, which change with their words wherever the file lies.
+
+    ``auto`` stands for the prompts of every domain, since the choice among them is made by the dataset.
+
+    Raises:
+        ValueError: As :func:`load_prompts`.
+        FileNotFoundError: If there is no such file.
+    """
+    if path is not None or domain != AUTO:
+        found = load_prompts(domain, path)
+        return f"{found.name} {found.fingerprint}"
+    told = "".join(load_prompts(one).fingerprint for one in DOMAINS)
+    return f"{AUTO} {hashlib.sha256(told.encode()).hexdigest()[:12]}"
+
+
 def single_template(file: str, stage: str) -> PromptTemplate:
     """The one prompt of a packaged file of its own, such as ``judge.yaml``, named ``VERSION/stage``."""
     source = importlib.resources.files("recbole_hnlm.properties").joinpath("prompts", file)

@@ -13,6 +13,7 @@ from recbole_hnlm.artefacts.atomic import clean_text
 _TRAILING_COMMA = re.compile(r",(\s*[}\]])")
 _OPENING = re.compile(r"\{\s*[\"}]|\[\s*[\"{\]]")
 _THOUGHTS = re.compile(r"<think>.*?</think>", re.DOTALL)
+_END_OF_THOUGHTS = "</think>"
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _TYPES: dict[str, type] = {"object": dict, "array": list, "string": str, "integer": int}
 
@@ -71,6 +72,8 @@ def read_json(text: str) -> Any:
     """
     decoder = json.JSONDecoder(strict=False)  # models break lines within strings
     text = _THOUGHTS.sub("", text)
+    answer = text.rpartition(_END_OF_THOUGHTS)[2]  # their beginning may stand in the chat template, not in the reply
+    text = answer if _OPENING.search(answer) else text
     opening = _OPENING.search(text)
     if opening is None:
         raise ReplyError("there is no JSON object in the reply")

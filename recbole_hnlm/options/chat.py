@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 from recbole_hnlm.options.requiring import require
 
 OPENAI_URL = "https://api.openai.com/v1"
+TOKEN_FIELDS = ("max_tokens", "max_completion_tokens")
+"""Names of the field that limits an answer."""
 _MOST_CONNECTIONS = 1000
 
 
@@ -42,7 +44,7 @@ class OpenAIOptions:
     """Name of the field that limits an answer. OpenAI's reasoning models want ``max_completion_tokens``."""
     json_schema: Literal["auto", "always", "never"] = "auto"
     """Whether JSON schemas are sent as ``response_format``. ``auto`` tries once per schema and goes on without where
-    the server refuses it."""
+    the server refuses it; the Batch API, whose refusal comes a job later, is sent them unless ``never`` is set."""
     thinking_tokens: int = 0
     """Tokens that an answer may have beyond what its text needs. Models that think first want thousands; what was cut
     off is then asked again, what was answered is not."""
@@ -174,7 +176,8 @@ class TransformersOptions:
     chat_quantization: Literal["none", "nf4"] = "none"
     """``nf4`` = 4-bit weights with double quantisation by bitsandbytes."""
     temperature: float = 0.0
-    """Sampling temperature, at least 0; 0 is greedy."""
+    """Sampling temperature, at least 0; 0 is greedy. Above it a run that was interrupted gives other texts than one that
+    was not, since draws go by the batch."""
     thinking_tokens: int = 0
     """Tokens that an answer may have beyond what its text needs, for models that think first."""
     seed: int = 2020

@@ -19,9 +19,14 @@ from filling_server import ChatServer
 from recbole_runs import settings, write_dataset
 
 from recbole_hnlm import run_recbole_hnlm
+from recbole_hnlm.artefacts import describe
 from recbole_hnlm.artefacts.neg_text import iter_neg_text
+from recbole_hnlm.building.chat import corpus_of
+from recbole_hnlm.building.planning import plan
+from recbole_hnlm.building.sources import by_time, tables_of
 from recbole_hnlm.cli import main
 from recbole_hnlm.config import HNLMConfig
+from recbole_hnlm.quick_start import split
 
 pytest.importorskip("openai")
 KEY = "sk-never-to-be-seen"
@@ -305,12 +310,16 @@ def test_semantic_draws_what_the_model_names_whoever_comes_first(
     order: tuple[str, str], folder: Path, server: ChatServer
 ) -> None:
     textless = {"hnlm_alpha": 0.0, "hnlm_alignment_weight": 0.0, "hnlm_init": "random"}
-    rows = {"semantic": {"hnlm_base_sampler": "semantic", **textless}, "hnlm": {}}
-    found = {row: run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, server, **rows[row])) for row in order}
+    rows = {
+        "semantic": values(folder, server, hnlm_base_sampler="semantic", **textless),
+        "hnlm": values(folder, server),
+    }
+    del rows["semantic"]["hnlm_min_coverage"]  # it reads no vectors
+    found = {row: run_recbole_hnlm("BPR", "tiny", config_dict=rows[row]) for row in order}
     named = json.loads((folder / "tiny" / "tiny.neg_text.json").read_text())["provenance"]
     assert named["model"] == "tiny-chat" and max(server.asked.values()) == 1
     asked = server.asked.total()
-    again = run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, server, **rows["semantic"]))
+    again = run_recbole_hnlm("BPR", "tiny", config_dict=rows["semantic"])
     assert again["test_result"] == found["semantic"]["test_result"] and server.asked.total() == asked
 
 
@@ -319,3 +328,68 @@ def test_neighbours_outlive_a_build_that_names_nothing(folder: Path) -> None:
     kept = (folder / "tiny" / "tiny.neg_text").read_bytes()
     run_recbole_hnlm("BPR", "tiny", config_dict=settings(folder, "BPR", neg_sampler="hnlm"))
     assert (folder / "tiny" / "tiny.neg_text").read_bytes() == kept
+
+
+def test_the_dry_run_counts_the_judge_and_what_pooled_datasets_ask(folder: Path, server: ChatServer) -> None:
+    def all_requests(**more: Any) -> tuple[int, str]:
+        asked = values(folder, server, **more)
+        if "llm_negatives" in more:
+            del asked["llm_pair_grouping"]
+        config = HNLMConfig("BPR", "tiny", config_dict=asked)
+        told = plan(config, config.run, split(config)[0])
+        (line,) = (line for line in told.splitlines() if line.startswith("  all "))
+        return int(line.split()[1].replace(",", "")), told
+
+    write_dataset(folder, "mall", seed=3)
+    trees = {"hnlm_base_sampler": "dtl", "neg_sampler_reference_model": "BPR", "neg_sampler_reference_epochs": 1}
+    plain, judged = all_requests(**trees), all_requests(**trees, neg_sampler_judge="llm")
+    assert judged[0] == plain[0] + 60 and "  judge  " in judged[1]
+    hybrid = {"llm_negatives": "hybrid", "llm_base": "all-MiniLM-L6-v2"}
+    alone, pooled = all_requests(**hybrid), all_requests(**hybrid, llm_tune_datasets=["mall"])
+    assert pooled[0] == 2 * alone[0] and "items of mall" in pooled[1]
+    assert not server.asked
+
+
+def test_a_judge_alone_asks_for_no_texts(folder: Path, server: ChatServer) -> None:
+    textless = {"hnlm_alpha": 0.0, "hnlm_alignment_weight": 0.0, "hnlm_init": "random"}
+    asked = values(folder, server, hnlm_base_sampler="dtl", neg_sampler_judge="llm", **textless)
+    del asked["hnlm_min_coverage"]
+    config = HNLMConfig("BPR", "tiny", config_dict=asked)
+    told = plan(config, config.run, split(config)[0])
+    assert "  judge  " in told and "profiles" not in told and "hard negatives  " not in told
+
+
+def test_reviews_of_pairs_that_training_repeats_are_told(tmp_path: Path, server: ChatServer) -> None:
+    home = tmp_path / "tiny"
+    home.mkdir()
+    header = "user_id:token\titem_id:token\ttimestamp:float\treview:token_seq\n"
+    once = [f"u{user}\ti{item}\t{item}\tfirst of {user} and {item}\n" for user in range(6) for item in range(6)]
+    twice = [f"u{user}\ti0\t9\tsecond of {user} and 0\n" for user in range(6)]
+    held = {part: [f"u{user}\ti{place + 2 * user}\t20\theld\n" for user in range(6)]
+            for part, place in (("valid", 7), ("test", 8))}  # fmt: skip
+    for part, rows in {"train": once + twice, **held}.items():
+        (home / f"tiny.{part}.inter").write_text(header + "".join(rows))
+    (home / "tiny.item").write_text(
+        "item_id:token\ttitle:token_seq\n" + "".join(f"i{n}\tthing {n}\n" for n in range(30))
+    )
+    split_files = {"benchmark_filename": ["train", "valid", "test"]}
+    columns = {"load_col": {"inter": ["user_id", "item_id", "timestamp"]}}
+    config = HNLMConfig("BPR", "tiny", config_dict=values(tmp_path, server, **split_files, **columns))
+    dataset = split(config)[0]._dataset
+    corpus = corpus_of(config, config.run, dataset, tables_of(config, dataset, config.run.llm), by_time(dataset))
+    assert corpus.reviews is not None and len(corpus.reviews) == 36
+    told = [
+        review
+        for review, item in zip(corpus.reviews, corpus.history.item_ranks, strict=True)
+        if corpus.items[item] == "i0"
+    ]
+    assert sorted(told) == [f"second of {user} and 0" for user in range(6)]
+    assert all(corpus.reviews)
+
+
+def test_inspect_shows_what_the_model_named(folder: Path, server: ChatServer) -> None:
+    run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, server))
+    told = describe(folder / "tiny", "tiny", 2)
+    named = [line for line in told.splitlines() if line.startswith("  named: ")]
+    lines = {line[2] for line in iter_neg_text(folder / "tiny", "tiny")}
+    assert len(named) >= 2 and all(line.removeprefix("  named: ").split(" (")[0] in lines for line in named)

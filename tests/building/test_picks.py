@@ -19,8 +19,8 @@ from recbole_runs import settings, write_dataset
 from scripted_server import ScriptedServer, completion
 
 from recbole_hnlm import run_recbole_hnlm
-from recbole_hnlm.building.artefacts import plan
 from recbole_hnlm.building.picks import ToldSplit, ensure_picks
+from recbole_hnlm.building.planning import plan
 from recbole_hnlm.config import HNLMConfig
 from recbole_hnlm.llm.picking import PickingUser, pick, pick_requests, pick_template, read_pick
 from recbole_hnlm.llm.replies import ReplyError

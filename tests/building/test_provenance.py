@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from recbole_hnlm.artefacts.manifest import Provenance
+from recbole_hnlm.building.chat import chat_settings
 from recbole_hnlm.building.provenance import check_provenance, settings_of_hybrid
 from recbole_hnlm.options import LLMOptions
 from recbole_hnlm.options.parsing import option_keys
+from recbole_hnlm.options.text import GroundingOptions, TextOptions
 from recbole_hnlm.run_options import RunOptions, parse_run
 from recbole_hnlm.run_options.hybrid import hybrid_keys
 
@@ -93,3 +96,54 @@ def test_what_changes_no_vector_is_no_reason_to_build_anew(key: str) -> None:
         check_provenance(manifest, run_with(), Path("x"))
         return
     check_provenance(_Manifest(run_with()), run_with(**{key: more}), Path("x"))  # type: ignore[arg-type]
+
+
+OWN_PROMPTS = Path(__file__).parents[2] / "properties" / "prompts" / "media.yaml"
+OTHER_CHAT: dict[str, Any] = {
+    "llm_domain": "media", "llm_prompts": str(OWN_PROMPTS), "llm_pair_grouping": "user", "llm_item_vectors": "profiles",
+    "llm_ground_search": "exact",
+    "llm_chat_model": "other", "llm_chat_revision": "2", "llm_chat_quantization": "nf4", "llm_temperature": 0.5,
+}  # fmt: skip
+
+
+def chat_run(**values: Any) -> RunOptions:
+    base = {"neg_sampler": "hnlm", "llm_backend": "transformers", "llm_chat_model": "m"}
+    run = parse_run({**base, **values}, given=(), recbole_keys=())
+    assert run is not None and run.chat is not None
+    return run
+
+
+def chat_manifest(run: RunOptions) -> Any:
+    assert run.chat is not None
+    fields = {field.name for field in dataclasses.fields(Provenance)}
+    settings = {"chat": chat_settings(run.chat, run.llm), "text_width": run.llm.text_width}
+    known = {"encoder": run.llm.encoder, "settings": settings, "teacher": {}, "item_fields": (), "user_fields": ()}
+    return SimpleNamespace(provenance=Provenance(**{**dict.fromkeys(fields, ""), **known}))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [*option_keys(TextOptions, "llm_"), *option_keys(GroundingOptions, "llm_"), "llm_chat_model", "llm_chat_revision", "llm_chat_quantization", "llm_temperature"],
+)  # fmt: skip
+def test_every_option_that_decides_what_a_chat_model_says_is_compared(key: str) -> None:
+    run = chat_run()
+    assert run.chat is not None
+    value = OTHER_CHAT.get(key)
+    if value is None:
+        owner = run.chat.text if key in option_keys(TextOptions, "llm_") else run.chat.grounding
+        value = getattr(owner, key.removeprefix("llm_"))
+        value = value / 2 + 0.1 if isinstance(value, float) else value + 1
+    check_provenance(chat_manifest(run), chat_run(), Path("x"))
+    with pytest.raises(ValueError, match=rf"made with {key}=.*this run asks for .*rebuild with"):
+        check_provenance(chat_manifest(run), chat_run(**{key: value}), Path("x"))
+
+
+def test_prompts_are_known_by_their_words_and_not_by_their_place(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    for path in (first, second):
+        path.write_text(OWN_PROMPTS.read_text())
+    made = chat_manifest(chat_run(llm_prompts=str(first)))
+    check_provenance(made, chat_run(llm_prompts=str(second)), Path("x"))
+    first.write_text(OWN_PROMPTS.read_text().replace("version: ", "version: my"))
+    with pytest.raises(ValueError, match=r"made with llm_prompts='media-\S+ \w{12}', this run asks for 'media-my"):
+        check_provenance(made, chat_run(llm_prompts=str(first)), Path("x"))

@@ -29,6 +29,9 @@ PROFILE = '{"summarization": "Likes tea.", "reasoning": "Two teapots."}'
         PROFILE.replace("}", ",\n}"),
         PROFILE.replace("{", "\ufeff{\n "),
         f'<think>The form is {{"x": 1}}.</think>\n{PROFILE}',
+        f'A draft: {{"summarization": "Hates tea.", "reasoning": "r"}} No.</think>\n{PROFILE}',  # begun in the template
+        f'The form is {{"x": "</think>"}}.</think>\n{PROFILE}',
+        f"{PROFILE}</think>",
         PROFILE + PROFILE,
     ],
 )

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from recbole_hnlm.llm.backends.outcome import Answer, Job
-from recbole_hnlm.llm.backends.reply_cache import ReplyCache, request_digest
+from recbole_hnlm.llm.backends.outcome import CUT_OFF, Answer, Job
+from recbole_hnlm.llm.backends.reply_cache import ReplyCache, digest_of_cut, request_digest
 from recbole_hnlm.llm.backends.run import Run, Session
 from recbole_hnlm.llm.backends.spending import Budget, Prices
 from recbole_hnlm.llm.backends.summary import RunSummary, estimate_table
@@ -147,21 +147,17 @@ class CachedBackend:
         return (None, False) if rate is None or not model.parallel else (written / (rate * at_once), True)
 
     def digest(self, request: ChatRequest) -> bytes:
-        """Key of a request in the cache."""
-        return request_digest(self.name, self.revision, self.decoding, request)
+        """Key in the cache of a widened request: that of the request itself, whatever room was added."""
+        narrow = replace(request, max_tokens=request.max_tokens - self._model.thinking_tokens)
+        return request_digest(self.name, self.revision, self.decoding, narrow)
 
     def widened(self, request: ChatRequest) -> ChatRequest:
         """The request with room for what the model thinks first."""
         return replace(request, max_tokens=request.max_tokens + self._model.thinking_tokens)
 
     def known(self, request: ChatRequest, digest: bytes) -> Answer | None:
-        """The kept answer to a widened request of that ``digest``, also one that was given without that room."""
-        found = self.cache.get(digest)
-        if found is not None or not self._model.thinking_tokens:
-            return found
-        narrow = replace(request, max_tokens=request.max_tokens - self._model.thinking_tokens)
-        found = self.cache.get(self.digest(narrow))
-        return found if found is not None and found.text is not None else None
+        """The kept answer to a widened request of that ``digest``; one that had too little room counts at its limit."""
+        return self.cache.get(digest) or self.cache.get(digest_of_cut(digest, request.max_tokens))
 
     def count(self, request: ChatRequest) -> int:
         """Tokens of a request's prompt, as estimated."""
@@ -184,7 +180,18 @@ class CachedBackend:
         raise NotImplementedError
 
     def _keep(self, done: list[tuple[Job, Answer]]) -> None:
-        lasting = [(job.digest, answer) for job, answer in done if answer.text is not None or answer.final]
+        self.keep([(job.digest, job.request.max_tokens, answer) for job, answer in done])
+
+    def keep(self, done: Iterable[tuple[bytes, int, Answer]]) -> None:
+        """Put what lasts of some answers into the cache, each with its request's key and the most tokens it might have.
+
+        What was cut off lies apart, under its limit: with more room it is asked again, and the answer has its place.
+        """
+        lasting = [
+            (digest_of_cut(digest, limit) if answer.cause == CUT_OFF else digest, answer)
+            for digest, limit, answer in done
+            if answer.text is not None or answer.final
+        ]
         if lasting:
             self.cache.put(lasting)
 

@@ -90,11 +90,31 @@ class BatchCalls:
 
     def look(self, job: BatchJob) -> Any:
         """The server's description of a submitted job."""
-        return self._repeated(lambda: self._client.batches.retrieve(job.batch_id))
+        return self._of(job, lambda: self._client.batches.retrieve(job.batch_id))
 
-    def download(self, file_id: str) -> bytes:
-        """The content of a file of answers."""
-        return self._repeated(lambda: bytes(self._client.files.content(file_id).content))
+    def download(self, job: BatchJob, file_id: str) -> bytes:
+        """The content of a file with answers of a job."""
+        return self._of(job, lambda: bytes(self._client.files.content(file_id).content))
+
+    def _of(self, job: BatchJob, call: Callable[[], T]) -> T:
+        """The result of a call about a submitted job.
+
+        Raises:
+            RunStopped: Also where the server does not know the job.
+        """
+        from openai import NotFoundError
+
+        def known() -> T:
+            try:
+                return call()
+            except NotFoundError as error:
+                raise RunStopped(
+                    f"the server does not know batch job {job.batch_id} ({self._secret.hide(str(error))}): another key "
+                    "has submitted it, or it is too old; use that key, or remove "
+                    f"{self._store.directory / job.name}.json, and its requests are asked anew"
+                ) from None
+
+        return self._repeated(known)
 
     def _find_file(self, job: BatchJob) -> str | None:
         listed = itertools.islice(self._client.files.list(purpose="batch"), _MOST_LISTED)

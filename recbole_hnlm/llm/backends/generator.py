@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from recbole_hnlm.llm.backends.outcome import Answer, Job, too_long
+from recbole_hnlm.llm.backends.tokens import in_chat_template
 from recbole_hnlm.llm.chat import ChatRequest
 
 _SEEDS = 1 << 32
@@ -42,9 +43,7 @@ class ChatGenerator:
 
     def tokens(self, request: ChatRequest) -> list[int]:
         """Token ids of a prompt in the model's chat template, up to where the answer begins."""
-        text = self.tokenizer.apply_chat_template(
-            [dict(message) for message in request.messages], tokenize=False, add_generation_prompt=True
-        )
+        text = in_chat_template(self.tokenizer, request.messages)
         return [int(token) for token in self.tokenizer(text, add_special_tokens=False)["input_ids"]]
 
     def answers(self, batch: list[tuple[Job, list[int]]]) -> list[Answer]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recbole_hnlm.artefacts.storage import write_text
+from recbole_hnlm.options.chat import TOKEN_FIELDS
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,20 @@ class JobStore:
                 path.unlink()
         return found
 
-    def limits(self, job: BatchJob, token_field: str) -> dict[bytes, int]:
+    def remove_unsent(self) -> None:
+        """Forget the jobs of which nothing can be at the server."""
+        for job in self.jobs():
+            if not (job.sending or job.file_id or job.batch_id):
+                self.remove(job)
+
+    def limits(self, job: BatchJob) -> dict[bytes, int]:
         """Keys of a job's requests in the cache, each with the most tokens of its answer."""
         found = {}
         with self.lines_path(job).open(encoding="utf-8") as lines:
             for line in lines:
                 entry = json.loads(line)
-                found[bytes.fromhex(entry["custom_id"])] = int(entry["body"][token_field])
+                limit = next(entry["body"][field] for field in TOKEN_FIELDS if field in entry["body"])
+                found[bytes.fromhex(entry["custom_id"])] = int(limit)
         return found
 
     def lines_path(self, job: BatchJob) -> Path:

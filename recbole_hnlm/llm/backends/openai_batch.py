@@ -16,7 +16,7 @@ from recbole_hnlm.llm.backends.batch_calls import ENDPOINT, BatchCalls
 from recbole_hnlm.llm.backends.faults import Fault
 from recbole_hnlm.llm.backends.jobs import BatchJob, JobStore, JobWriter, Waiting
 from recbole_hnlm.llm.backends.openai_chat import counter_of, describe, require_client
-from recbole_hnlm.llm.backends.outcome import Answer, RunStopped
+from recbole_hnlm.llm.backends.outcome import Answer, BudgetExceeded, RunStopped
 from recbole_hnlm.llm.backends.reply_cache import ReplyCache
 from recbole_hnlm.llm.backends.run import as_reply
 from recbole_hnlm.llm.backends.secret import read_secret
@@ -135,7 +135,8 @@ class _BatchRun:
     def _write_jobs(self, requests: Iterable[ChatRequest]) -> Iterator[ChatReply]:
         """Write what is neither known nor in a job into new jobs; yields what is known."""
         backend, batch = self._backend, self._batch
-        asked = {digest for job in self._store.jobs() for digest in self._limits(job)}
+        self._store.remove_unsent()  # whatever of them is still asked for is written anew, as these options cut it
+        asked = {digest for job in self._store.jobs() for digest in self._store.limits(job)}
         writer = JobWriter(self._store, batch.batch_requests, batch.batch_megabytes * _MEGABYTE)
         for request in map(backend.widened, requests):
             backend.summary.requests += 1
@@ -157,9 +158,6 @@ class _BatchRun:
         entry = {"custom_id": digest.hex(), "method": "POST", "url": ENDPOINT, "body": body}
         return json.dumps(entry, default=dict) + "\n"
 
-    def _limits(self, job: BatchJob) -> dict[bytes, int]:
-        return self._store.limits(job, self._options.token_field)
-
     def _work_off(self) -> None:
         """Submit, wait and merge until no job is left."""
         jobs = self._store.jobs()
@@ -176,7 +174,8 @@ class _BatchRun:
                     job = job if job.batch_id else self._calls.submit(job)
                 under_way.append(job)
             if not any(job.batch_id for job in under_way):
-                raise self._budget.exceeded(str(self._backend.cache.path))
+                found = self._budget.exceeded(str(self._backend.cache.path))
+                raise BudgetExceeded(f"{found}; jobs of fewer requests, by llm_batch_requests, may still fit")
             jobs = [job for job in under_way if not (job.batch_id and self._is_merged(job))]
             if len(jobs) == len(under_way):
                 time.sleep(self._batch.batch_poll)
@@ -206,24 +205,24 @@ class _BatchRun:
         return True
 
     def _merge(self, job: BatchJob, files: list[str]) -> None:
-        summary, limits = self._backend.summary, self._limits(job)
+        summary, limits = self._backend.summary, self._store.limits(job)
         read = written = 0
-        kept: list[tuple[bytes, Answer]] = []
+        kept: list[tuple[bytes, int, Answer]] = []
         for file_id in files:
-            for line in self._calls.download(file_id).splitlines():
+            for line in self._calls.download(job, file_id).splitlines():
                 digest, answer = self._read(line, limits)
-                if digest is None or limits.pop(digest, None) is None:
+                limit = None if digest is None else limits.pop(digest, None)
+                if digest is None or limit is None:
                     continue
                 read, written = read + answer.prompt_tokens, written + answer.completion_tokens
                 summary.count(answer)
-                if answer.final:
-                    kept.append((digest, answer))
-                else:
+                kept.append((digest, limit, answer))
+                if answer.text is None:
                     self._failures[digest] = answer
                 if len(kept) >= _KEPT_AT_A_TIME:
-                    self._backend.cache.put(kept)
+                    self._backend.keep(kept)
                     kept.clear()
-        self._backend.cache.put(kept)
+        self._backend.keep(kept)
         for _ in limits:
             summary.count(_LOST)
         self._budget.settle(job.name, job.prompt_tokens, read, written)
@@ -237,7 +236,9 @@ class _BatchRun:
             if response.get("status_code") == 200:
                 return digest, read_answer(response["body"], self._secret, limits.get(digest, 0))
             detail = entry.get("error") or response.get("body")
-            return digest, Answer(None, "rejected", self._secret.hide(json.dumps(detail))[:_LONGEST_DETAIL])
+            told = self._secret.hide(json.dumps(detail))[:_LONGEST_DETAIL]
+            remedy = "; llm_json_schema=never sends none" if "response_format" in told else ""
+            return digest, Answer(None, "rejected", told + remedy)
         except Fault as fault:
             return digest, Answer(None, fault.cause, fault.detail)
         except (ValueError, KeyError, TypeError, AttributeError):

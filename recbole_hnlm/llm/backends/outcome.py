@@ -8,6 +8,8 @@ from recbole_hnlm.llm.chat import ChatRequest
 
 NOT_REACHED = frozenset({"rate limit", "server error", "timeout", "connection", "garbled"})
 """Causes of failure for which the server is to blame, not the request."""
+CUT_OFF = "length"
+"""Cause of failure of an answer that had too little room."""
 
 
 class RunStopped(RuntimeError):
@@ -66,4 +68,4 @@ class Answer:
 def too_long(limit: int, prompt_tokens: int, completion_tokens: int, seconds: float) -> Answer:
     """The failure of an answer that ``limit`` tokens did not suffice for."""
     detail = f"cut off after {limit} tokens; allow more by llm_thinking_tokens"
-    return Answer(None, "length", detail, prompt_tokens, completion_tokens, seconds, final=True)
+    return Answer(None, CUT_OFF, detail, prompt_tokens, completion_tokens, seconds, final=True)

@@ -49,6 +49,11 @@ def request_digest(name: str, revision: str, decoding: Mapping[str, Any], reques
     return hashlib.sha256(text.encode()).digest()[:_KEY_BYTES]
 
 
+def digest_of_cut(digest: bytes, limit: int) -> bytes:
+    """Key under which it is kept that ``limit`` tokens do not suffice for the answer to a request."""
+    return hashlib.sha256(digest + f" cut off after {limit}".encode()).digest()[:_KEY_BYTES]
+
+
 class ReplyCache:
     """The answers that models have given so far."""
 

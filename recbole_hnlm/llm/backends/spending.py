@@ -63,7 +63,8 @@ class Budget:
     """Keeps a run below its limits: a request is only sent if its dearest outcome still fits.
 
     The dearest outcome is the estimated prompt, corrected upwards where servers counted more than the estimate, and an
-    answer of all the tokens allowed. Attempts that fail without a report of their tokens count as free.
+    answer of all the tokens allowed. Attempts that fail without a report of their tokens count as free. An empty answer
+    is paid for and asked for once more, which can take a run past its limit by what is under way at that moment.
 
     Attributes:
         spent: US dollars that went through this budget; stays 0 without prices.

@@ -74,10 +74,25 @@ class TemplateCounter:
 
     def count(self, messages: Messages) -> int:
         """Tokens of a prompt in the model's chat template."""
-        text = self._tokenizer.apply_chat_template(
-            [dict(message) for message in messages], tokenize=False, add_generation_prompt=True
-        )
+        text = in_chat_template(self._tokenizer, messages)
         return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def in_chat_template(tokenizer: Any, messages: Messages) -> str:
+    """A prompt in a model's chat template, up to where the answer begins.
+
+    What a system message says is put before the first of the user where the template knows no such role.
+    """
+    from jinja2 import TemplateError
+
+    told = [dict(message) for message in messages]
+    try:
+        return str(tokenizer.apply_chat_template(told, tokenize=False, add_generation_prompt=True))
+    except TemplateError:
+        if len(told) < 2 or told[0]["role"] != "system":
+            raise
+    first = {**told[1], "content": f"{told[0]['content']}\n\n{told[1]['content']}"}
+    return str(tokenizer.apply_chat_template([first, *told[2:]], tokenize=False, add_generation_prompt=True))
 
 
 def openai_counter(model: str, seconds: float = _LOAD_SECONDS) -> TokenCounter:

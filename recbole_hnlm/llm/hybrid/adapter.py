@@ -41,7 +41,7 @@ class AdapterInfo:
         lengths: Most tokens of a prompt and of an item's text.
         projectors: Dataset -> width D of the embeddings and hidden width of its soft-token projector.
         lora: Whether there are LoRA matrices.
-        sources: Dataset -> digests of the pairs and of the teacher's tables that it was tuned on.
+        sources: Dataset -> digests of the pairs and of the teacher's tables that it was ever tuned on.
         fingerprint: Of everything that the tuning was given.
         settings: Of the tuning.
         figures: What validation found.
@@ -212,19 +212,27 @@ def check_projector(pairs: PairTexts, info: AdapterInfo, directory: str | Path) 
         )
 
 
+def check_pairs_tuned_on(pairs: PairTexts, info: AdapterInfo, directory: str | Path) -> None:
+    """Refuse an adapter that was tuned on another split of the same dataset.
+
+    Raises:
+        ValueError: Saying so.
+    """
+    if info.sources.get(pairs.name, {}).get("pairs") != pairs.sources()["pairs"]:
+        raise ValueError(
+            f"{directory} was tuned on other training pairs of {pairs.name}, of another split for instance; held-out "
+            "pairs of this one may be among them. Tune one on this split (drop llm_adapter)"
+        )
+
+
 def check_tuned_on(pairs: PairTexts, info: AdapterInfo, directory: str | Path) -> None:
     """Refuse an adapter that was tuned on another split or teacher of the same dataset.
 
     Raises:
         ValueError: Saying which.
     """
-    tuned, mine = info.sources.get(pairs.name, {}), pairs.sources()
-    if tuned.get("pairs") != mine["pairs"]:
-        raise ValueError(
-            f"{directory} was tuned on other training pairs of {pairs.name}, of another split for instance; held-out "
-            "pairs of this one may be among them. Tune one on this split (drop llm_adapter)"
-        )
-    if tuned.get("tables") != mine["tables"]:
+    check_pairs_tuned_on(pairs, info, directory)
+    if info.sources[pairs.name].get("tables") != pairs.sources()["tables"]:
         raise ValueError(
             f"{directory} was tuned on another teacher of {pairs.name}, whose embeddings mean nothing to this one's; "
             "use the llm_teacher_* and llm_seed that it was tuned with, or drop llm_adapter"

@@ -49,7 +49,7 @@ def run_tuning(
         settings: Of the tuning.
         folder: Where checkpoints go; None tunes nothing and only measures.
     """
-    from recbole_hnlm.llm.hybrid.trainer import ContrastiveTrainer, Plan, Validation, last_checkpoint
+    from recbole_hnlm.llm.hybrid.trainer import ContrastiveTrainer, Plan, Validation
 
     tuned, held = split
     generator = np.random.default_rng((settings.seed, 1))
@@ -61,10 +61,8 @@ def run_tuning(
     _LOG.info("tuning on %d pairs; %.2f%% of the prompts are cut", count, 100 * share)
     untuned = validation.measure(model)
     if folder is not None:
-        trainer = ContrastiveTrainer(model, Plan(builders, tuned, settings), validation, settings, folder)
-        trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+        steps = ContrastiveTrainer(model, Plan(builders, tuned, settings), validation, settings, folder).tune(folder)
         model.eval()
-        steps = int(trainer.state.global_step)
         for builder in builders:
             model.projector(builder.pairs.name).settle(builder.pairs)
     return AdapterReport(

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import Dataset, Sampler, SequentialSampler
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -100,6 +100,21 @@ class ContrastiveTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = False  # so that accumulated losses are averaged
 
+    def tune(self, folder: Path) -> int:
+        """Train to the end or until validation gets no better, from the newest checkpoint in ``folder`` on.
+
+        Returns:
+            Number of steps; the model has the best weights.
+        """
+        found = last_checkpoint(folder)
+        state = None if found is None else TrainerState.load_from_json(str(Path(found) / _STATE))
+        if state is not None and _patience_lost(state) >= self._settings.patience:
+            self.state = state  # it was killed after its last step, and Trainer would take another
+            self._load_best_model()
+        else:
+            self.train(resume_from_checkpoint=found)
+        return int(self.state.global_step)
+
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
@@ -147,6 +162,12 @@ def last_checkpoint(folder: Path) -> str | None:
         except (OSError, ValueError):
             Path(found).rename(folder / f"damaged-{Path(found).name}")
     return None
+
+
+def _patience_lost(state: TrainerState) -> int:
+    """Validations without a better loss, up to a checkpoint."""
+    told: Any = state.stateful_callbacks
+    return int(told["EarlyStoppingCallback"]["attributes"]["early_stopping_patience_counter"])
 
 
 def _arguments(settings: FineTuneSettings, rows: int, device: str, folder: Path) -> TrainingArguments:

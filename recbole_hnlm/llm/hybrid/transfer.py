@@ -14,7 +14,14 @@ from typing import Literal
 
 import torch
 
-from recbole_hnlm.llm.hybrid.adapter import INFO_FILE, AdapterInfo, load_adapter, read_info, write_adapter
+from recbole_hnlm.llm.hybrid.adapter import (
+    INFO_FILE,
+    AdapterInfo,
+    check_pairs_tuned_on,
+    load_adapter,
+    read_info,
+    write_adapter,
+)
 from recbole_hnlm.llm.hybrid.encoder import HybridEncoder, SoftTokenProjector
 from recbole_hnlm.llm.hybrid.loading import on_this_machine, prepare_training
 from recbole_hnlm.llm.hybrid.pairs import PairTexts
@@ -77,6 +84,8 @@ def _transfer(
     old = read_info(adapter)
     if pairs.name in old.projectors:
         raise ValueError(f"{adapter} was tuned on {pairs.name} and needs no transfer; generate with it as it is")
+    if pairs.name in old.sources:  # by way of another dataset
+        check_pairs_tuned_on(pairs, old, adapter)
     mark = tuning_fingerprint([pairs], base, settings, old.template, f"{method} {old.fingerprint}")
     if (output / INFO_FILE).is_file() and (found := read_info(output)).fingerprint == mark:
         _LOG.info("%s is there already", output)
@@ -94,7 +103,7 @@ def _transfer(
     info: AdapterInfo = replace(
         old,
         projectors={pairs.name: (pairs.width, settings.projector_width)},
-        sources={pairs.name: pairs.sources()},
+        sources={**old.sources, pairs.name: pairs.sources()},
         fingerprint=mark,
         settings={**asdict(settings), "transferred_from": old.fingerprint, "method": method},
         figures={key: value for key, value in asdict(report).items() if key != "directory"},

@@ -194,3 +194,54 @@ class TestSpending:
         assert server.batches.submitted.total() == 20
         assert len(ask(backend(server, tmp_path, spending), *TEXTS)) == 25
         assert server.batches.submitted.total() == 25
+
+    def test_what_was_not_sent_is_forgotten_unless_it_is_asked_for(
+        self, server: ScriptedServer, tmp_path: Path
+    ) -> None:
+        with pytest.raises(BudgetExceeded):
+            ask(backend(server, tmp_path, SpendingOptions(budget_requests=10)), *TEXTS)
+        assert server.batches.submitted.total() == 10
+        assert len(ask(backend(server, tmp_path), "another", TEXTS[20])) == 2
+        assert server.batches.submitted.total() == 12 and set(server.batches.submitted.values()) == {1}
+
+    def test_smaller_jobs_get_on_where_a_budget_is_smaller_than_a_job(
+        self, server: ScriptedServer, tmp_path: Path
+    ) -> None:
+        spending = SpendingOptions(budget_requests=8)
+        with pytest.raises(BudgetExceeded, match="jobs of fewer requests, by llm_batch_requests, may still fit"):
+            ask(backend(server, tmp_path, spending), *TEXTS[:20])
+        assert server.batches.submitted.total() == 0
+        with pytest.raises(BudgetExceeded):
+            ask(backend(server, tmp_path, spending, batch_requests=2), *TEXTS)
+        assert server.batches.submitted.total() == 8
+
+    def test_a_job_under_way_is_read_whatever_the_field_of_its_limit_is_called_now(
+        self, server: ScriptedServer, tmp_path: Path
+    ) -> None:
+        server.batches.faults.extend([("GET /v1/batches/", 500)] * 4)
+        with pytest.raises(RunStopped):
+            ask(backend(server, tmp_path), *TEXTS[:3])
+        other = options(server, attempts=4, token_field="max_completion_tokens")
+        made = OpenAIBatchBackend(other, tmp_path, BatchOptions(batch_poll=0.02))
+        assert len(ask(made, *TEXTS[:3])) == 3 and server.batches.submitted.total() == 3
+
+    def test_a_job_that_the_server_does_not_know_names_the_file_to_remove(
+        self, server: ScriptedServer, tmp_path: Path
+    ) -> None:
+        server.batches.faults.extend([("GET /v1/batches/", 500)] * 4)
+        with pytest.raises(RunStopped):
+            ask(backend(server, tmp_path), *TEXTS[:3])
+        server.batches.jobs.clear()
+        with pytest.raises(RunStopped, match=r"does not know batch job .*remove (\S+)\.json, and its") as told:
+            ask(backend(server, tmp_path), *TEXTS[:3])
+        (state,) = (tmp_path / "batches").rglob("*.json")
+        assert str(state) in str(told.value)
+        state.unlink()
+        assert len(ask(backend(server, tmp_path), *TEXTS[:3])) == 3
+
+    def test_more_room_asks_again_for_what_was_cut_off(self, server: ScriptedServer, tmp_path: Path) -> None:
+        ask(backend(server, tmp_path), "[[narrow]] a", "b")
+        wide = OpenAIBatchBackend(options(server, thinking_tokens=100), tmp_path, BatchOptions(batch_poll=0.02))
+        replies = ask(wide, "[[narrow]] a", "b")
+        assert replies["[[narrow]] a"].text and replies["b"].cached
+        assert server.batches.submitted.total() == 3

@@ -176,6 +176,18 @@ class TestFaults:
         assert (server.asked[cut], server.asked[whole]) == (2, 1)
         assert ask(backend(server, tmp_path, thinking_tokens=4000), cut)[cut].cached
 
+    def test_more_room_asks_again_for_what_had_too_little_and_for_nothing_else(
+        self, server: ScriptedServer, tmp_path: Path
+    ) -> None:
+        cut, whole = "[[length,length]] question", "other"
+        for room, asked in ((2000, 1), (2000, 1), (4000, 2), (4000, 2), (8000, 3), (2000, 3)):
+            replies = ask(backend(server, tmp_path, thinking_tokens=room), cut, whole)
+            assert (server.asked[cut], server.asked[whole]) == (asked, 1)
+            assert (replies[cut].text is None) is (asked < 3)
+        assert "cut off after 2512 tokens" in (
+            ask(backend(server, tmp_path, thinking_tokens=2000), "[[length]] x")["[[length]] x"].error or ""
+        )
+
     @pytest.mark.parametrize("step", ["truncated", "shape"])
     def test_a_text_of_the_wrong_form_is_handed_out_as_it_is(
         self, server: ScriptedServer, tmp_path: Path, step: str

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_chat import endpoint, write_tiny_chat
+from tiny_chat import TEMPLATE, endpoint, write_tiny_chat
 
 from recbole_hnlm.llm.backends.outcome import BudgetExceeded
+from recbole_hnlm.llm.backends.tokens import in_chat_template
 from recbole_hnlm.llm.backends.transformers_chat import TransformersBackend, build_transformers_backend
 from recbole_hnlm.llm.chat import ChatRequest
 from recbole_hnlm.options.chat import OpenAIOptions, SpendingOptions, TransformersOptions
@@ -145,6 +146,16 @@ def test_a_model_that_does_not_chat_is_refused(tmp_path: Path) -> None:
     folder = write_tiny_chat(tmp_path / "plain", "llama", template=None)
     with pytest.raises(ValueError, match="chat template"):
         build(folder, tmp_path)
+
+
+def test_a_template_without_a_system_role_is_told_the_same(models: dict[str, Path], tmp_path: Path) -> None:
+    refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    folder = write_tiny_chat(tmp_path / "gemma", "llama", template=refusing + TEMPLATE)
+    tokenizer = build(folder, tmp_path)._generator.tokenizer
+    told = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who likes tea?"}]
+    assert in_chat_template(tokenizer, told) == "<|user|>Be brief.\n\nWho likes tea?<|end|><|assistant|>"
+    knowing = build(models["llama"], tmp_path)._generator.tokenizer
+    assert in_chat_template(knowing, told).startswith("<|system|>Be brief.<|end|><|user|>Who likes tea?")
 
 
 def test_a_model_that_is_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

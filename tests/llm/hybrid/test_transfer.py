@@ -75,3 +75,10 @@ def test_what_cannot_be_transferred_is_refused(llama: BaseSettings, adapter: Pat
     with pytest.raises(ValueError, match="use the same base model"):
         transfer(mall, adapter, other, TUNED, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_detour_does_not_hide_which_pairs_were_tuned_on(llama: BaseSettings, adapter: Path, tmp_path: Path) -> None:
+    transfer(make_pairs(30, "mall"), adapter, llama, TUNED, tmp_path / "there", method="mean")
+    with pytest.raises(ValueError, match="was tuned on other training pairs of toy"):
+        transfer(make_pairs(25), tmp_path / "there", llama, TUNED, tmp_path / "back", method="mean")
+    assert transfer(make_pairs(200), tmp_path / "there", llama, TUNED, tmp_path / "back", method="mean").tuned.pairs

@@ -17,7 +17,7 @@ import pytest
 import torch
 from hybrid_data import make_pairs
 
-from recbole_hnlm.llm.hybrid import BaseSettings, FineTuneSettings, PairTexts, fine_tune
+from recbole_hnlm.llm.hybrid import BaseSettings, FineTuneSettings, PairTexts, fine_tune, tuning
 from recbole_hnlm.llm.hybrid.adapter import load_adapter, read_info
 from recbole_hnlm.llm.hybrid.pairs import split_pairs
 
@@ -179,6 +179,28 @@ def test_a_killed_tuning_goes_on_and_ends_with_the_same_bytes(llama: BaseSetting
     assert started >= 2
     assert _files(cut) == _files(whole)
     assert not (tmp_path / "cut-checkpoints").exists()
+
+
+@pytest.mark.parametrize("seed", [0, 4])
+def test_a_tuning_killed_after_its_last_step_takes_no_other(
+    seed: int, llama: BaseSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = FineTuneSettings(
+        batch_size=16, epochs=6, held_out=0.2, learning_rate=3e-2, projector_learning_rate=3e-2, evaluations=20,
+        patience=1, warmup=0.0, extra_negatives=4, lora_rank=4, projector_width=16, seed=seed,
+    )  # fmt: skip
+    pairs = make_pairs(40, seed=seed)
+    whole = fine_tune(pairs, llama, settings, tmp_path / "whole")
+
+    def killed(*given: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(tuning, "write_adapter", killed)
+        fine_tune(pairs, llama, settings, tmp_path / "cut")
+    assert fine_tune(pairs, llama, settings, tmp_path / "cut").steps == whole.steps
+    for name in ("soft_tokens.safetensors", "adapter_model.safetensors"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_patience_lasts_over_a_resumed_tuning(

@@ -1,0 +1,39 @@
+"""What a run would ask its chat model, told before anything is asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recbole_hnlm.building.artefacts import reads_artefacts
+from recbole_hnlm.building.chat import asked_of, chat_backend
+from recbole_hnlm.building.hybrid import told_of_others
+from recbole_hnlm.building.sources import told_sources
+from recbole_hnlm.llm import judging, picking
+from recbole_hnlm.llm.dry_run import AlsoAsked, dry_run
+from recbole_hnlm.models.text import artefact_directory
+from recbole_hnlm.run_options import RunOptions
+
+
+def plan(config: Any, run: RunOptions, train_data: Any) -> str:
+    """Requests, tokens, money and time of every stage, as a table; nothing is asked, encoded or written.
+
+    Args:
+        config: RecBole's configuration of the run.
+        run: The run's options.
+        train_data: A loader over the training split.
+
+    Raises:
+        ValueError: If the run asks no chat model.
+    """
+    if run.chat is None or run.hnlm is None:
+        raise ValueError("llm_backend=template asks no model, so a build costs nothing; set llm_backend to plan one")
+    dataset = train_data._dataset
+    sources = told_sources(config, run, dataset, artefact_directory(config, run.hnlm))
+    text = asked_of(config, run, dataset, sources)
+    picks: list[picking.PickingUser] = []
+    if run.triples is not None:
+        picks = picking.stand_ins(text.corpus, run.chat.text.history_words, run.triples.top_items)
+    by_model = getattr(run.sampler_options, "judge", "rule") == "llm"
+    judged = judging.stand_ins(text.corpus.history, len(text.corpus.users)) if by_model else []
+    also = AlsoAsked(reads_artefacts(run), picks, judged, told_of_others(config, run))
+    return dry_run(text, chat_backend(config, run, sources.cache, estimates_only=True), also).table()
