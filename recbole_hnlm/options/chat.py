@@ -176,8 +176,8 @@ class TransformersOptions:
     chat_quantization: Literal["none", "nf4"] = "none"
     """``nf4`` = 4-bit weights with double quantisation by bitsandbytes."""
     temperature: float = 0.0
-    """Sampling temperature, at least 0; 0 is greedy. Above it a run that was interrupted gives other texts than one that
-    was not, since draws go by the batch."""
+    """Sampling temperature, at least 0; 0 is greedy. Above it a run that was interrupted gives other texts than one
+    that was not, since draws go by the batch."""
     thinking_tokens: int = 0
     """Tokens that an answer may have beyond what its text needs, for models that think first."""
     seed: int = 2020
