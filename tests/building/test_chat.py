@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import re
@@ -15,8 +16,9 @@ from typing import Any
 
 import pytest
 import yaml
-from filling_server import ChatServer
+from filling_server import ChatServer, filled
 from recbole_runs import settings, write_dataset
+from scripted_server import ScriptedServer
 
 from recbole_hnlm import run_recbole_hnlm
 from recbole_hnlm.artefacts import describe
@@ -393,3 +395,25 @@ def test_inspect_shows_what_the_model_named(folder: Path, server: ChatServer) ->
     named = [line for line in told.splitlines() if line.startswith("  named: ")]
     lines = {line[2] for line in iter_neg_text(folder / "tiny", "tiny")}
     assert len(named) >= 2 and all(line.removeprefix("  named: ").split(" (")[0] in lines for line in named)
+
+
+def test_a_whole_build_by_jobs_of_the_batch_api(folder: Path) -> None:
+    """Profiles need the answers of the stage before; one answer in ten is of no use, and is repaired in a later job."""
+
+    def written(body: dict[str, Any]) -> str:
+        mark = hashlib.sha256(body["messages"][-1]["content"].encode()).hexdigest()
+        broken = mark[0] in "01" and len(body["messages"]) == 2
+        return (
+            '{"oops": 1}' if broken else json.dumps(filled(body["response_format"]["json_schema"]["schema"], mark[:6]))
+        )
+
+    jobs = {"llm_backend": "openai-batch", "llm_batch_poll": 0.02, "llm_batch_requests": 50}
+    with ScriptedServer() as server:
+        server.batches.writes = written
+        run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, server, **jobs))  # type: ignore[arg-type]
+        submitted = server.batches.submitted
+        assert len(server.batches.jobs) > 6 and submitted.total() > 270 and set(submitted.values()) == {1}
+        manifest = json.loads((folder / "tiny" / "tiny.hnlm.json").read_text())
+        assert manifest["covered_pairs"] == manifest["pairs"] == 60 * 14
+        run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, server))  # type: ignore[arg-type]
+        assert not server.asked  # the same model by single calls has nothing left to ask
