@@ -138,7 +138,7 @@ def test_where_nothing_is_made_no_lock_and_no_cache_is_touched(folder: Path, mon
     def refuse(*_: Any) -> None:
         raise AssertionError("waits for the builds of others")
 
-    monkeypatch.setattr("recbole_hnlm.building.artefacts.directory_lock", refuse)
+    monkeypatch.setattr("recbole_hnlm.building.turns.directory_lock", refuse)
     nowhere = str(folder / "tiny" / "tiny.inter" / "cache")
     for more in ({}, {"hnlm_comparator": "kar"}):
         assert text_of(folder, **more, llm_cache_dir=nowhere).user_mask[1:].all()
