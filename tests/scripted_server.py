@@ -142,6 +142,8 @@ def scripted(step: str, prompt: str, headers: dict[str, str]) -> tuple[int, Any,
         return 200, {"hello": 1}, {}
     if name == "empty":
         return 200, completion(""), {}
+    if name == "noschema":
+        return 400, {"error": {"message": "response_format of type json_schema is not supported"}}, {}
     if name == "length":
         return 200, completion('{"summ', "length"), {}
     if name == "truncated":

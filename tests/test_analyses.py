@@ -135,6 +135,14 @@ def test_groups_of_items_need_the_whole_ranking(mode: Any) -> None:
     assert analysis_of("popularity").entries(Namespace(neg_samplers=["dns"]), {"eval_args": {"mode": "full"}})
 
 
+def test_negatives_are_told_of_where_evaluation_samples_items(folder: Path) -> None:
+    sampled = {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "RO", "group_by": "user", "mode": "uni20"}
+    _, asked, entries, _ = asked_for(folder, "false-negatives", "--neg_samplers", "dns", eval_args=sampled)
+    setting = cells_of_entries(asked, entries, "BPR")[0]
+    record = train_and_probe(setting.setting(setting.start, 2020), folder / "sampled")
+    assert record["status"] == "ok" and record["groups"] == {} and "false_negative_rate" in record["negatives"][0]
+
+
 @pytest.mark.parametrize("model", ["BPR", "NeuMF"])
 def test_a_step_has_as_many_pairs_whatever_k_is(model: str, folder: Path) -> None:
     entries = analysis_of("negatives").entries(Namespace(model=model, neg_samplers=["dns"], counts=[1, 4, 8]), {})

@@ -4,6 +4,8 @@ format."""
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from recbole_hnlm.building.hybrid import build_by_hybrid_prompts
 from recbole_hnlm.building.provenance import check_provenance
 from recbole_hnlm.building.sources import request_of, text_and_encoder, text_sources, texts_of
 from recbole_hnlm.building.teacher import teacher_class, train_teacher
-from recbole_hnlm.building.turns import one_at_a_time
+from recbole_hnlm.building.turns import in_turn, one_at_a_time
 from recbole_hnlm.building.user_text import encode_users, lacks_user_text
 from recbole_hnlm.llm import build_artefacts
 from recbole_hnlm.llm.report import Stages
@@ -67,12 +69,14 @@ def ensure_artefacts(config: Any, run: RunOptions, train_data: Any) -> Path | No
         reader = ArtefactReader.open(directory, name, pairs_hash=hash_of_training_pairs(train_data._dataset))
         check_provenance(reader.manifest, run, directory)
 
+    def absent_users() -> Callable[[], None] | None:
+        lacking = lacks_user_text(run, directory, name)
+        return partial(encode_users, config, run, train_data._dataset, directory) if lacking else None
+
     def make_whole() -> None:
         check_or_build()
-        if is_first() and lacks_user_text(run, directory, name):
-            with one_at_a_time(config, run):
-                if lacks_user_text(run, directory, name):  # still, after the wait
-                    encode_users(config, run, train_data._dataset, directory)
+        if is_first():
+            in_turn(config, run, absent_users)
 
     on_first_rank(config, make_whole)
     if not manifest.exists():

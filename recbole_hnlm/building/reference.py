@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from recbole_hnlm.building.turns import make_in_turn
 from recbole_hnlm.models.attaching import interactions_of
 from recbole_hnlm.models.comparators.reference import best_unseen, reference_file
 from recbole_hnlm.run_options import RunOptions, cache_directory
-from recbole_hnlm.samplers import TrainingInteractions
 
 logger = logging.getLogger(__name__)
 
@@ -40,18 +38,16 @@ def ensure_reference(config: Any, run: RunOptions, train_data: Any) -> None:
     def absent() -> Callable[[], None] | None:
         interactions = interactions_of(dataset)
         path = reference_file(run, interactions, options.top_items)
-        return None if path.is_file() else lambda: _write(config, run, dataset, (interactions, path))
+
+        def make() -> None:
+            teacher_class(run.llm)
+            tables = teacher_tables(config, dataset, run.llm, cache_directory(run))
+            users, items = (torch.from_numpy(table) for table in tables)
+            best = best_unseen(users, items, interactions, options.top_items)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_npy(path, best.numpy(), np.int32)
+            logger.info("the %d best items of %d users in %s", options.top_items, dataset.user_num - 1, path)
+
+        return None if path.is_file() else make
 
     make_in_turn(config, run, absent)
-
-
-def _write(config: Any, run: RunOptions, dataset: Any, where: tuple[TrainingInteractions, Path]) -> None:
-    assert run.triples is not None
-    count, (interactions, path) = run.triples.top_items, where
-    teacher_class(run.llm)
-    tables = teacher_tables(config, dataset, run.llm, cache_directory(run))
-    users, items = (torch.from_numpy(table) for table in tables)
-    best = best_unseen(users, items, interactions, count)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_npy(path, best.numpy(), np.int32)
-    logger.info("the %d best items of %d users in %s", count, dataset.user_num - 1, path)

@@ -11,6 +11,9 @@ from recbole_hnlm.llm.sharding import by_the_first, is_first
 from recbole_hnlm.run_options import RunOptions, cache_directory
 from recbole_hnlm.training.processes import on_first_rank
 
+Absent = Callable[[], Callable[[], None] | None]
+"""Looks for something, and returns what makes it, or None where it is there."""
+
 
 @contextlib.contextmanager
 def one_at_a_time(config: Any, run: RunOptions) -> Iterator[None]:
@@ -29,20 +32,21 @@ def one_at_a_time(config: Any, run: RunOptions) -> Iterator[None]:
         yield
 
 
-def make_in_turn(config: Any, run: RunOptions, absent: Callable[[], Callable[[], None] | None]) -> None:
-    """Have the first process make what is absent, and still is once its turn has come; all go on or fail together.
+def in_turn(config: Any, run: RunOptions, absent: Absent) -> None:
+    """Make what is absent, and still is once the turn has come; what is there needs no turn.
 
     Args:
         config: RecBole's configuration of the run.
         run: The run's options.
-        absent: Looks, and returns what makes the absent thing, or None where it is there, which needs no turn.
+        absent: Looks, and makes nothing.
     """
+    if absent() is not None:
+        with one_at_a_time(config, run):
+            make = absent()
+            if make is not None:
+                make()
 
-    def work() -> None:
-        if absent() is not None:
-            with one_at_a_time(config, run):
-                make = absent()
-                if make is not None:
-                    make()
 
-    on_first_rank(config, lambda: by_the_first(work, cache_directory(run)))
+def make_in_turn(config: Any, run: RunOptions, absent: Absent) -> None:
+    """As :func:`in_turn`, in the first process alone; all go on or fail together."""
+    on_first_rank(config, lambda: by_the_first(lambda: in_turn(config, run, absent), cache_directory(run)))

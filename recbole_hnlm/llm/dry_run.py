@@ -103,27 +103,26 @@ def dry_run(run: TextRun, backend: ChatBackend, also: AlsoAsked | None = None) -
         also: What else would be asked; nothing by default.
     """
     also = also or AlsoAsked()
-    corpus, options, prompts = run.corpus, run.text, run.prompts()
-    items = _profiles_of_items(run)
-    users = [_words(f"user{rank}", options.user_words) for rank in range(len(corpus.users))]
-    requests = negative_requests(
-        prompts, corpus, Profiles(users, items), _stand_in_groups(run), options, run.negatives_per_pair
-    )
-    stages = {}
+    stages: dict[str, Estimate] = {}
     if also.texts:
-        stages["item profiles"] = backend.estimate(item_profile_requests(prompts, corpus, options))
-        stages["user profiles"] = backend.estimate(user_profile_requests(prompts, corpus, items, options))
+        stages["item profiles"], stages["user profiles"] = _of_profiles(run, backend)
+        users = [_words(f"user{rank}", run.text.user_words) for rank in range(len(run.corpus.users))]
+        written, groups = Profiles(users, _profiles_of_items(run)), _stand_in_groups(run)
+        requests = negative_requests(run.prompts(), run.corpus, written, groups, run.text, run.negatives_per_pair)
         stages["hard negatives"] = backend.estimate(requests)
     for other in also.pooled:
-        prompts, (name, corpus, options) = other.prompts(), (other.dataset, other.corpus, other.text)
-        stages[f"items of {name}"] = backend.estimate(item_profile_requests(prompts, corpus, options))
-        written = _profiles_of_items(other)
-        stages[f"users of {name}"] = backend.estimate(user_profile_requests(prompts, corpus, written, options))
+        stages[f"items of {other.dataset}"], stages[f"users of {other.dataset}"] = _of_profiles(other, backend)
     if also.picks:
         stages["likes, dislikes"] = backend.estimate(pick_requests(also.picks))
     if also.judged:
         stages["judge"] = backend.estimate(judge_requests(also.judged))
     return DryRun(stages, count_calls(run.corpus, run.text), run.text.pair_grouping)
+
+
+def _of_profiles(run: TextRun, backend: ChatBackend) -> tuple[Estimate, Estimate]:
+    prompts, written = run.prompts(), _profiles_of_items(run)
+    items = backend.estimate(item_profile_requests(prompts, run.corpus, run.text))
+    return items, backend.estimate(user_profile_requests(prompts, run.corpus, written, run.text))
 
 
 def _profiles_of_items(run: TextRun) -> list[str]:

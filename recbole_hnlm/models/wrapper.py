@@ -66,6 +66,7 @@ class HardNegativeMixin(CommittingMixin):
         self.__dict__["_space"] = build_item_space(model, self.hnlm_base)
         self.__dict__["_inner"] = not self._space.is_table and scores_by_inner_product(model, self._space)
         self.__dict__["_propagator"] = Propagator(model, self.hnlm_base, run)
+        self._sums_over_pairs = sums_over_pairs(self.hnlm_base)
         self._label = config["LABEL_FIELD"]
         refuse_unfit(model, self.hnlm_base, self._space, self.__dict__["_inner"], run)
         refuse_clashes(config, run)
@@ -146,7 +147,7 @@ class HardNegativeMixin(CommittingMixin):
         if head.ranking is not None:
             head.ranking.check_taken(self.hnlm_base.__name__)
         _observe(head, negatives.weights, step, (users, positives), view)
-        times = users.numel() if sums_over_pairs(self.hnlm_base) else 1
+        times = users.numel() if self._sums_over_pairs else 1
         return _joined(head, loss, head.extra_losses(users, positives, negatives.ids, view, rows), times)
 
     def hnlm_view(self) -> Any:
@@ -197,7 +198,7 @@ def _joined(head: HardNegativeHead, loss: Any, extra: dict[str, Tensor], times: 
     head.statistics.add("rank_loss", torch.stack([term.detach().reshape(()) for term in terms]).sum())
     for name, term in extra.items():
         head.statistics.add(name, term)
-        term = times * term
+        term = term if times == 1 else times * term
         loss = (loss[0] + term, *loss[1:]) if isinstance(loss, tuple) else loss + term
     return loss  # NCL drops its last term while it warms up, so ours join the first
 

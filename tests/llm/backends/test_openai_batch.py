@@ -60,6 +60,13 @@ def ask(made: OpenAIBatchBackend | OpenAIBackend, *texts: str) -> dict[str, Chat
 TEXTS = [f"prompt {number}" for number in range(25)]
 
 
+def leave_under_way(server: ScriptedServer, cache: Path) -> None:
+    """A job of the first three prompts, submitted by a run that then heard no more of it."""
+    server.batches.faults.extend([("GET /v1/batches/", 500)] * 4)
+    with pytest.raises(RunStopped):
+        ask(backend(server, cache), *TEXTS[:3])
+
+
 class TestAnswers:
     def test_jobs_bring_an_answer_to_every_request(self, server: ScriptedServer, tmp_path: Path) -> None:
         made = backend(server, tmp_path)
@@ -218,9 +225,7 @@ class TestSpending:
     def test_a_job_under_way_is_read_whatever_the_field_of_its_limit_is_called_now(
         self, server: ScriptedServer, tmp_path: Path
     ) -> None:
-        server.batches.faults.extend([("GET /v1/batches/", 500)] * 4)
-        with pytest.raises(RunStopped):
-            ask(backend(server, tmp_path), *TEXTS[:3])
+        leave_under_way(server, tmp_path)
         other = options(server, attempts=4, token_field="max_completion_tokens")
         made = OpenAIBatchBackend(other, tmp_path, BatchOptions(batch_poll=0.02))
         assert len(ask(made, *TEXTS[:3])) == 3 and server.batches.submitted.total() == 3
@@ -228,9 +233,7 @@ class TestSpending:
     def test_a_job_that_the_server_does_not_know_names_the_file_to_remove(
         self, server: ScriptedServer, tmp_path: Path
     ) -> None:
-        server.batches.faults.extend([("GET /v1/batches/", 500)] * 4)
-        with pytest.raises(RunStopped):
-            ask(backend(server, tmp_path), *TEXTS[:3])
+        leave_under_way(server, tmp_path)
         server.batches.jobs.clear()
         with pytest.raises(RunStopped, match=r"does not know batch job .*remove (\S+)\.json, and its") as told:
             ask(backend(server, tmp_path), *TEXTS[:3])
@@ -238,6 +241,10 @@ class TestSpending:
         assert str(state) in str(told.value)
         state.unlink()
         assert len(ask(backend(server, tmp_path), *TEXTS[:3])) == 3
+
+    def test_a_refused_schema_names_the_option_that_sends_none(self, server: ScriptedServer, tmp_path: Path) -> None:
+        (reply,) = ask(backend(server, tmp_path), "[[noschema]] a").values()
+        assert reply.text is None and "llm_json_schema=never sends none" in (reply.error or "")
 
     def test_more_room_asks_again_for_what_was_cut_off(self, server: ScriptedServer, tmp_path: Path) -> None:
         ask(backend(server, tmp_path), "[[narrow]] a", "b")
