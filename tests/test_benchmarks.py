@@ -148,6 +148,15 @@ def test_the_commands_above_a_table_plan_its_rows(tmp_path: Path, folder: str) -
 
 
 @pytest.mark.parametrize("dataset", ["amazon-office", "goodbooks", "movietweetings", "ml-100k"])
+def test_the_plan_of_all_peers_loads_every_dataset(tmp_path: Path, dataset: str) -> None:
+    """Its filters name fields that are loaded."""
+    write_dataset(tmp_path, dataset)
+    told = ["--comparators", "--losses", "--baselines", "--controls", "--neg_samplers", "uniform"]
+    plan = f"--plan={ROOT / 'benchmarks' / 'plans' / 'peers.yaml'}"
+    cli(["compare", plan, f"--datasets={dataset}", *told, f"--data_path={tmp_path}", f"--out={tmp_path}", "--dry_run"])
+
+
+@pytest.mark.parametrize("dataset", ["amazon-office", "goodbooks", "movietweetings", "ml-100k"])
 def test_the_readme_shows_what_tunings_measured(dataset: str) -> None:
     figures = json.loads((ROOT / "results" / "hybrid" / "adapters" / f"{dataset}.json").read_text())["figures"]
     parts = [f"{100 * figures[part]['accuracy']:.1f} %" for part in ("untuned", "tuned", "zeroed", "shuffled")]

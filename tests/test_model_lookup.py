@@ -122,3 +122,21 @@ def test_a_package_brings_its_defaults_and_its_dataset(
     assert 0 <= result["test_result"]["recall@5"] <= 1
     for name in [name for name in sys.modules if name.startswith("graphs_of_others")]:
         del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    "load_col", [{"inter": ["user_id", "item_id"]}, {"inter": ["user_id", "item_id"], "item": ["title"]}]
+)
+def test_a_filter_by_a_field_that_is_not_loaded_names_it_and_the_setting(folder: Path, load_col: Any) -> None:
+    """RecBole says that the field is not defined in the dataset, whose file has it."""
+    values = {"load_col": load_col, "val_interval": {"rating": "[4,inf)"}}
+    with pytest.raises(
+        ValueError, match=r"by rating, which load_col leaves out; .*inter: \[user_id, item_id, rating\]"
+    ):
+        made(folder, "BPR", neg_sampler="uniform", **values)
+
+
+def test_a_filter_by_a_field_that_is_loaded_is_recboles(folder: Path) -> None:
+    for load_col in (None, {"inter": ["user_id", "item_id", "rating"]}):
+        model, *_ = made(folder, "BPR", neg_sampler="uniform", load_col=load_col, val_interval={"rating": "[4,inf)"})
+        assert 0 < model.hnlm.interactions.keys.numel() < 600

@@ -19,7 +19,7 @@ from recbole_hnlm.compare.plan import Cell, cells_of
 from recbole_hnlm.compare.plots import svg_element
 from recbole_hnlm.compare.pool import Pool, Start, start_in_child, stoppable
 from recbole_hnlm.compare.progress import Progress
-from recbole_hnlm.compare.request import FIRST_SEED, Asked, read_request
+from recbole_hnlm.compare.request import FIRST_SEED, Asked, parse_arguments, read_request
 from recbole_hnlm.compare.rows import Grid
 from recbole_hnlm.compare.tables import Table
 from recbole_hnlm.compare.writing import markdown
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> Written:
         raise SystemExit(0 if arguments and arguments[0] in ("-h", "--help") else 2)
     name = arguments[0]
     analysis = analysis_of(name)
-    args, settings = parser_of(analysis, name).parse_known_args(list(arguments[1:]))
+    args, settings = parse_arguments(parser_of(analysis, name), arguments[1:])
     given = {"datasets": [args.dataset], "models": [args.model], "out": args.out, "seeds": args.seeds, "tune": 1,
              "processes": args.processes, "config_files": args.config_files}  # fmt: skip
     asked = read_request(given, settings)

@@ -15,7 +15,7 @@ from recbole_hnlm.compare.plan import Cell, cells_of
 from recbole_hnlm.compare.pool import Pool, Start, start_in_child, stoppable
 from recbole_hnlm.compare.progress import Progress
 from recbole_hnlm.compare.report import write_report
-from recbole_hnlm.compare.request import LISTS, Asked, read_request
+from recbole_hnlm.compare.request import LISTS, Asked, parse_arguments, read_request
 from recbole_hnlm.compare.store import read_plan, write_plan
 from recbole_hnlm.compare.tables import accuracy_table
 from recbole_hnlm.compare.writing import markdown
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> list[Block]:
     Raises:
         ValueError: On anything that cannot be compared, before a run is started.
     """
-    args, settings = parser().parse_known_args(list(arguments))
+    args, settings = parse_arguments(parser(), arguments)
     given = vars(args)
     if args.report_only:
         if args.out is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib.resources
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ LISTS = ("neg_samplers", "comparators", "losses", "baselines", "controls")
 MAPPINGS = ("datasets", "models")
 """Lists of names, or mappings of a name to settings of its own."""
 FIRST_SEED = 2020
+_SPACE = "\0"  # which no argument holds
 _SAID_ELSEWHERE = {"dataset": "datasets", "model": "models", "seed": "seeds"}
 _PLAN_KEYS = (*MAPPINGS, *LISTS, "rows", "seeds", "tune", "settings", "config_files", "processes", "out", "against")
 
@@ -41,6 +43,19 @@ class Asked:
     out: Path
     processes: int
     against: str | None
+
+
+def parse_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The parser's own arguments, and every further ``--key=value``.
+
+    A list of names before ``--val_interval={rating: '[4,inf)'}`` ends there: argparse takes what has a space in it for
+    a name.
+    """
+    args, settings = parser.parse_known_args([x.replace(" ", _SPACE) if x.startswith("--") else x for x in arguments])
+    for key, value in vars(args).items():
+        if isinstance(value, str):
+            setattr(args, key, value.replace(_SPACE, " "))
+    return args, [setting.replace(_SPACE, " ") for setting in settings]
 
 
 def read_request(given: Mapping[str, Any], settings: Sequence[str] = ()) -> Asked:

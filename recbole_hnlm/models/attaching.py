@@ -13,6 +13,7 @@ from recbole_hnlm.models.dual_tree import attach_dual_trees
 from recbole_hnlm.models.grounded import attach_grounded
 from recbole_hnlm.models.guarding import TextScore, judge_by
 from recbole_hnlm.models.ranking_term import hook_ranking_loss
+from recbole_hnlm.models.sparing import NegativeSparing
 from recbole_hnlm.models.start import start_from_text
 from recbole_hnlm.models.text import read_text
 from recbole_hnlm.models.text_head import TextHead
@@ -62,6 +63,8 @@ def attach_parts(model: Any, config: Any, dataset: Any, run: RunOptions) -> None
         return
     text, space = read_text(config, dataset, options, head.interactions, run.seed), model._space
     judge_by(head.sampler, run, "text", TextScore(text))
+    if options.sparing:
+        head.ranking.sparing = NegativeSparing(text, options.sparing)
     if run.comparator is not None:
         head.comparator = comparator_of_run(run, text, model.row_width, space, head.interactions)
         model.commit_rows()

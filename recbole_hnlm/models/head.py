@@ -216,6 +216,8 @@ class HardNegativeHead(nn.Module):
             copied.gates = copied.sampler.gates = copy.deepcopy(self.gates, memo)
         for name, generator in copied._generators.items():
             generator.set_state(self._generators[name].get_state())
+        if copied.ranking is not None and self.ranking is not None:
+            copied.ranking.sparing = self.ranking.sparing
         copied.text_head = copy.deepcopy(self.text_head, memo)
         copied.comparator = copy.deepcopy(self.comparator, memo)
         return copied

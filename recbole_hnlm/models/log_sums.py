@@ -66,6 +66,7 @@ class _PairwiseLogSums(torch.autograd.Function):
         user_of: Tensor,
         activation: str,
         temperature: float,
+        log_weights: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         of_cosines, of_positives = torch.zeros_like(cosines), torch.zeros_like(positives)
         total, some = positives.new_zeros(()), positives.new_zeros(())
@@ -76,7 +77,10 @@ class _PairwiseLogSums(torch.autograd.Function):
             counted = theirs > float("-inf")
             gaps = (theirs - positives[pairs].unsqueeze(1)).clamp_min_(-2).div_(2)
             logarithm, slope = _LOG_ACTIVATIONS[activation](gaps)
-            powers = logarithm.div_(temperature).exp_().mul_(counted)
+            logarithm.div_(temperature)
+            if log_weights is not None:
+                logarithm.add_(log_weights.index_select(0, user_of[pairs]))
+            powers = logarithm.exp_().mul_(counted)
             sums = powers.sum(dim=1)
             present = sums > 0
             total, some = total + torch.where(present, sums.log(), 0.0).sum(), some + present.sum()
@@ -91,13 +95,18 @@ class _PairwiseLogSums(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]  # noqa: ANN001
         of_cosines, of_positives = ctx.saved_tensors
-        return of_cosines * grad, of_positives * grad, None, None, None
+        return of_cosines * grad, of_positives * grad, None, None, None, None
 
 
 def pairwise_log_sums(
-    cosines: Tensor, positives: Tensor, user_of: Tensor, activation: str, temperature: float
+    cosines: Tensor,
+    positives: Tensor,
+    user_of: Tensor,
+    activation: str,
+    temperature: float,
+    log_weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Sum over the pairs of ``ln sum_j sigma((c_bj - c+_b) / 2)^(1/T)``, and how many pairs have a j that counts.
+    """Sum over the pairs of ``ln sum_j w_bj sigma((c_bj - c+_b) / 2)^(1/T)``, and how many have a j that counts.
 
     Args:
         cosines: Of users and negatives, -inf where one does not count, shape ``(U, N)``.
@@ -105,6 +114,7 @@ def pairwise_log_sums(
         user_of: User of each pair, shape ``(B,)``.
         activation: Name of sigma: tanh, atan or relu.
         temperature: ``T``.
+        log_weights: ``ln w`` of users and negatives, finite, without gradient, shape ``(U, N)``; None where all are 1.
     """
-    total, some = _PairwiseLogSums.apply(cosines, positives, user_of, activation, temperature)
+    total, some = _PairwiseLogSums.apply(cosines, positives, user_of, activation, temperature, log_weights)
     return total, some

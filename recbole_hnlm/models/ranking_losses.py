@@ -36,6 +36,7 @@ class RankingBatch:
         item_of: Which of them each pair has, shape ``(B,)``.
         negatives: Rows of the shared negatives, shape ``(N, D)``, or None for losses without.
         seen: Negatives that are training positives of a user and do not count: places ``user N + negative``, int64.
+        log_weights: Logarithms of how often each negative counts for each user, shape ``(U, N)``, or None for once.
     """
 
     users: Tensor
@@ -44,6 +45,7 @@ class RankingBatch:
     item_of: Tensor
     negatives: Tensor | None = None
     seen: Tensor | None = None
+    log_weights: Tensor | None = None
 
     def positive_cosines(self) -> Tensor:
         """Of each pair, shape ``(B,)``."""
@@ -54,6 +56,11 @@ class RankingBatch:
         assert self.negatives is not None and self.seen is not None
         cosines = self.users / divisor @ self.negatives.T
         return cosines.view(-1).index_fill_(0, self.seen, float("-inf")).view_as(cosines)
+
+    def negative_logits(self, temperature: float) -> Tensor:
+        """Cosines over the temperature and the logarithms of the weights, -inf where none counts, shape ``(U, N)``."""
+        cosines = self.negative_cosines(temperature)
+        return cosines if self.log_weights is None else cosines + self.log_weights
 
 
 class RankingLoss(nn.Module, ABC):
@@ -103,7 +110,7 @@ class SampledSoftmaxLoss(RankingLoss):
 
     def loss(self, batch: RankingBatch) -> Tensor:
         """The mean over the pairs."""
-        negatives = log_sum_exp(batch.negative_cosines(self.options.temperature))  # (U,)
+        negatives = log_sum_exp(batch.negative_logits(self.options.temperature))  # (U,)
         return functional.softplus(
             negatives[batch.user_of] - batch.positive_cosines() / self.options.temperature
         ).mean()
@@ -133,7 +140,7 @@ class BilateralLoss(RankingLoss):
 
     def loss(self, batch: RankingBatch) -> Tensor:
         """The mean over the pairs."""
-        negatives = log_sum_exp(batch.negative_cosines(self.options.temperature))  # (U,)
+        negatives = log_sum_exp(batch.negative_logits(self.options.temperature))  # (U,)
         ratio = self.options.positive_temperature / self.options.temperature
         pairs = torch.bincount(batch.user_of, minlength=len(batch.users))
         positives = _log_mean_exp_of_groups(
@@ -177,7 +184,8 @@ class PairwiseSoftmaxLoss(RankingLoss):
         """The mean over the pairs."""
         cosines, positives = batch.negative_cosines(), batch.positive_cosines()
         options = self.options
-        total, pairs = pairwise_log_sums(cosines, positives, batch.user_of, options.activation, options.temperature)
+        shape = options.activation, options.temperature
+        total, pairs = pairwise_log_sums(cosines, positives, batch.user_of, *shape, batch.log_weights)
         return total / pairs.clamp_min(1)
 
 

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from recbole_hnlm.models.precision import widened
 from recbole_hnlm.models.ranking_losses import RANKING_LOSSES, RankingBatch
+from recbole_hnlm.models.sparing import NegativeSparing
 from recbole_hnlm.options.loss import RankingRun
 from recbole_hnlm.samplers import EmbeddingView, TrainingInteractions
 
@@ -39,6 +40,8 @@ class RankingTerm:
         self._negatives: int | None = getattr(run.options, "negatives", None)
         self._interactions = interactions
         self._generator = generator
+        self.sparing: NegativeSparing | None = None
+        """What weighs the negatives by text; None where all count alike."""
         self._value: Tensor | None = None
         self._taken = 0
 
@@ -46,12 +49,14 @@ class RankingTerm:
         """Compute the loss of a step's pairs, shape ``(B,)`` each, from the model's rows of this moment."""
         distinct_users, user_of = torch.unique(users, return_inverse=True)
         distinct_items, item_of = torch.unique(positives, return_inverse=True)
-        negatives = seen = None
+        negatives = seen = log_weights = None
         if self._negatives is not None:
             ids = self._drawn(self._negatives)
             negatives, seen = _unit(view.item_rows(ids)), seen_among(distinct_users, ids, self._interactions)
+            if self.sparing is not None:
+                log_weights = self.sparing.log_weights(distinct_users, ids)
         users_rows, item_rows = _unit(view.user_rows(distinct_users)), _unit(view.item_rows(distinct_items))
-        self._value = self.loss(RankingBatch(users_rows, user_of, item_rows, item_of, negatives, seen))
+        self._value = self.loss(RankingBatch(users_rows, user_of, item_rows, item_of, negatives, seen, log_weights))
         self._taken = 0
 
     def _drawn(self, count: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -55,6 +56,10 @@ class HNLMOptions:
     the model's own start. Text is the default since it gave most of the gain at no cost per step (results/)."""
     init_scale: float = 0.2
     """Standard deviation of the entries of a text start, above 0; 0.2 was best of 0.05, 0.1 and 0.2 on validation."""
+    sparing: float = 0.0
+    """How much ``ranking_loss`` sampled_softmax, bsl or psl spares negatives near to the user's text, which are more
+    often false ones: each counts ``exp(-sparing z)`` times, z its cosine with the user's text in the user's standard
+    deviations. 0 = all alike; below 0 the near ones count more."""
     min_coverage: float = 0.5
     """Least share of training pairs that must have a vector when ``alpha`` > 0, in [0, 1]."""
     control: Literal["none", "permuted", "gaussian", "pairs_permuted", "pairs_gaussian"] = "none"
@@ -78,6 +83,7 @@ class HNLMOptions:
         require(self.aligned_pairs >= 0, f"hnlm_aligned_pairs={self.aligned_pairs} is negative; 0 means all pairs")
         require(self.projector_width > 0, f"hnlm_projector_width={self.projector_width} must be above 0, e.g. 256")
         require(self.init_scale > 0, f"hnlm_init_scale={self.init_scale} must be above 0, e.g. 0.2")
+        require(math.isfinite(self.sparing), f"hnlm_sparing={self.sparing} is not a number to weigh by; try 0.2")
         require(0 <= self.min_coverage <= 1, f"hnlm_min_coverage={self.min_coverage} is outside [0, 1]")
 
     @property
@@ -117,7 +123,7 @@ class HNLMOptions:
     @property
     def reads_text(self) -> bool:
         """Whether training needs any artefact at all."""
-        return self.alpha > 0 or self.aligns or self.init != "random" or self.comparator != "none"
+        return self.alpha > 0 or self.aligns or self.init != "random" or self.comparator != "none" or self.sparing != 0
 
     @property
     def reads_user_profiles(self) -> bool:

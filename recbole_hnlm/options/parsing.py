@@ -144,8 +144,9 @@ def useless_hnlm_keys(options: HNLMOptions, guarded: bool = False) -> dict[str, 
     if options.alpha == 0:
         keys = ("hnlm_match_norm", "hnlm_use", "hnlm_alpha_epochs")
         useless.update(dict.fromkeys(keys, "hnlm_alpha=0 brings no text into negatives"))
-    if not guarded and (options.preset != "anchored" or options.effective_alignment_weight == 0):
-        useless["hnlm_user_text"] = "no alignment and no guard reads a user's text"
+    anchored = options.preset == "anchored" and options.effective_alignment_weight > 0
+    if not (guarded or anchored or options.sparing):
+        useless["hnlm_user_text"] = "no alignment, sparing or guard reads a user's text"
     if not options.reads_pair_vectors:
         useless["hnlm_min_coverage"] = "this run reads no hard-negative vectors"
     if not (options.reads_text or guarded) or (

@@ -202,6 +202,16 @@ def check_adam(adam: str, values: Mapping[str, Any]) -> None:
             raise ValueError(f"adam=rows cannot do {' and '.join(useless)}, which read all rows; set adam=fused")
 
 
+def check_sparing(hnlm: HNLMOptions | None, ranking: RankingRun | None) -> None:
+    """Refuse to spare negatives where no loss of ours ranks any."""
+    if hnlm is not None and hnlm.sparing and not hasattr(getattr(ranking, "options", None), "negatives"):
+        name = OWN_LOSS if ranking is None else ranking.name
+        raise ValueError(
+            f"hnlm_sparing={hnlm.sparing} weighs the negatives of {RANKING_KEY}=sampled_softmax, bsl or psl, this run "
+            f"has {name}; set one of them, with hnlm_base_sampler: uniform and hnlm_alpha: 0, or remove hnlm_sparing"
+        )
+
+
 def check_ranking(
     ranking: RankingRun, negatives: int, rule: Any, hnlm: HNLMOptions | None, guard: GuardOptions
 ) -> None:

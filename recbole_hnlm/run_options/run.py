@@ -39,6 +39,7 @@ from recbole_hnlm.run_options.checks import (
     check_keys,
     check_nothing_asked,
     check_ranking,
+    check_sparing,
     checked_rule,
 )
 from recbole_hnlm.run_options.hybrid import parse_hybrid
@@ -184,6 +185,7 @@ def _check(run: RunOptions, values: Mapping[str, Any], given: tuple[str, ...], r
     check_guard(run.guard, given, run.sampler_type, run.hnlm is not None)
     if run.ranking is not None:
         check_ranking(run.ranking, run.negatives, rule, run.hnlm, run.guard)
+    check_sparing(run.hnlm, run.ranking)
     if run.general.adam in ("fused", "rows"):
         check_adam(run.general.adam, values)
     if run.hnlm is not None:

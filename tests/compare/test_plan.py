@@ -14,9 +14,9 @@ from recbole_runs import write_dataset
 
 from recbole_hnlm.cli import main as command
 from recbole_hnlm.compare import fitness
-from recbole_hnlm.compare.command import main
+from recbole_hnlm.compare.command import main, parser
 from recbole_hnlm.compare.plan import Request, cells_of
-from recbole_hnlm.compare.request import read_request
+from recbole_hnlm.compare.request import parse_arguments, read_request
 from recbole_hnlm.compare.rows import Grid
 from recbole_hnlm.compare.spaces import Knob
 from recbole_hnlm.compare.store import read_plan, write_plan
@@ -298,6 +298,13 @@ def test_configuration_files_are_settings_of_all_rows(named: str, data: Path, tm
         given["config_files"] = files
     (cell,) = cells_of(read_request(given, [f"--data_path={data}"]).request)
     assert (cell.values["epochs"], cell.values["learning_rate"]) == (4, 0.01) and "learning_rate" not in cell.space
+
+
+def test_a_setting_with_a_space_is_no_name_of_the_list_before_it() -> None:
+    told = "--val_interval={rating: '[4,inf)'}"
+    args, settings = parse_arguments(parser(), ["--datasets", "one", "two", told, "--out=a folder", "--epochs=3"])
+    assert (args.datasets, args.out, settings) == (["one", "two"], "a folder", [told, "--epochs=3"])
+    assert read_request(vars(args), settings).request.shared["val_interval"] == {"rating": "[4,inf)"}
 
 
 @pytest.mark.parametrize("key", ["plan", "config_files"])

@@ -122,6 +122,32 @@ def test_a_users_positive_among_the_negatives_does_not_count(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["sampled_softmax", "bsl", "psl"])
+def test_a_weight_of_two_is_the_negative_twice(name: str) -> None:
+    batch, loss = _batch(seen=[]), _made(name)
+    assert batch.negatives is not None
+    weights = torch.zeros(4, 6, dtype=torch.float64)
+    weights[:, 2] = math.log(2)
+    weighed = loss(dataclasses.replace(batch, log_weights=weights))
+    twice = loss(dataclasses.replace(batch, negatives=torch.cat([batch.negatives, batch.negatives[2:3]])))
+    assert weighed.item() == pytest.approx(twice.item(), rel=1e-12)
+    assert abs(weighed.item() - loss(batch).item()) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["sampled_softmax", "bsl", "psl"])
+def test_gradient_under_weights(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_sums, "_BLOCK_ENTRIES", 2 * 6)
+    weights = torch.randn(4, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    batch, loss = dataclasses.replace(_batch(), log_weights=weights), _made(name)
+
+    def of(users: Tensor, items: Tensor, negatives: Tensor) -> Tensor:
+        return loss(dataclasses.replace(batch, users=users, items=items, negatives=negatives))
+
+    assert batch.negatives is not None
+    rows = [rows.clone().requires_grad_() for rows in (batch.users, batch.items, batch.negatives)]
+    assert torch.autograd.gradcheck(of, rows)
+
+
+@pytest.mark.parametrize("name", ["sampled_softmax", "bsl", "psl"])
 def test_a_user_without_negatives_that_count_adds_nothing_and_no_nan(name: str) -> None:
     seen = [(0, column) for column in range(6)]
     batch, loss = _batch(seen=seen), _made(name)

@@ -1,0 +1,54 @@
+"""How much each negative of a ranking loss counts, by what its text has in common with the user's.
+
+Shapes: ``U`` distinct users of a batch, ``N`` negatives shared by the batch, ``S`` text width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from recbole_hnlm.models.precision import without_autocast
+from recbole_hnlm.models.text import TextVectors
+
+_BLOCK = 1 << 14  # users whose deviations are worked out at once
+
+
+class NegativeSparing:
+    r"""Logarithms of the negatives' weights: the nearer to the user's text, the smaller.
+
+    .. math:: \ln w_{uj} = -s\, z_{uj}, \qquad z_{uj} = \frac{\cos(t_u, t_j) - \mu_u}{\sigma_u}
+
+    with the mean and the standard deviation of the user's cosines over all items with text. What lies near to a user's
+    text is more often a positive that was held out or not yet found than other items are, so it is pushed down less.
+
+    Args:
+        text: Text vectors of the run.
+        strength: ``s``; 0 weighs all alike, below 0 the near ones count more.
+    """
+
+    def __init__(self, text: TextVectors, strength: float) -> None:
+        self.text = text
+        self.strength = strength
+        self._item_scale = text.items.norm(dim=1).clamp_min(1e-12).reciprocal()
+        self._mean, self._deviation = self._spread()
+
+    def _spread(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each user's products with all items that have text, without the products."""
+        items = self.text.items[self.text.item_mask] * self._item_scale[self.text.item_mask].unsqueeze(1)
+        centre = items.mean(dim=0)
+        items = items - centre
+        covariance = items.T @ items / max(1, len(items))
+        blocks = self.text.users.split(_BLOCK)
+        squares = torch.cat([((block @ covariance) * block).sum(dim=1) for block in blocks])
+        return self.text.users @ centre, squares.clamp_min(0).sqrt()
+
+    @torch.no_grad()
+    def log_weights(self, users: Tensor, items: Tensor) -> Tensor:
+        """Of users with items, ``(U,), (N,) -> (U, N)``; 0 where one of them has no text."""
+        text = self.text
+        known = text.user_mask[users] & (self._deviation[users] > 0)
+        scale = torch.where(known, -self.strength / self._deviation[users], 0.0).unsqueeze(1)
+        with without_autocast(users.device):
+            near = (text.users[users] * scale) @ (text.items[items] * self._item_scale[items].unsqueeze(1)).T
+        return near.sub_(self._mean[users].unsqueeze(1) * scale).mul_(text.item_mask[items])
