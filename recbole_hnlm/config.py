@@ -36,6 +36,11 @@ def packaged_defaults(name: str) -> dict[str, Any]:
     return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
 
 
+def encoding_of(config: Any) -> str:
+    """How a dataset's files are encoded; RecBole's configuration may leave it open, which means UTF-8."""
+    return str(config["encoding"] or "utf-8")
+
+
 def translate_recbole_spelling(values: dict[str, Any]) -> None:
     """Turn ``train_neg_sample_args: {distribution: dns, sample_num: 1, candidate_num: 32}`` into our keys, in place.
 

@@ -9,6 +9,7 @@ import hashlib
 import http.client
 import importlib.resources
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,11 @@ import yaml
 
 from recbole_hnlm.model_lookup import dataset_for
 
+_NAMED = {
+    "llm_prompts": "*", "llm_prompt": "*", "llm_adapter": "*", "llm_encoder": "*", "llm_base": "*",
+    "llm_chat_model": "*", "neg_sampler_folder": "*.neg_text*",
+}  # fmt: skip
+"""Settings that may name a file or a folder, and which of its files they stand for."""
 _ATOMIC = ("inter", "user", "item", "kg", "link", "net")
 
 
@@ -53,6 +59,24 @@ def data_digest(config: Any) -> str:
     files = [path for path in Path(str(config["data_path"])).glob(f"{name}.*") if path.suffix in suffixes]
     if config["dataset_save_path"]:
         files.append(Path(config["dataset_save_path"]))
+    return _digest(files)
+
+
+def named_files_digest(values: Mapping[str, Any]) -> str:
+    """Short hash of the files that settings name, such as prompts or an adapter; empty where they name none here.
+
+    Artefacts in a folder that the user names (``hnlm_artefact_dir``) are not among them.
+    """
+    files: list[Path] = []
+    for key, wanted in _NAMED.items():
+        place = Path(str(values.get(key) or ""))
+        if values.get(key) and place.exists():
+            inside = [place] if place.is_file() else place.rglob(wanted)
+            files += [path for path in inside if not path.name.startswith(".")]
+    return _digest(files) if files else ""
+
+
+def _digest(files: Iterable[Path]) -> str:
     known = [(str(path), path.stat()) for path in sorted(files) if path.is_file()]
     return _digest_of(tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in known))
 

@@ -99,6 +99,8 @@ def dataset_for(config: Any) -> Any:
 
 def _check_filtered_fields(config: Any) -> None:
     loaded, asked = config["load_col"], config["val_interval"]
+    if asked and not isinstance(asked, dict):
+        raise ValueError(f"val_interval={asked!r} should map fields to intervals, e.g. {{'rating': '[4,inf)'}}")
     if not isinstance(loaded, dict) or not isinstance(asked, dict):
         return
     known = {str(field) for fields in loaded.values() for field in fields or ()}

@@ -136,6 +136,11 @@ def test_a_filter_by_a_field_that_is_not_loaded_names_it_and_the_setting(folder:
         made(folder, "BPR", neg_sampler="uniform", **values)
 
 
+def test_a_filter_that_is_no_mapping_shows_how_it_is_written(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"should map fields to intervals, e.g. \{'rating': '\[4,inf\)'\}"):
+        made(folder, "BPR", neg_sampler="uniform", val_interval="{rating: '[4,inf)'}")
+
+
 def test_a_filter_by_a_field_that_is_loaded_is_recboles(folder: Path) -> None:
     for load_col in (None, {"inter": ["user_id", "item_id", "rating"]}):
         model, *_ = made(folder, "BPR", neg_sampler="uniform", load_col=load_col, val_interval={"rating": "[4,inf)"})

@@ -66,29 +66,42 @@ def parse_header(line: str, separator: str = "\t") -> dict[str, str]:
     return types
 
 
-def read_atomic(path: str | Path, *, key: str | None = None, separator: str = "\t") -> AtomicTable:
+def unquoted(cell: str) -> str:
+    """A cell without the quotes that enclose it, as pandas writes and RecBole reads one; any other as it is."""
+    inside = cell[1:-1]
+    if len(cell) < 2 or cell[0] != '"' or cell[-1] != '"' or '"' in inside.replace('""', ""):
+        return cell
+    return inside.replace('""', '"')
+
+
+def read_atomic(
+    path: str | Path, *, key: str | None = None, separator: str = "\t", encoding: str = "utf-8"
+) -> AtomicTable:
     """Read an atomic file whole, every cell as the text that stands in it.
 
-    Quotes mean nothing, so that a description may hold them singly; rows shorter than the header
-    are filled with empty cells, as RecBole does.
+    Quotes mean nothing but around a whole cell, so that a description may hold them singly; rows shorter than the
+    header are filled with empty cells, as RecBole does.
 
     Args:
         path: The file, for instance ``ml-100k.item``.
         key: Field that names the row; the first one by default.
         separator: RecBole's ``field_separator``.
+        encoding: RecBole's ``encoding``.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the header or a row does not have the form of an atomic file.
+        ValueError: If the header or a row does not have the form of an atomic file, or it has another encoding.
     """
     path = Path(path)
-    with path.open(encoding="utf-8-sig", newline="\n") as handle:
-        header = handle.readline()
+    of_unicode = encoding.lower().replace("_", "-") in ("utf-8", "utf8")
+    known = "utf-8-sig" if of_unicode else encoding
     try:
+        with path.open(encoding=known, newline="\n") as handle:
+            header = handle.readline()
         types = parse_header(header, separator)
-        frame = _read_columns(path, list(types), separator)
+        frame = _read_columns(path, list(types), separator) if of_unicode else None
         if frame is not None:
-            return AtomicTable(types, frame, key or next(iter(types)))
+            return AtomicTable(types, _without_quotes(frame), key or next(iter(types)))
         frame = pd.read_csv(
             path,
             sep=separator,
@@ -100,15 +113,26 @@ def read_atomic(path: str | Path, *, key: str | None = None, separator: str = "\
             keep_default_na=False,
             quoting=csv.QUOTE_NONE,
             lineterminator="\n",
-            encoding="utf-8-sig",
+            encoding=known,
             on_bad_lines="error",
         )
+    except UnicodeError as error:
+        raise ValueError(f"{path} is not in {encoding} ({error}); set RecBole's encoding to the file's") from error
     except ValueError as error:
         raise ValueError(f"{path} is no atomic file ({error}); correct that line") from error
     frame = frame.fillna("")
     last = frame.columns[-1]
     frame[last] = frame[last].str.removesuffix("\r")
-    return AtomicTable(types, frame, key or next(iter(types)))
+    return AtomicTable(types, _without_quotes(frame), key or next(iter(types)))
+
+
+def _without_quotes(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with :func:`unquoted` cells."""
+    for name in frame.columns:
+        quoted = frame[name].str.startswith('"')
+        if quoted.any():
+            frame[name] = frame[name].where(~quoted, frame[name].map(unquoted))
+    return frame
 
 
 def _read_columns(path: Path, names: list[str], separator: str) -> pd.DataFrame | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from recbole_hnlm.building.chat import ChatSources
 from recbole_hnlm.building.teacher import TeacherResult
+from recbole_hnlm.config import encoding_of
 from recbole_hnlm.llm import (
     AtomicTable,
     BuildRequest,
@@ -80,7 +81,7 @@ def _table(path: Path, key: str, dataset: Any, config: Any) -> AtomicTable | Non
     """An atomic file of the dataset, or None where the dataset has none."""
     if not path.is_file():
         return None
-    table = read_atomic(path, key=key, separator=config["field_separator"])
+    table = read_atomic(path, key=key, separator=config["field_separator"], encoding=encoding_of(config))
     known = set(dataset.field2id_token[key])
     if not any(token in known for token in table.column(key)):
         raise ValueError(f"no {key} of {path} occurs in the interactions; check the file and field_separator")

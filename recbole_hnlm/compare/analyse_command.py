@@ -23,8 +23,9 @@ from recbole_hnlm.compare.request import FIRST_SEED, Asked, parse_arguments, rea
 from recbole_hnlm.compare.rows import Grid
 from recbole_hnlm.compare.tables import Table
 from recbole_hnlm.compare.writing import markdown
+from recbole_hnlm.leak.worlds import WRITTEN_SETTINGS
 
-_MADE_OF = ("hnlm_base_sampler", "train_batch_size")
+_MADE_OF = ("hnlm_base_sampler", "train_batch_size", *WRITTEN_SETTINGS)
 """Settings of all runs that entries hold already, as their analysis has read them."""
 
 

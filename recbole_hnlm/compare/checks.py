@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recbole_hnlm.artefacts.manifest import read_manifest
-from recbole_hnlm.config import HNLMConfig
+from recbole_hnlm.config import HNLMConfig, encoding_of
 from recbole_hnlm.llm.fields import read_atomic, select_text_fields
 from recbole_hnlm.llm.item_vectors import TEACHER_ENCODER
 from recbole_hnlm.run_options import RunOptions
 from recbole_hnlm.samplers.semantic import SemanticOptions
+
+_WITHOUT_CUT = ("gauc", "auc", "mae", "rmse", "logloss")
+"""Metrics of whole rankings, which RecBole tells without ``@``."""
 
 
 def check_selection(config: HNLMConfig) -> None:
@@ -26,7 +29,8 @@ def check_selection(config: HNLMConfig) -> None:
             "chooses; set eval_step between 1 and epochs"
         )
     metric, _, cut = str(config["valid_metric"]).partition("@")
-    if metric.lower() not in [str(name).lower() for name in config["metrics"]] or int(cut or 0) not in config["topk"]:
+    computed = metric.lower() in [str(name).lower() for name in config["metrics"]]
+    if not computed or (cut or metric.lower() not in _WITHOUT_CUT) and int(cut or 0) not in config["topk"]:
         raise ValueError(
             f"valid_metric={config['valid_metric']} is not computed: metrics={config['metrics']}, "
             f"topk={config['topk']}; add it to them"
@@ -68,15 +72,17 @@ def check_text(config: HNLMConfig) -> None:
 
 
 def _has_text(path: Path, config: HNLMConfig, fields: tuple[str, ...] | None) -> bool:
-    form = str(config["ITEM_ID_FIELD"]), str(config["field_separator"])
+    form = str(config["ITEM_ID_FIELD"]), str(config["field_separator"]), encoding_of(config)
     named = None if fields is None else tuple(fields)
     return bool(_fields_of_text(path, path.stat().st_mtime_ns, form, named))
 
 
 @functools.cache
-def _fields_of_text(path: Path, time: int, form: tuple[str, str], fields: tuple[str, ...] | None) -> tuple[str, ...]:
+def _fields_of_text(
+    path: Path, time: int, form: tuple[str, str, str], fields: tuple[str, ...] | None
+) -> tuple[str, ...]:
     """The fields that a build would tell of; the file's time is there for the cache, as all rows ask."""
-    return select_text_fields(read_atomic(path, key=form[0], separator=form[1]), fields)
+    return select_text_fields(read_atomic(path, key=form[0], separator=form[1], encoding=form[2]), fields)
 
 
 def _reads_text(run: RunOptions) -> bool:

@@ -52,7 +52,7 @@ class RunSetting:
         seed: RecBole's seed: split, start and draws.
         local: Settings that say where and not what is computed (``data_path``, ``gpu_id`` ...); no part of the key.
         data: Hash of the dataset's files.
-        code: Hash of the files with classes of the user's own; empty where there are none.
+        code: Hash of the files with classes of the user's own and of files that settings name; empty without any.
     """
 
     dataset: str

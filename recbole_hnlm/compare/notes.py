@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from recbole_hnlm.compare.blocks import Block, Line
 from recbole_hnlm.compare.ledger import canonical
+from recbole_hnlm.compare.plan import Cell
 from recbole_hnlm.compare.statistics import least_wilcoxon
 
 _COLLAPSED = 0.7  # of the best seed's validation score: seeds of one row differ by a tenth at most
@@ -80,9 +81,15 @@ def _test_notes(block: Block) -> list[str]:
 
 
 def _setting_notes(block: Block) -> list[str]:
-    """How long and in which steps rows train, where that is not the same for all."""
+    """How long and in which steps rows train, and any setting of theirs that neither the row nor its search is made
+    of, where that is not the same for all.
+    """
+    cells = [line.outcome.cell for line in block.lines]
+    of_rows = {key for cell in cells for key in (*cell.row.values, *cell.row.defaults, *cell.space)}
+    of_backbones = [cell for cell in cells if not cell.row.everywhere]
+    common = [key for key in _keys_of(of_backbones) if all(key in cell.values for cell in of_backbones)]
     notes = []
-    for key in _TOLD_WHERE_DIFFERENT:
+    for key in (*_TOLD_WHERE_DIFFERENT, *(key for key in common if key not in {*_TOLD_WHERE_DIFFERENT, *of_rows})):
         rows: dict[str, list[str]] = {}
         for line in block.lines:
             rows.setdefault(str(line.outcome.cell.values.get(key, "the default")), []).append(line.name)
@@ -91,6 +98,10 @@ def _setting_notes(block: Block) -> list[str]:
         if told:
             notes.append(f"{key}: {'; '.join(told)}; {usual} of the other rows.")
     return notes
+
+
+def _keys_of(cells: Sequence[Cell]) -> list[str]:
+    return sorted({key for cell in cells for key in cell.values})
 
 
 def _cut_short(line: Line) -> str:
@@ -109,7 +120,7 @@ def _cut_short(line: Line) -> str:
 def _collapsed(line: Line) -> str:
     """A word about seeds that stayed far below the row's best one on validation; empty where there are none."""
     runs = line.outcome.done
-    if not runs or not runs[0]["higher_is_better"]:
+    if not runs or not runs[0]["higher_is_better"] or all(run["epochs"] == 1 for run in runs):  # EASE learns at once
         return ""
     best = max(run["valid_score"] for run in runs)
     low = [run for run in runs if run["valid_score"] < _COLLAPSED * best]

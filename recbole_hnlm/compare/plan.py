@@ -17,7 +17,7 @@ from recbole_hnlm.compare.ledger import RunSetting, digest
 from recbole_hnlm.compare.rows import ID_ONLY, Grid, Row, rows_of
 from recbole_hnlm.compare.spaces import L2, Point, Space, packaged_rows, read_space
 from recbole_hnlm.config import HNLMConfig
-from recbole_hnlm.data_source import check_dataset_files, data_digest, load_dataset
+from recbole_hnlm.data_source import check_dataset_files, data_digest, load_dataset, named_files_digest
 from recbole_hnlm.options.imports import source_digest
 from recbole_hnlm.run_options import describe_options
 
@@ -62,7 +62,7 @@ class Cell:
         budget: Trials, the same for every row that has something to tune; 1 where there is nothing.
         seeds: Seeds of the final runs; trials take the first.
         data: Hash of the dataset's files.
-        code: Hash of the files with classes of the user's own; empty where there are none.
+        code: Hash of the files with classes of the user's own and of files that settings name; empty without any.
     """
 
     dataset: str
@@ -144,13 +144,16 @@ def cells_of(request: Request) -> list[Cell]:
     cells = []
     for dataset, settings in request.datasets.items():
         for row in rows:
-            shared = {**request.shared, **settings, **request.models.get(row.model, {})}
+            of_all = {key: value for key, value in {**request.shared, **settings}.items() if key not in row.apart}
+            shared = {**of_all, **request.models.get(row.model, {})}
             with naming(row, dataset):
                 cell, dropped = _cell(request, dataset, row, shared)
             unread -= {key for key in shared if key not in dropped and key not in row.values}
             cells.append(cell)
     if unread:
-        raise ValueError(f"{', '.join(sorted(unread))} has no effect in any row; remove it")
+        apart = sorted({row.model for row in rows for key in unread if key in row.apart})
+        told = f", or give {' and '.join(apart)} their own under 'models' of a plan file" if apart else ""
+        raise ValueError(f"{', '.join(sorted(unread))} has no effect in any row; remove it{told}")
     return cells
 
 
@@ -192,13 +195,15 @@ def _cell(request: Request, dataset: str, row: Row, shared: dict[str, Any]) -> t
         values["eval_step"] = 1
     space = _resolved(row.space, config, fixed)
     start = _defaults(space, CompareConfig(row.model, dataset, config_dict=values))
+    start.update({key: value for key, value in row.start.items() if key in space})
     local = {**QUIET, **{key: values.pop(key) for key in LOCAL if key in values}}
     if "data_path" in local:
         local["data_path"] = str(Path(local["data_path"]).resolve())
     block = "" if row.everywhere else row.model
     budget = request.tune if space else 1
     named = [str(name) for name in (row.model, *(values.get(key, "") for key in _CLASSES))]
-    digests = data_digest(config), source_digest([name for name in named if ":" in name])
+    code, files = source_digest([name for name in named if ":" in name]), named_files_digest(values)
+    digests = data_digest(config), digest([code, files]) if files else code
     cell = Cell(dataset, block, row, values, local, space, start, budget, request.seeds, *digests)
     return cell, dropped.union(config.unread)
 
@@ -228,4 +233,5 @@ def naming(row: Row, dataset: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, FileNotFoundError) as error:
-        raise type(error)(f"row {row.name!r} ({row.model}) on {dataset}: {error}") from error
+        kind = ValueError if isinstance(error, UnicodeError) else type(error)  # which is made of five arguments
+        raise kind(f"row {row.name!r} ({row.model}) on {dataset}: {error}") from error

@@ -48,14 +48,12 @@ class Asked:
 def parse_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The parser's own arguments, and every further ``--key=value``.
 
-    A list of names before ``--val_interval={rating: '[4,inf)'}`` ends there: argparse takes what has a space in it for
-    a name.
+    A list of names before ``--val_interval={'rating': '[4,inf)'}`` ends there: argparse takes what has a space in it
+    for a name.
     """
     args, settings = parser.parse_known_args([x.replace(" ", _SPACE) if x.startswith("--") else x for x in arguments])
-    for key, value in vars(args).items():
-        if isinstance(value, str):
-            setattr(args, key, value.replace(_SPACE, " "))
-    return args, [setting.replace(_SPACE, " ") for setting in settings]
+    told = {key: value.replace(_SPACE, " ") if isinstance(value, str) else value for key, value in vars(args).items()}
+    return argparse.Namespace(**told), [setting.replace(_SPACE, " ") for setting in settings]
 
 
 def read_request(given: Mapping[str, Any], settings: Sequence[str] = ()) -> Asked:

@@ -10,7 +10,7 @@ from recbole_hnlm.compare.spaces import Knob, Space, packaged_rows, read_space
 from recbole_hnlm.options import SAMPLER_KEY
 from recbole_hnlm.options.loss import OWN_LOSS, RANKING_KEY
 from recbole_hnlm.options.parsing import nearest
-from recbole_hnlm.run_options.checks import NO_SAMPLER, TEXT_SAMPLER
+from recbole_hnlm.run_options.checks import NO_SAMPLER, RECBOLE_SAMPLER, SAMPLER_PREFIX, TEXT_SAMPLER
 from recbole_hnlm.samplers import SAMPLERS, sampler_class
 
 KINDS = ("baseline", "sampler", "loss", "comparator", "text", "control")
@@ -31,6 +31,8 @@ class Row:
         space: What is tuned.
         everywhere: Whether the row stands in the block of every backbone, as a baseline does.
         defaults: Settings that it has where nobody says otherwise for all rows.
+        start: Where the search begins, for knobs whose default is that of another row's rule.
+        apart: Settings that mean something else here than elsewhere, so that those of all rows are not for this one.
     """
 
     name: str
@@ -40,6 +42,8 @@ class Row:
     space: Space = field(default_factory=dict)
     everywhere: bool = False
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    start: Mapping[str, Any] = field(default_factory=dict)
+    apart: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,8 @@ def _packaged(kind: str, name: str, model: str, marks: Mapping[str, Any] | None 
     values.update({**entry.get("values", {}), **(marks or {})})
     own = read_space(entry.get("space"))
     space = own if entry.get("alone") else {**_common_space(model), **own}
-    return Row(name, model, kind, values, space, kind == "baseline", entry.get("defaults", {}))
+    start, apart = entry.get("start", {}), tuple(entry.get("apart", ()))
+    return Row(name, model, kind, values, space, kind == "baseline", entry.get("defaults", {}), start, apart)
 
 
 def _unlisted(kind: str, name: str) -> Mapping[str, Any]:
@@ -158,9 +163,23 @@ def _own(name: str, given: Mapping[str, Any], models: Iterable[str]) -> Iterator
         elif comparator is not None:
             space = dict(_packaged("comparator", str(comparator), model).space)
         else:
-            space = {**_sampler(str(sampler), model).space, **_space_of_loss(values.get(RANKING_KEY), model)}
+            packaged = _without_knobs_of_others(_sampler(str(sampler), model).space, values)
+            space = {**packaged, **_space_of_loss(values.get(RANKING_KEY), model)}
         defaults = {} if comparator is None else _packaged("comparator", str(comparator), model).defaults
         yield Row(name, model, kind, values, space, kind == "baseline", defaults)
+
+
+def _without_knobs_of_others(space: Space, values: Mapping[str, Any]) -> Space:
+    """The space of ``hnlm`` without knobs that the row's own rule does not have."""
+    rule = values.get("hnlm_base_sampler")
+    if rule is None:
+        return space
+    known = {knob.name for knob in fields(sampler_class(rule).Options)} if rule != RECBOLE_SAMPLER else set()
+    return {
+        key: knob
+        for key, knob in space.items()
+        if not key.startswith(SAMPLER_PREFIX) or key.removeprefix(SAMPLER_PREFIX) in known
+    }
 
 
 def _space_of_loss(loss: Any, model: str) -> Space:

@@ -86,9 +86,12 @@ def run_values(setting: RunSetting, folder: Path, checkpoints: str) -> dict[str,
     values = {**setting.values, **setting.local, "seed": setting.seed, "checkpoint_dir": checkpoints}
     if values.get("neg_sampler") == "hnlm":
         from recbole_hnlm.compare.plan import shaping
+        from recbole_hnlm.data_source import named_files_digest
 
         made_by = {key: value for key, value in setting.values.items() if key.startswith("llm_")}
-        name = f"seed-{setting.seed}-{digest([setting.data, shaping(setting.values), made_by])[:8]}"
+        files = named_files_digest(made_by)
+        made_of = [setting.data, shaping(setting.values), made_by, *([files] if files else [])]
+        name = f"seed-{setting.seed}-{digest(made_of)[:8]}"
         values.setdefault("hnlm_artefact_dir", str((folder / "artefacts" / setting.dataset / name).resolve()))
         values.setdefault("llm_cache_dir", str((folder / "artefacts" / setting.dataset / "cache").resolve()))
     return values

@@ -21,6 +21,8 @@ NAME = "plan.json"
 def write_plan(folder: Path, cells: Sequence[Cell], against: str | None) -> list[Cell]:
     """Add cells to a folder's plan; one of the same dataset, backbone and name stands in for the older one.
 
+    Where no row is named to hold the others against, the one that was named before stays.
+
     Returns:
         Every cell of the folder, in the order of the tables.
 
@@ -28,12 +30,17 @@ def write_plan(folder: Path, cells: Sequence[Cell], against: str | None) -> list
         ValueError: If rows of a dataset would stand in one table though data, split or metrics differ.
     """
     with FileLock(folder / ".plan.lock"):  # two comparisons may add their rows at the same time
-        place = {(cell.dataset, cell.block, cell.row.name): cell for cell in read_plan(folder)[0]}
+        kept, kept_against = read_plan(folder)
+        place = {(cell.dataset, cell.block, cell.row.name): cell for cell in kept}
         place.update({(cell.dataset, cell.block, cell.row.name): cell for cell in cells})
         every = sorted(place.values(), key=lambda cell: KINDS.index(cell.row.kind))
         _refuse_incomparable(folder, every)
         versions = {name: metadata.version(name) for name in ("recbole_hnlm", "recbole", "torch", "optuna")}
-        content = {"versions": versions, "against": against, "cells": [_described(cell) for cell in every]}
+        content = {
+            "versions": versions,
+            "against": against or kept_against,
+            "cells": [_described(cell) for cell in every],
+        }
         draft = folder / f".{NAME}.new"
         draft.write_text(json.dumps(json.loads(canonical(content)), indent=1) + "\n", encoding="utf-8")
         draft.replace(folder / NAME)

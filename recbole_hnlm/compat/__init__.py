@@ -10,16 +10,18 @@ repairs one of them. It
 ``import recbole_hnlm`` calls :func:`install`. That is cheap: a shim runs right after the module it repairs is first
 imported, by whomever, or at once if that has happened already. The shims: :mod:`.numerics` (numpy, scipy),
 :mod:`.checkpoints`, :mod:`.downloads` and :mod:`.autograd` (torch), :mod:`.tables` (pandas), :mod:`.optional` (ray,
-pkg_resources).
+pkg_resources), :mod:`.metrics` (RecBole itself).
 """
 
 import importlib
 import sys
 
-from . import autograd, checkpoints, downloads, numerics, optional, registry, tables
+from . import autograd, checkpoints, downloads, metrics, numerics, optional, registry, tables
 from .import_hook import ImportHook
 
-__all__ = ["active", "apply", "autograd", "checkpoints", "downloads", "install", "numerics", "optional", "tables"]
+__all__ = [
+    "active", "apply", "autograd", "checkpoints", "downloads", "install", "metrics", "numerics", "optional", "tables",
+]  # fmt: skip
 
 _hook = ImportHook({*registry.shims, *registry.surroundings}, registry.execute_repaired)
 

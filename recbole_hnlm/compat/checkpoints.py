@@ -59,6 +59,13 @@ def checkpoint_loading(module: ModuleType) -> bool:
     return True
 
 
+def _without_ours(state: dict[str, Any], model: Any) -> dict[str, Any]:
+    """The weights of a checkpoint that a model has: a bare one ranks without sampler, projector and their draws."""
+    if getattr(model, "hnlm", None) is not None:
+        return state
+    return {name: value for name, value in state.items() if not name.startswith("hnlm.")}
+
+
 @shim(_QUICK_START, "recbole.quick_start")
 def saved_model_loading(module: Any) -> bool:
     """The same for ``load_data_and_model``, which imports torch inside the function and so is written anew.
@@ -82,7 +89,7 @@ def saved_model_loading(module: Any) -> bool:
         loaders = quick_start.data_preparation(config, dataset)
         quick_start.init_seed(seed, reproducible)
         model = quick_start.get_model(config["model"])(config, loaders[0]._dataset).to(config["device"])
-        model.load_state_dict(checkpoint["state_dict"])
+        model.load_state_dict(_without_ours(checkpoint["state_dict"], model))
         model.load_other_parameter(checkpoint.get("other_parameter"))
         return config, model, dataset, *loaders
 

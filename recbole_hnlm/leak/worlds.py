@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbole_hnlm.config import HNLMConfig
+from recbole_hnlm.artefacts.atomic import unquoted
+from recbole_hnlm.config import HNLMConfig, encoding_of
 from recbole_hnlm.leak.poison import Pairs
 
 PARTS = ("train", "valid", "test")
 _DONE_BEFORE = ("user_inter_num_interval", "item_inter_num_interval", "val_interval", "threshold", "rm_dup_inter")
+WRITTEN_SETTINGS = (*_DONE_BEFORE, "filter_inter_by_user_or_item", "benchmark_filename", "load_col")
+"""What :func:`settings_of_split` sets."""
 _OF_ITS_OWN = ("hnlm_artefact_dir", "llm_cache_dir")
 _NOT_AN_INPUT = ("data_path", "config_files", "checkpoint_dir", *_OF_ITS_OWN)
 _ALSO_READ = ("kg", "link", "net")
@@ -46,12 +49,13 @@ def write_world(folder: Path, name: str, splits: Sequence[Any], pairs: Sequence[
         shuffled = part != "train" and order_seed is not None
         rows = np.random.default_rng(order_seed).permutation(len(written.users)) if shuffled else None
         path = home / f"{name}.{part}.inter"
-        _columns(dataset, written, rows).to_csv(path, sep="\t", index=False)
+        form = {"sep": dataset.config["field_separator"], "encoding": encoding_of(dataset.config)}
+        _columns(dataset, written, rows).to_csv(path, index=False, **form)
     for field, suffix in ((splits[0].uid_field, "user"), (splits[0].iid_field, "item")):
         source = Path(splits[0].config["data_path"]) / f"{splits[0].dataset_name}.{suffix}"
         if source.is_file():
             known = set(splits[0].field2id_token[field].tolist())
-            _write_known(source, home / f"{name}.{suffix}", field, known, splits[0].config["field_separator"])
+            _write_known(source, home / f"{name}.{suffix}", field, known, splits[0].config)
     for suffix in (*_ALSO_READ, *(splits[0].config["additional_feat_suffix"] or ())):
         source = Path(splits[0].config["data_path"]) / f"{splits[0].dataset_name}.{suffix}"
         if source.is_file():
@@ -61,27 +65,29 @@ def write_world(folder: Path, name: str, splits: Sequence[Any], pairs: Sequence[
 def _columns(dataset: Any, pairs: Pairs, order: Any) -> pd.DataFrame:
     ids = {dataset.uid_field: pairs.users, dataset.iid_field: pairs.items}
     columns: dict[str, Any] = {}
+    between = dataset.config["seq_separator"]
     for field in dataset.inter_feat.columns:
         kind = dataset.field2type[field].value
         values = dataset.inter_feat[field].numpy()
         if kind.startswith("token"):
             tokens = dataset.field2id_token[field]
             values = ids.get(field, values)
-            values = tokens[values] if kind == "token" else [" ".join(tokens[row[row > 0]]) for row in values]
+            values = tokens[values] if kind == "token" else [between.join(tokens[row[row > 0]]) for row in values]
         else:
             values = values if order is None else values[order]
-            values = values if kind == "float" else [" ".join(map(str, row)) for row in values]
+            values = values if kind == "float" else [between.join(map(str, row)) for row in values]
         columns[f"{field}:{kind}"] = values
     return pd.DataFrame(columns)
 
 
-def _write_known(source: Path, target: Path, field: str, known: set[str], separator: str) -> None:
+def _write_known(source: Path, target: Path, field: str, known: set[str], config: HNLMConfig) -> None:
     """The rows of a side file whose user or item the dataset has; filters may have taken others out."""
-    with source.open(encoding="utf-8") as lines, target.open("w", encoding="utf-8") as kept:
+    separator, encoding = config["field_separator"], encoding_of(config)
+    with source.open(encoding=encoding) as lines, target.open("w", encoding=encoding) as kept:
         header = next(lines)
         kept.write(header)
         column = [name.split(":")[0] for name in header.rstrip("\n").split(separator)].index(field)
-        kept.writelines(line for line in lines if line.rstrip("\n").split(separator)[column] in known)
+        kept.writelines(line for line in lines if unquoted(line.rstrip("\n").split(separator)[column]) in known)
 
 
 def world_config(first: HNLMConfig, model: Any, folder: Path, epochs: int) -> HNLMConfig:
@@ -114,8 +120,9 @@ def settings_of_split(first: HNLMConfig, train_file: Path) -> dict[str, Any]:
     """
     load_col = first["load_col"]
     if load_col is not None:
-        with train_file.open(encoding="utf-8") as lines:
-            written = [column.rpartition(":")[0] for column in next(lines).rstrip("\n").split("\t")]
+        with train_file.open(encoding=encoding_of(first)) as lines:
+            header = next(lines).rstrip("\n").split(first["field_separator"])
+        written = [column.rpartition(":")[0] for column in header]
         load_col = {**{key: fields for key, fields in load_col.items() if key != "inter"}, "inter": written}
     fixed = {"filter_inter_by_user_or_item": False, "benchmark_filename": list(PARTS), "load_col": load_col}
     return {**dict.fromkeys(_DONE_BEFORE), **fixed}

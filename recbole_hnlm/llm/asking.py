@@ -96,8 +96,9 @@ class StageCounts:
         shown = "; ".join(f"{key}: {reason}" for key, reason in self.failures)
         raise RunStopped(
             f"{self.stage}: {self.failed} of the first {ended} prompts brought no usable answer ({shown}). All answers "
-            "are kept. Take another model, give one that thinks first room (llm_thinking_tokens=4000), look at "
-            "llm_prompts, or go on regardless by llm_least_usable=0"
+            "are kept, and are not asked for again: where the server was at fault, ask it anew under another "
+            "llm_chat_revision. Else take another model, give one that thinks first room (llm_thinking_tokens=4000), "
+            "look at llm_prompts, or go on regardless by llm_least_usable=0"
         )
 
     def _fail(self, key: str, reason: str) -> None:

@@ -34,6 +34,7 @@ class _WatchingMixin:
         super().__init__(config, model)  # type: ignore[call-arg]
         self.saved_model_file = checkpoint_name(config, self.saved_model_file)
         self.epoch_seconds: list[float] = []
+        self._epoch = 0
         self.curve: list[tuple[int, float, float]] = []
         self.best_epoch: int | None = None
         self.negative_statistics: list[dict[str, float]] = []
@@ -61,6 +62,7 @@ class _WatchingMixin:
             train_data.draw_from(head)
         if head is not None and hasattr(train_data, "held_out"):
             head.statistics.watch_held_out(train_data.held_out)
+        self._epoch = epoch_idx
         started = time.perf_counter()
         result = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)  # type: ignore[misc]
         self.epoch_seconds.append(time.perf_counter() - started)
@@ -70,7 +72,7 @@ class _WatchingMixin:
 
     def _valid_epoch(self, *args: Any, **kwargs: Any) -> Any:
         score, result = super()._valid_epoch(*args, **kwargs)  # type: ignore[misc]
-        self.curve.append((len(self.epoch_seconds) - 1, sum(self.epoch_seconds), float(score)))
+        self.curve.append((self._epoch, sum(self.epoch_seconds), float(score)))
         return score, result
 
     def _add_train_loss_to_tensorboard(self, epoch_idx: int, losses: Any, tag: str = "Loss/Train") -> None:

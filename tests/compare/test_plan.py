@@ -301,7 +301,7 @@ def test_configuration_files_are_settings_of_all_rows(named: str, data: Path, tm
 
 
 def test_a_setting_with_a_space_is_no_name_of_the_list_before_it() -> None:
-    told = "--val_interval={rating: '[4,inf)'}"
+    told = "--val_interval={'rating': '[4,inf)'}"
     args, settings = parse_arguments(parser(), ["--datasets", "one", "two", told, "--out=a folder", "--epochs=3"])
     assert (args.datasets, args.out, settings) == (["one", "two"], "a folder", [told, "--epochs=3"])
     assert read_request(vars(args), settings).request.shared["val_interval"] == {"rating": "[4,inf)"}

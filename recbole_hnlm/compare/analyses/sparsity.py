@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recbole_hnlm.artefacts.atomic import read_atomic
 from recbole_hnlm.compare.analyses.base import Analysis, Entry, add_samplers, values_of_sampler
 from recbole_hnlm.compare.ledger import digest
 from recbole_hnlm.compare.plan import LOCAL, QUIET, CompareConfig, shaping
+from recbole_hnlm.config import encoding_of
 from recbole_hnlm.data_source import data_digest
 from recbole_hnlm.leak.worlds import pairs_of, settings_of_split, write_world
 from recbole_hnlm.quick_start import split
@@ -99,9 +101,20 @@ def _write_share(config: CompareConfig, home: Path, name: str, share: int) -> No
     draft = home / f".{name}.new"
     shutil.rmtree(draft, ignore_errors=True)
     write_world(draft, name, parts, [pairs_of(part) for part in parts], None)
-    items = draft / name / f"{name}.item"
-    if not items.exists():  # so that an item whose pairs are all left out stays in the catalogue
-        tokens = train.field2id_token[train.iid_field][1:]
-        items.write_text("\n".join([f"{train.iid_field}:token", *tokens]) + "\n", encoding="utf-8")
+    _complete_catalogue(draft / name / f"{name}.item", train, config)
     (draft / name).replace(home / name)
     draft.rmdir()
+
+
+def _complete_catalogue(path: Path, train: Any, config: CompareConfig) -> None:
+    """Give every item of the catalogue a row, so that one whose pairs are all left out stays in it."""
+    separator, encoding = str(config["field_separator"]), encoding_of(config)
+    tokens = train.field2id_token[train.iid_field][1:].tolist()
+    if not path.exists():
+        path.write_text("\n".join([f"{train.iid_field}:token", *tokens]) + "\n", encoding=encoding)
+        return
+    table = read_atomic(path, key=train.iid_field, separator=separator, encoding=encoding)
+    known = set(table.column(train.iid_field))
+    with path.open("a", encoding=encoding) as file:
+        for token in (token for token in tokens if token not in known):
+            file.write(separator.join(token if field == train.iid_field else "" for field in table.types) + "\n")
