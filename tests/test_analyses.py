@@ -23,7 +23,7 @@ from recbole_runs import ITEMS, made, settings, write_dataset
 
 from recbole_hnlm.cli import main as cli
 from recbole_hnlm.compare.analyse_command import cells_of_entries, main, parser_of
-from recbole_hnlm.compare.analyses import ANALYSES, analysis_of
+from recbole_hnlm.compare.analyses import ANALYSES, analysis_of, groups
 from recbole_hnlm.compare.analyses.base import Entry
 from recbole_hnlm.compare.analyses.groups import GROUPS, group_metrics, popularity_groups
 from recbole_hnlm.compare.analyses.probe import train_and_probe
@@ -32,6 +32,7 @@ from recbole_hnlm.compare.analyses.sparsity import kept_pairs
 from recbole_hnlm.compare.plots import svg_element
 from recbole_hnlm.compare.request import read_request
 from recbole_hnlm.config import HNLMConfig
+from recbole_hnlm.leak import LeakCheck, check_leak
 from recbole_hnlm.models.statistics import StepStatistics
 from recbole_hnlm.quick_start import prepare
 from recbole_hnlm.samplers import TrainingInteractions
@@ -424,6 +425,7 @@ def test_readings_become_means_and_curves() -> None:
     bars = analysis_of("popularity").plot(
         [Reading(s, g, None, "recall@20", 1, 0.5) for s in "ab" for g in GROUPS[: 2 if s == "a" else 3]]
     )
+    assert [float(bar.get_height()) for bar in bars.axes[0].patches] == [0.5, 0.5, 0.5, 0.5, 0.0, 0.5]  # type: ignore[attr-defined]
     assert len(bars.axes[0].patches) == 6 and [text.get_text() for text in bars.axes[0].get_xticklabels()] == ["a", "b"]
 
 
@@ -538,3 +540,51 @@ def test_a_killed_analysis_goes_on_where_it_was(folder: Path, tmp_path: Path) ->
     assert {path.name for path in out.glob("negatives.*")} == {"negatives.md", "negatives.csv", "negatives.svg"}
     rows = list(csv.DictReader((out / "negatives.csv").read_text().splitlines()))
     assert {row["label"] for row in rows} == {"K 1", "K 2", "K 4"}
+
+
+def test_groups_of_items_are_those_of_training(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[np.ndarray[Any, Any]] = []
+    monkeypatch.setattr(groups, "popularity_groups", lambda counts: asked.append(counts) or popularity_groups(counts))
+    model, loaders, config = made(folder, "BPR", neg_sampler="uniform")
+    told = groups.metrics_by_popularity(config, model, loaders)
+    feat = loaders[0]._dataset.inter_feat["item_id"].tolist()
+    assert asked[0].tolist() == [feat.count(item) for item in range(ITEMS + 1)] and set(told) <= set(GROUPS)
+
+
+RATED = {"val_interval": {"rating": "[2,inf)"}, "load_col": {"inter": ["user_id", "item_id", "rating"]}}
+
+
+@pytest.mark.parametrize("values", [RATED, {"user_inter_num_interval": "[2,inf)"}], ids=["val", "users"])
+def test_shares_of_filtered_data_are_trained(folder: Path, values: dict[str, Any]) -> None:
+    """The filter belongs to the split that is written, and the runs on it are told to filter nothing."""
+    _, asked, entries, _ = asked_for(folder, "sparsity", "--shares", "50", "--neg_samplers", "dns", **values)
+    (cell,) = cells_of_entries(asked, entries, "BPR")
+    assert cell.values[next(iter(values))] is None
+    (whole,) = cells_of_entries(*asked_for(folder, "sparsity", "--shares", "50", "--neg_samplers", "dns")[1:3], "BPR")
+    assert (whole.data != cell.data) == (values is RATED)  # every user has two pairs
+
+
+def test_shares_keep_items_that_an_item_file_does_not_name(tmp_path: Path) -> None:
+    home = write_dataset(tmp_path)
+    path = home / "tiny" / "tiny.item"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:20]))
+    _, _, entries, _ = asked_for(home, "sparsity", "--shares", "10", "--neg_samplers", "dns")
+    (entry,) = entries
+    loaders = prepare(HNLMConfig("BPR", entry.dataset, config_dict=settings(home, "BPR", **entry.values)))
+    assert loaders[0]._dataset.item_num == ITEMS + 1
+    assert len(set(loaders[0]._dataset.inter_feat["item_id"].tolist())) < ITEMS  # of which some are not trained on
+
+
+def test_shares_and_the_leak_check_read_other_separators_and_encodings(tmp_path: Path) -> None:
+    home = write_dataset(tmp_path)
+    for path in (home / "tiny").iterdir():
+        told = path.read_text().replace(",", " ").replace("\t", ",").replace("number 7\n", "number sieben ü\n")
+        path.write_bytes(told.encode("latin-1"))
+    form = {"field_separator": ",", "encoding": "latin-1"}
+    _, _, entries, _ = asked_for(home, "sparsity", "--shares", "50", "--neg_samplers", "dns", **form)
+    (entry,) = entries
+    values = settings(home, "BPR", **form, **entry.values)
+    assert prepare(HNLMConfig("BPR", entry.dataset, config_dict=values))[0]._dataset.item_num == ITEMS + 1
+    config = settings(home, "BPR", neg_sampler="dns", **form)
+    assert not check_leak("BPR", "tiny", config_dict=config, settings=LeakCheck(epochs=1)).leaks

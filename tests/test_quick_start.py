@@ -89,6 +89,20 @@ assert stored["config"]["neg_sampler"] == "dns"
     plain.load_state_dict(plain_state(torch.load(checkpoint, weights_only=False)["state_dict"]))
 
 
+@pytest.mark.parametrize("values", [{"neg_sampler": "dns"}, TEXT], ids=["dns", "text"])
+def test_recboles_own_loading_ranks_as_the_run_did(folder: Path, values: dict[str, Any]) -> None:
+    """Without ``register()`` it makes the bare model, of the rows that the run has trained."""
+    from recbole.quick_start import load_data_and_model
+    from recbole.utils import get_trainer
+
+    result = run_recbole_hnlm("LightGCN", "tiny", config_dict=settings(folder, "LightGCN", **values))
+    config, model, _, _, _, test_data = load_data_and_model(result["hnlm"]["checkpoint"])
+    assert getattr(model, "hnlm", None) is None
+    trainer = get_trainer(config["MODEL_TYPE"], "LightGCN")(config, model)
+    again = trainer.evaluate(test_data, load_best_model=False, show_progress=False)
+    assert dict(again) == pytest.approx(dict(result["test_result"]), abs=1e-6)
+
+
 def test_resumed_training_goes_on_as_if_it_had_not_stopped(folder: Path) -> None:
     from recbole.utils import get_trainer
 
@@ -108,6 +122,23 @@ def test_resumed_training_goes_on_as_if_it_had_not_stopped(folder: Path) -> None
     second.fit(loaders[0], saved=False)
     for name, weight in straight.model.named_parameters():
         assert torch.equal(weight, dict(second.model.named_parameters())[name]), name
+
+
+def test_a_resumed_curve_goes_on_in_its_epochs(folder: Path) -> None:
+    from recbole.utils import get_trainer
+
+    trainers = []
+    for epochs in (2, 4):
+        config = HNLMConfig("BPR", "tiny", config_dict=settings(folder, "BPR", neg_sampler="dns", epochs=epochs))
+        loaders = prepare(config)
+        trainer = watching.watching(get_trainer(config["MODEL_TYPE"], "BPR"))(config, build_model(config, loaders[0]))
+        if trainers:
+            trainer.resume_checkpoint(trainers[0].saved_model_file)
+        trainer.fit(*loaders[:2], show_progress=False)
+        trainers.append(trainer)
+    first, second = trainers
+    assert [epoch for epoch, *_ in first.curve] == [0, 1] and second.start_epoch > 0
+    assert [epoch for epoch, *_ in second.curve] == list(range(second.start_epoch, 4))
 
 
 def test_export_holds_no_pickle(folder: Path, tmp_path: Path) -> None:
@@ -258,3 +289,15 @@ def test_peak_memory_of_a_gpu_is_that_of_its_tensors(folder: Path, monkeypatch: 
     ours = run_recbole_hnlm("BPR", "tiny", config_dict=settings(folder, "BPR", neg_sampler="none", epochs=1))["hnlm"]
     assert ours["peak_gpu_memory_mib"] == 3.0 and ours["peak_memory_mib"] > 50
     assert asked == [("init", ""), ("anew", "cuda:1"), ("most", "cuda:1")]
+
+
+def test_metrics_of_counts_are_computed(folder: Path) -> None:
+    """RecBole's collector moves a Counter to the CPU, which has no such method."""
+    told = ["Recall", "AveragePopularity", "GiniIndex", "ItemCoverage", "TailPercentage", "ShannonEntropy"]
+    for sampler in ("none", "dns"):
+        values = settings(
+            folder, "BPR", neg_sampler=sampler, metrics=told, valid_metric="AveragePopularity@5", epochs=1
+        )
+        result = run_recbole_hnlm("BPR", "tiny", config_dict=values, saved=False)
+        assert {f"{name.lower()}@5" for name in told} == set(result["test_result"])
+        assert 0 < result["test_result"]["itemcoverage@5"] <= 1 and not result["valid_score_bigger"]

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from recbole_hnlm.compare.blocks import Block, Line
 from recbole_hnlm.compare.ledger import canonical
-from recbole_hnlm.compare.plan import Cell
 from recbole_hnlm.compare.statistics import least_wilcoxon
 
 _COLLAPSED = 0.7  # of the best seed's validation score: seeds of one row differ by a tenth at most
 _TOLD_WHERE_DIFFERENT = ("epochs", "stopping_step", "train_batch_size")
+
+_OURS = ("neg_sampler", "hnlm_", "llm_", "ranking_loss", "comparator_")
+"""Beginnings of settings that only some rows read, so that others go without."""
 
 
 def notes_of(block: Block) -> list[str]:
@@ -81,27 +83,25 @@ def _test_notes(block: Block) -> list[str]:
 
 
 def _setting_notes(block: Block) -> list[str]:
-    """How long and in which steps rows train, and any setting of theirs that neither the row nor its search is made
-    of, where that is not the same for all.
+    """How long and in which steps rows train, where that is not the same for all, and in what else backbones differ
+    that neither a row nor its search is made of.
     """
-    cells = [line.outcome.cell for line in block.lines]
+    notes = [_told_where_different(block.lines, key) for key in _TOLD_WHERE_DIFFERENT]
+    lines = [line for line in block.lines if not line.outcome.cell.row.everywhere]
+    cells = [line.outcome.cell for line in lines]
     of_rows = {key for cell in cells for key in (*cell.row.values, *cell.row.defaults, *cell.space)}
-    of_backbones = [cell for cell in cells if not cell.row.everywhere]
-    common = [key for key in _keys_of(of_backbones) if all(key in cell.values for cell in of_backbones)]
-    notes = []
-    for key in (*_TOLD_WHERE_DIFFERENT, *(key for key in common if key not in {*_TOLD_WHERE_DIFFERENT, *of_rows})):
-        rows: dict[str, list[str]] = {}
-        for line in block.lines:
-            rows.setdefault(str(line.outcome.cell.values.get(key, "the default")), []).append(line.name)
-        usual = max(rows, key=lambda value: len(rows[value]), default="")
-        told = [f"{value} of {', '.join(names)}" for value, names in rows.items() if value != usual]
-        if told:
-            notes.append(f"{key}: {'; '.join(told)}; {usual} of the other rows.")
-    return notes
+    keys = {key for cell in cells for key in cell.values if not key.startswith(_OURS) and key not in of_rows}
+    notes += [_told_where_different(lines, key) for key in sorted(keys - {*_TOLD_WHERE_DIFFERENT})]
+    return [note for note in notes if note]
 
 
-def _keys_of(cells: Sequence[Cell]) -> list[str]:
-    return sorted({key for cell in cells for key in cell.values})
+def _told_where_different(lines: Sequence[Line], key: str) -> str:
+    rows: dict[str, list[str]] = {}
+    for line in lines:
+        rows.setdefault(str(line.outcome.cell.values.get(key, "the default")), []).append(line.name)
+    usual = max(rows, key=lambda value: len(rows[value]), default="")
+    told = [f"{value} of {', '.join(names)}" for value, names in rows.items() if value != usual]
+    return f"{key}: {'; '.join(told)}; {usual} of the other rows." if told else ""
 
 
 def _cut_short(line: Line) -> str:

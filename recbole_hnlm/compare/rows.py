@@ -163,23 +163,20 @@ def _own(name: str, given: Mapping[str, Any], models: Iterable[str]) -> Iterator
         elif comparator is not None:
             space = dict(_packaged("comparator", str(comparator), model).space)
         else:
-            packaged = _without_knobs_of_others(_sampler(str(sampler), model).space, values)
+            packaged = _with_knobs_of_rule(_sampler(str(sampler), model).space, values)
             space = {**packaged, **_space_of_loss(values.get(RANKING_KEY), model)}
         defaults = {} if comparator is None else _packaged("comparator", str(comparator), model).defaults
         yield Row(name, model, kind, values, space, kind == "baseline", defaults)
 
 
-def _without_knobs_of_others(space: Space, values: Mapping[str, Any]) -> Space:
-    """The space of ``hnlm`` without knobs that the row's own rule does not have."""
+def _with_knobs_of_rule(space: Space, values: Mapping[str, Any]) -> Space:
+    """The space of ``hnlm`` with the knobs of the row's own rule in place of those of hnlm's."""
     rule = values.get("hnlm_base_sampler")
     if rule is None:
         return space
-    known = {knob.name for knob in fields(sampler_class(rule).Options)} if rule != RECBOLE_SAMPLER else set()
-    return {
-        key: knob
-        for key, knob in space.items()
-        if not key.startswith(SAMPLER_PREFIX) or key.removeprefix(SAMPLER_PREFIX) in known
-    }
+    others = {key: knob for key, knob in space.items() if not key.startswith(SAMPLER_PREFIX)}
+    entry = packaged_rows()["sampler"].get(rule) or ({} if rule == RECBOLE_SAMPLER else _unlisted("sampler", rule))
+    return {**others, **read_space(entry.get("space"))}
 
 
 def _space_of_loss(loss: Any, model: str) -> Space:

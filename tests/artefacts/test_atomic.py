@@ -37,6 +37,24 @@ def test_quotes_empty_cells_and_missing_ends_are_kept_as_they_stand(tmp_path: Pa
     assert table.column("note") == ['"open', "null", ""]
 
 
+def test_quotes_around_a_cell_are_read_as_recbole_reads_them(tmp_path: Path) -> None:
+    """As ``DataFrame.to_csv`` writes a cell with a quote in it; a lone quote and one that closes nothing stay."""
+    path = tmp_path / "x.item"
+    told = ['"i1"\t"The ""Best"" Pen"', '"a""b"\t"Great" pen "x"', '"\t""', 'c\t"']
+    path.write_text("\n".join(["item_id:token\ttitle:token_seq", *told]) + "\n", encoding="utf-8")
+    table = read_atomic(path)
+    assert table.column("item_id") == ["i1", 'a"b', '"', "c"]
+    assert table.column("title") == ['The "Best" Pen', '"Great" pen "x"', "", '"']
+
+
+def test_another_encoding_is_read_and_a_wrong_one_names_the_setting(tmp_path: Path) -> None:
+    path = tmp_path / "x.item"
+    path.write_bytes("item_id:token\ttitle:token_seq\n1\tÜbung\n".encode("latin-1"))
+    assert read_atomic(path, encoding="latin-1").column("title") == ["Übung"]
+    with pytest.raises(ValueError, match=r"x\.item is not in utf-8 .*set RecBole's encoding to the file's"):
+        read_atomic(path)
+
+
 def test_windows_line_ends_and_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "x.item"
     path.write_bytes("\ufeffitem_id:token\ttitle:token_seq\r\n1\té\r\n2\t\r\n".encode())

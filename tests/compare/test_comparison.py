@@ -330,3 +330,12 @@ def test_the_command_ends_with_a_message_and_not_a_traceback(data: Path, capsys:
         with pytest.raises(SystemExit, match="2"):
             cli.main([*names, *further])
         assert message in capsys.readouterr().err
+
+
+def test_the_row_that_others_are_held_against_stays_when_rows_are_added(tmp_path: Path, data: Path) -> None:
+    compared(tmp_path, request(data), Fake(), against="uniform")
+    compared(tmp_path, request(data, neg_samplers=("mixgcf",)), Fake())
+    (block,) = report(tmp_path)
+    assert block.base == "uniform" and len(block.lines) == 3
+    compared(tmp_path, request(data, neg_samplers=("mixgcf",)), Fake(), against="dns")
+    assert report(tmp_path)[0].base == "dns"

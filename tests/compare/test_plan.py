@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +19,10 @@ from recbole_hnlm.compare.command import main, parser
 from recbole_hnlm.compare.plan import Request, cells_of
 from recbole_hnlm.compare.request import parse_arguments, read_request
 from recbole_hnlm.compare.rows import Grid
+from recbole_hnlm.compare.runner import run_values
 from recbole_hnlm.compare.spaces import Knob
 from recbole_hnlm.compare.store import read_plan, write_plan
+from recbole_hnlm.data_source import named_files_digest
 
 
 @pytest.fixture(autouse=True)
@@ -497,3 +500,89 @@ def test_a_model_that_cannot_be_made_here_is_left_to_its_run(data: Path, monkeyp
 
     monkeypatch.setattr(fitness, "fitness", missing)
     fitness.refuse_unfit_cells(cells(data))
+
+
+def test_a_reg_weight_for_all_rows_is_not_eases(data: Path) -> None:
+    """There it is the ridge, of the order of 100."""
+    asked = request(data, neg_samplers=("uniform",), models=("LightGCN",), baselines=("EASE",))
+    ease, ours = cells_of(replace(asked, shared={**asked.shared, "reg_weight": 1e-4}))
+    assert "reg_weight" in ease.space and ease.budget == 4 and "reg_weight" not in ease.values
+    assert ours.values["reg_weight"] == 1e-4 and "reg_weight" not in ours.space
+    own, _ = cells_of(replace(asked, models={"EASE": {"reg_weight": 90.0}}))
+    assert own.values["reg_weight"] == 90.0 and own.budget == 1
+    alone = request(data, neg_samplers=(), models=(), baselines=("EASE",))
+    with pytest.raises(
+        ValueError, match="reg_weight has no effect in any row; remove it, or give EASE their own under"
+    ):
+        cells_of(replace(alone, shared={**alone.shared, "reg_weight": 1e-4}))
+
+
+def test_the_search_of_dtl_begins_where_its_peers_begin(data: Path) -> None:
+    starts = {cell.row.name: cell.start["neg_sampler_candidates"] for cell in cells(data, neg_samplers=PEERS_OF_DTL)}
+    assert starts == dict.fromkeys(PEERS_OF_DTL, 32)
+    (fixed,) = cells_of(replace(asked := request(data, neg_samplers=("dtl",)), shared={**asked.shared, **TWELVE}))
+    assert fixed.values["neg_sampler_candidates"] == 12 and "neg_sampler_candidates" not in fixed.start
+
+
+PEERS_OF_DTL = ("dns", "dens", "dtl")
+TWELVE = {"neg_sampler_candidates": 12}
+
+
+def test_a_row_of_text_under_a_loss_needs_no_space_of_its_own(data: Path) -> None:
+    own = {"neg_sampler": "hnlm", "hnlm_base_sampler": "uniform", "hnlm_alpha": 0.0, "ranking_loss": "psl"}
+    other = {"neg_sampler": "hnlm", "hnlm_base_sampler": "dns_mn"}
+    soft, hard = cells(data, neg_samplers=(), rows={"hnlm psl": own, "hnlm on dns_mn": other})
+    assert not any(key.startswith("neg_sampler") for key in soft.space)
+    assert {"neg_sampler_candidates", "neg_sampler_top_m", "hnlm_alignment_weight"} <= set(hard.space)
+    assert {"ranking_loss_temperature", "hnlm_alignment_weight"} <= set(soft.space)
+
+
+@pytest.mark.parametrize("key", ["llm_prompts", "llm_adapter", "llm_encoder", "neg_sampler_folder"])
+def test_what_a_file_says_that_settings_name_is_part_of_the_run(key: str, tmp_path: Path) -> None:
+    place = tmp_path / "named"
+    if key == "llm_prompts":
+        place.write_text("version: 1\n")
+    else:
+        place.mkdir()
+    file = place if place.is_file() else place / ("x.neg_text" if key == "neg_sampler_folder" else "model.safetensors")
+    file.write_text("one")
+    first = named_files_digest({key: str(place), "llm_chat_model": "of-a-server", "epochs": 3})
+    file.write_text("two")
+    assert first and first != named_files_digest({key: str(place)})
+    file.write_text("one")
+    assert first == named_files_digest({key: str(place)})
+    assert named_files_digest({key: str(tmp_path / "absent"), "hnlm_artefact_dir": str(tmp_path)}) == ""
+
+
+def test_a_run_is_another_where_its_prompts_were_edited(data: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.yaml"
+    told = {"llm_prompts": str(prompts), "llm_backend": "openai", "llm_chat_model": "m", "llm_base_url": "http://x/v1"}
+    seen = []
+    for text in ("version: a\n", "version: b\n", "version: a\n"):
+        prompts.write_text(text)
+        asked = request(data, neg_samplers=("hnlm",), tune=1)
+        (cell,) = cells_of(replace(asked, shared={**asked.shared, **told}))
+        setting = cell.setting({}, 2020)
+        seen.append((cell.key, setting.key, run_values(setting, tmp_path, "x")["hnlm_artefact_dir"]))
+    assert seen[0] == seen[2] and all(one != other for one, other in zip(seen[0], seen[1], strict=True))
+
+
+def test_a_metric_of_the_whole_ranking_may_choose(data: Path) -> None:
+    asked = request(data, neg_samplers=("uniform",))
+    told = {"metrics": ["Recall", "GAUC"], "valid_metric": "GAUC"}
+    (cell,) = cells_of(replace(asked, shared={**asked.shared, **told}))
+    assert cell.values["valid_metric"] == "GAUC"
+    with pytest.raises(ValueError, match="valid_metric=NDCG is not computed"):
+        cells_of(replace(asked, shared={**asked.shared, "valid_metric": "NDCG"}))
+
+
+def test_a_file_of_another_encoding_is_told_by_row_and_name(data: Path, tmp_path: Path) -> None:
+    home = tmp_path / "latin"
+    shutil.copytree(data, home)
+    path = home / "tiny" / "tiny.item"
+    path.write_bytes(path.read_bytes() + "i7\tÜbung\tmaker0\n".encode("latin-1"))
+    asked = request(home, neg_samplers=("hnlm",))
+    with pytest.raises(ValueError, match=r"row 'hnlm'.*tiny\.item is not in utf-8.*set RecBole's encoding"):
+        cells_of(asked)
+    (cell,) = cells_of(replace(asked, shared={**asked.shared, "encoding": "latin-1"}))
+    assert cell.values["encoding"] == "latin-1"

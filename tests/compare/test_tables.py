@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
+from recbole_hnlm.compare import plots
 from recbole_hnlm.compare.blocks import blocks_of
 from recbole_hnlm.compare.ledger import FAILED, OK
 from recbole_hnlm.compare.notes import notes_of
@@ -173,6 +175,23 @@ def test_what_rows_do_not_share_is_told() -> None:
     assert not any("stopping_step" in note for note in notes_of(block))
 
 
+def test_other_settings_of_backbones_are_told_but_not_what_rows_are_made_of() -> None:
+    """Rows that joined a folder later may have another width; a baseline's own settings are no difference."""
+    made = {"neg_sampler": "dns"}
+    rows = [outcome(name, [0.1], [0.1]) for name in ("uniform", "dns", "mixgcf")]
+    rows = [with_values(row, embedding_size=size, **made) for row, size in zip(rows, (8, 8, 32), strict=True)]
+    rows[1] = with_values(rows[1], embedding_size=8, neg_sampler="uniform")
+    rows.append(with_values(outcome("EASE", [0.1], [0.1], "baseline"), embedding_size=64, eval_step=1))
+    (block,) = blocks_of(rows)
+    told = [note for note in notes_of(block) if ": " in note and "other rows" in note]
+    assert told == ["embedding_size: 32 of mixgcf; 8 of the other rows."]
+
+
+def test_a_model_that_is_solved_at_once_is_not_told_to_learn_longer() -> None:
+    row = outcome("EASE", [0.1, 0.1], [0.20, 0.10], "baseline", epochs=1, best_epoch=0)
+    assert not any("not all seeds learned" in note for note in notes_of(blocks_of([row])[0]))
+
+
 @pytest.mark.parametrize(("best", "told"), [(299, True), (297, True), (295, False), (None, False)])
 def test_a_best_epoch_beside_the_last_is_told(best: int | None, told: bool) -> None:
     """Looked at every second epoch, so 298 and 300 are the last two, counted from 1."""
@@ -283,3 +302,31 @@ def test_a_block_without_rows_has_notes_alone() -> None:
     empty = Table("t", ("row",), (), notes=("dns: unfinished, 3 of 3 runs left.",))
     assert markdown([empty], "# head") == "# head\n\n## t\n\ndns: unfinished, 3 of 3 runs left.\n"
     assert "tabular" not in latex([empty]) and web(empty) == "<p>dns: unfinished, 3 of 3 runs left.</p>"
+
+
+def test_bars_are_the_means_with_their_deviations(outcomes: list[Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(plots, "svg_element", lambda figure: drawn.append(figure) or "")
+    (block,) = blocks_of(outcomes)
+    plots.bars(block)
+    (axes,) = drawn[0].axes
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([0.11, 0.21, 0.21, 0.15])
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == [line.name for line in block.lines] == ["EASE", "dns", "hnlm", "mixgcf"]
+    (errors,) = [lines.get_segments() for lines in axes.collections]
+    half = [float(end[0] - begin[0]) / 2 for begin, end in errors]
+    assert half == pytest.approx([*[math.sqrt(2) * 0.01] * 3, 0.0])
+
+
+def test_curves_are_scores_by_epoch_and_by_seconds(outcomes: list[Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(plots, "svg_element", lambda figure: drawn.append(figure) or "")
+    curve = [[1, 2.5, 0.1], [3, 7.5, 0.3]]
+    (block,) = blocks_of(
+        [outcome("dns", [0.1], [0.3], curve=curve), outcome("EASE", [0.1], [0.2], curve=[[0, 1.0, 0.2]])]
+    )
+    plots.convergence(block)
+    by_epoch, by_seconds = drawn[0].axes
+    assert [line.get_xydata().tolist() for line in by_epoch.lines] == [[[1, 0.1], [3, 0.3]]]
+    assert [line.get_xydata().tolist() for line in by_seconds.lines] == [[[2.5, 0.1], [7.5, 0.3]]]
+    assert by_epoch.get_xlabel() == "epoch" and "seconds" in by_seconds.get_xlabel()

@@ -47,7 +47,10 @@ def test_a_model_of_no_use_is_not_asked_to_the_end(spoilt: str) -> None:
     """At most every prompt of the first fifty twice, and those that were under way."""
     backend = ScriptedBackend(lambda request: None if spoilt == "no text" else "thinking aloud")
     backend.least_usable = 0.1
-    with pytest.raises(RunStopped, match="50 of the first 50 prompts.*llm_thinking_tokens.*llm_least_usable=0"):
+    with pytest.raises(
+        RunStopped,
+        match="50 of the first 50 prompts.*not asked for again.*llm_chat_revision.*llm_thinking_tokens.*llm_least_usable=0",
+    ):
         _run(backend, 1000)
     assert len(backend.asked) <= 2 * 50 + 7
     answers, counts = _run(ScriptedBackend(lambda request: "thinking aloud"), 100)
