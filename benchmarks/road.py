@@ -45,13 +45,9 @@ HARD: dict[str, dict[str, Any]] = {
     "hnlm on ahns, C 32": {"neg_sampler": "hnlm", "hnlm_base_sampler": "ahns", "neg_sampler_candidates": 32},
 }
 SOFT = {"neg_sampler": "hnlm", "hnlm_base_sampler": "uniform", "hnlm_alpha": 0.0}
+MANY = {**SOFT, "ranking_loss": "sampled_softmax", "ranking_loss_temperature": 0.2, "ranking_loss_negatives": 800}
 LOSSES: dict[str, dict[str, Any]] = {
-    "hnlm, sampled softmax of 800": {
-        **SOFT,
-        "ranking_loss": "sampled_softmax",
-        "ranking_loss_temperature": 0.2,
-        "ranking_loss_negatives": 800,
-    },
+    "hnlm, sampled softmax of 800": MANY,
     "hnlm, sampled softmax of 400, alignment .01": {
         **SOFT,
         "ranking_loss": "sampled_softmax",
@@ -59,6 +55,8 @@ LOSSES: dict[str, dict[str, Any]] = {
         "ranking_loss_negatives": 400,
         "hnlm_alignment_weight": 0.01,
     },
+    "hnlm, sampled softmax of 800, spared .15": {**MANY, "hnlm_sparing": 0.15},
+    "hnlm, sampled softmax of 800, spared .3": {**MANY, "hnlm_sparing": 0.3},
     "hnlm, psl": {**SOFT, "ranking_loss": "psl", "ranking_loss_temperature": 0.1, "ranking_loss_activation": "tanh"},
     "hnlm, bsl": {
         **SOFT,
