@@ -195,7 +195,6 @@ def _cell(request: Request, dataset: str, row: Row, shared: dict[str, Any]) -> t
         values["eval_step"] = 1
     space = _resolved(row.space, config, fixed)
     start = _defaults(space, CompareConfig(row.model, dataset, config_dict=values))
-    start.update({key: value for key, value in row.start.items() if key in space})
     local = {**QUIET, **{key: values.pop(key) for key in LOCAL if key in values}}
     if "data_path" in local:
         local["data_path"] = str(Path(local["data_path"]).resolve())

@@ -31,7 +31,6 @@ class Row:
         space: What is tuned.
         everywhere: Whether the row stands in the block of every backbone, as a baseline does.
         defaults: Settings that it has where nobody says otherwise for all rows.
-        start: Where the search begins, for knobs whose default is that of another row's rule.
         apart: Settings that mean something else here than elsewhere, so that those of all rows are not for this one.
     """
 
@@ -42,7 +41,6 @@ class Row:
     space: Space = field(default_factory=dict)
     everywhere: bool = False
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    start: Mapping[str, Any] = field(default_factory=dict)
     apart: tuple[str, ...] = ()
 
 
@@ -111,8 +109,8 @@ def _packaged(kind: str, name: str, model: str, marks: Mapping[str, Any] | None 
     values.update({**entry.get("values", {}), **(marks or {})})
     own = read_space(entry.get("space"))
     space = own if entry.get("alone") else {**_common_space(model), **own}
-    start, apart = entry.get("start", {}), tuple(entry.get("apart", ()))
-    return Row(name, model, kind, values, space, kind == "baseline", entry.get("defaults", {}), start, apart)
+    apart = tuple(entry.get("apart", ()))
+    return Row(name, model, kind, values, space, kind == "baseline", entry.get("defaults", {}), apart)
 
 
 def _unlisted(kind: str, name: str) -> Mapping[str, Any]:

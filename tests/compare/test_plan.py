@@ -517,17 +517,6 @@ def test_a_reg_weight_for_all_rows_is_not_eases(data: Path) -> None:
         cells_of(replace(alone, shared={**alone.shared, "reg_weight": 1e-4}))
 
 
-def test_the_search_of_dtl_begins_where_its_peers_begin(data: Path) -> None:
-    starts = {cell.row.name: cell.start["neg_sampler_candidates"] for cell in cells(data, neg_samplers=PEERS_OF_DTL)}
-    assert starts == dict.fromkeys(PEERS_OF_DTL, 32)
-    (fixed,) = cells_of(replace(asked := request(data, neg_samplers=("dtl",)), shared={**asked.shared, **TWELVE}))
-    assert fixed.values["neg_sampler_candidates"] == 12 and "neg_sampler_candidates" not in fixed.start
-
-
-PEERS_OF_DTL = ("dns", "dens", "dtl")
-TWELVE = {"neg_sampler_candidates": 12}
-
-
 def test_a_row_of_text_under_a_loss_needs_no_space_of_its_own(data: Path) -> None:
     own = {"neg_sampler": "hnlm", "hnlm_base_sampler": "uniform", "hnlm_alpha": 0.0, "ranking_loss": "psl"}
     other = {"neg_sampler": "hnlm", "hnlm_base_sampler": "dns_mn"}
