@@ -77,9 +77,10 @@ class _PairwiseLogSums(torch.autograd.Function):
             counted = theirs > float("-inf")
             gaps = (theirs - positives[pairs].unsqueeze(1)).clamp_min_(-2).div_(2)
             logarithm, slope = _LOG_ACTIVATIONS[activation](gaps)
-            logarithm.div_(temperature)
-            if log_weights is not None:
-                logarithm.add_(log_weights.index_select(0, user_of[pairs]))
+            if log_weights is None:
+                logarithm.div_(temperature)
+            else:
+                logarithm = log_weights.index_select(0, user_of[pairs]).add_(logarithm, alpha=1 / temperature)
             powers = logarithm.exp_().mul_(counted)
             sums = powers.sum(dim=1)
             present = sums > 0

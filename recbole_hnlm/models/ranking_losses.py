@@ -51,16 +51,22 @@ class RankingBatch:
         """Of each pair, shape ``(B,)``."""
         return (self.users[self.user_of] * self.items[self.item_of]).sum(dim=1)
 
-    def negative_cosines(self, divisor: float = 1.0) -> Tensor:
-        """Of each user with every negative, divided by ``divisor``; -inf where one does not count, shape ``(U, N)``."""
-        assert self.negatives is not None and self.seen is not None
-        cosines = self.users / divisor @ self.negatives.T
-        return cosines.view(-1).index_fill_(0, self.seen, float("-inf")).view_as(cosines)
+    def negative_cosines(self) -> Tensor:
+        """Of each user with every negative; -inf where one does not count, shape ``(U, N)``."""
+        assert self.negatives is not None
+        return self._masked(self.users @ self.negatives.T)
 
     def negative_logits(self, temperature: float) -> Tensor:
         """Cosines over the temperature and the logarithms of the weights, -inf where none counts, shape ``(U, N)``."""
-        cosines = self.negative_cosines(temperature)
-        return cosines if self.log_weights is None else cosines + self.log_weights
+        assert self.negatives is not None
+        users, negatives = self.users / temperature, self.negatives.T
+        if self.log_weights is None:
+            return self._masked(users @ negatives)
+        return self._masked(torch.addmm(self.log_weights, users, negatives))
+
+    def _masked(self, scores: Tensor) -> Tensor:
+        assert self.seen is not None
+        return scores.view(-1).index_fill_(0, self.seen, float("-inf")).view_as(scores)
 
 
 class RankingLoss(nn.Module, ABC):

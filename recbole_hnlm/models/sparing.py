@@ -49,6 +49,9 @@ class NegativeSparing:
         text = self.text
         known = text.user_mask[users] & (self._deviation[users] > 0)
         scale = torch.where(known, -self.strength / self._deviation[users], 0.0).unsqueeze(1)
+        # the mean is one more column, met by 1 in items with text and by 0 in those without: one product does it all
+        left = torch.cat([text.users[users], -self._mean[users].unsqueeze(1)], dim=1) * scale
+        units = text.items[items] * self._item_scale[items].unsqueeze(1)
+        right = torch.cat([units, text.item_mask[items].to(units.dtype).unsqueeze(1)], dim=1)
         with without_autocast(users.device):
-            near = (text.users[users] * scale) @ (text.items[items] * self._item_scale[items].unsqueeze(1)).T
-        return near.sub_(self._mean[users].unsqueeze(1) * scale).mul_(text.item_mask[items])
+            return left @ right.T

@@ -177,7 +177,7 @@ def _distinct_users() -> RankingBatch:
 def test_bsl_is_softmax_where_no_user_has_two_positives() -> None:
     """At equal temperatures and at any others: ln sum exp(c / t) - c+ / t, softmax without the positive below."""
     batch = _distinct_users()
-    expected = (torch.logsumexp(batch.negative_cosines(0.3), dim=1) - batch.positive_cosines() / 0.3).mean().item()
+    expected = (torch.logsumexp(batch.negative_logits(0.3), dim=1) - batch.positive_cosines() / 0.3).mean().item()
     for wide in (0.3, 0.05, 2.0):
         value = _made("bsl", temperature=0.3, positive_temperature=wide)(batch).item()
         assert value == pytest.approx(expected)
@@ -185,7 +185,7 @@ def test_bsl_is_softmax_where_no_user_has_two_positives() -> None:
 
 def test_bsl_at_a_large_positive_temperature_weighs_positives_alike() -> None:
     batch = _batch()
-    negatives = torch.logsumexp(batch.negative_cosines(0.3), dim=1)[batch.user_of]
+    negatives = torch.logsumexp(batch.negative_logits(0.3), dim=1)[batch.user_of]
     expected = (negatives - batch.positive_cosines() / 0.3).mean().item()
     assert _made("bsl", temperature=0.3, positive_temperature=1e4)(batch).item() == pytest.approx(expected, abs=1e-3)
     assert _made("bsl", temperature=0.3, positive_temperature=0.1)(batch).item() < expected - 0.05
