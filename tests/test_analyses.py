@@ -568,7 +568,7 @@ def test_shares_keep_items_that_an_item_file_does_not_name(tmp_path: Path) -> No
     home = write_dataset(tmp_path)
     path = home / "tiny" / "tiny.item"
     lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(lines[:20]))
+    path.write_text("".join(lines[:20]).rstrip("\n"))  # the last line has no end
     _, _, entries, _ = asked_for(home, "sparsity", "--shares", "10", "--neg_samplers", "dns")
     (entry,) = entries
     loaders = prepare(HNLMConfig("BPR", entry.dataset, config_dict=settings(home, "BPR", **entry.values)))

@@ -54,7 +54,7 @@ class RankingTerm:
             ids = self._drawn(self._negatives)
             negatives, seen = _unit(view.item_rows(ids)), seen_among(distinct_users, ids, self._interactions)
             if self.sparing is not None:
-                log_weights = self.sparing.log_weights(distinct_users, ids)
+                log_weights = self.sparing.log_weights(distinct_users, ids).to(negatives.dtype)
         users_rows, item_rows = _unit(view.user_rows(distinct_users)), _unit(view.item_rows(distinct_items))
         self._value = self.loss(RankingBatch(users_rows, user_of, item_rows, item_of, negatives, seen, log_weights))
         self._taken = 0

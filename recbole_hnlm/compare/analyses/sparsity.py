@@ -115,6 +115,10 @@ def _complete_catalogue(path: Path, train: Any, config: CompareConfig) -> None:
         return
     table = read_atomic(path, key=train.iid_field, separator=separator, encoding=encoding)
     known = set(table.column(train.iid_field))
-    with path.open("a", encoding=encoding) as file:
-        for token in (token for token in tokens if token not in known):
-            file.write(separator.join(token if field == train.iid_field else "" for field in table.types) + "\n")
+    rows = [
+        separator.join(token if field == train.iid_field else "" for field in table.types)
+        for token in tokens
+        if token not in known
+    ]
+    told = path.read_text(encoding=encoding).rstrip("\n")
+    path.write_text("\n".join([told, *rows]) + "\n", encoding=encoding)
