@@ -26,11 +26,13 @@ _ATOMIC = ("inter", "user", "item", "kg", "link", "net")
 
 
 def check_dataset_files(config: Any) -> None:
-    """Refuse a dataset that is neither on disk nor one that RecBole can download.
+    """Refuse a dataset that is neither on disk nor one that RecBole can download, and filters that find no field.
 
     Raises:
         FileNotFoundError: With the path where the files are expected and what they are called.
+        ValueError: If ``val_interval`` filters by a field that ``load_col`` leaves out, naming both.
     """
+    _check_filtered_fields(config)
     path, name = str(config["data_path"]), str(config["dataset"])
     parts = config["benchmark_filename"] or [None]
     expected = [f"{name}.inter" if part is None else f"{name}.{part}.inter" for part in parts]
@@ -43,6 +45,22 @@ def check_dataset_files(config: Any) -> None:
         f"dataset {name!r} needs {', '.join(missing)} in {os.path.abspath(path)}; put the atomic files there "
         "or set data_path to the folder that holds the dataset's folder"
     )
+
+
+def _check_filtered_fields(config: Any) -> None:
+    loaded, asked = config["load_col"], config["val_interval"]
+    if asked and not isinstance(asked, dict):
+        raise ValueError(f"val_interval={asked!r} should map fields to intervals, e.g. {{'rating': '[4,inf)'}}")
+    if not isinstance(loaded, dict) or not isinstance(asked, dict):
+        return
+    known = {str(field) for fields in loaded.values() for field in fields or ()}
+    left_out = [field for field in asked if str(field) not in known and "*" not in known]
+    if left_out:
+        inter = [*(loaded.get("inter") or (config["USER_ID_FIELD"], config["ITEM_ID_FIELD"])), *left_out]
+        raise ValueError(
+            f"val_interval filters by {', '.join(map(str, left_out))}, which load_col leaves out; set load_col: "
+            f"{{inter: [{', '.join(map(str, inter))}]}}, or load_col: null to load every field"
+        )
 
 
 def _downloadable(config: Any, name: str) -> bool:

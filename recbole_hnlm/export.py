@@ -8,12 +8,7 @@ from typing import Any
 
 import torch
 
-HNLM_PREFIX = "hnlm."
-
-
-def plain_state(state: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """A wrapped model's state without what is ours: the state dictionary of the plain RecBole model."""
-    return {name: value for name, value in state.items() if not name.startswith(HNLM_PREFIX)}
+from recbole_hnlm.compat.checkpoints import plain_state
 
 
 def export_checkpoint(checkpoint: Path, directory: Path) -> tuple[Path, Path]:

@@ -82,11 +82,7 @@ def dataset_for(config: Any) -> Any:
     """The filtered dataset: by ``create_dataset`` of the model's own package where that has one, else by RecBole's.
 
     RecBole-GNN's models read their graph from a dataset class of RecBole-GNN's.
-
-    Raises:
-        ValueError: If ``val_interval`` filters by a field that ``load_col`` leaves out, naming both.
     """
-    _check_filtered_fields(config)
     package = package_of(config.model_class)
     if package not in (*KNOWN_TO_RECBOLE, "__main__"):
         spec = importlib.util.find_spec(package)
@@ -95,19 +91,3 @@ def dataset_for(config: Any) -> Any:
             if hasattr(utils, "create_dataset"):
                 return utils.create_dataset(config)
     return create_dataset(config)
-
-
-def _check_filtered_fields(config: Any) -> None:
-    loaded, asked = config["load_col"], config["val_interval"]
-    if asked and not isinstance(asked, dict):
-        raise ValueError(f"val_interval={asked!r} should map fields to intervals, e.g. {{'rating': '[4,inf)'}}")
-    if not isinstance(loaded, dict) or not isinstance(asked, dict):
-        return
-    known = {str(field) for fields in loaded.values() for field in fields or ()}
-    left_out = [field for field in asked if str(field) not in known and "*" not in known]
-    if left_out:
-        inter = [*(loaded.get("inter") or (config["USER_ID_FIELD"], config["ITEM_ID_FIELD"])), *left_out]
-        raise ValueError(
-            f"val_interval filters by {', '.join(map(str, left_out))}, which load_col leaves out; set load_col: "
-            f"{{inter: [{', '.join(map(str, inter))}]}}, or load_col: null to load every field"
-        )

@@ -368,6 +368,8 @@ def test_worlds_have_side_files_of_known_items_and_shuffled_numbers(tmp_path: Pa
     home = write_dataset(tmp_path, text=True)
     with (home / "tiny" / "tiny.item").open("a") as lines:
         lines.write("nobody\tnever bought\tmaker0\n")
+    quoted = (home / "tiny" / "tiny.item").read_text().replace("\ni9\t", '\n"i9"\t')  # RecBole reads i9
+    (home / "tiny" / "tiny.item").write_text(quoted)
     (home / "tiny" / "tiny.kg").write_text("head_id:token\trelation_id:token\ttail_id:token\na\tb\tc\n")
     columns = {"inter": ["user_id", "item_id", "rating"], "item": ["item_id", "title"]}
     config = settings(home, "BPR", neg_sampler="dns", load_col=columns, item_inter_num_interval="[1,inf)")
@@ -382,6 +384,7 @@ def test_worlds_have_side_files_of_known_items_and_shuffled_numbers(tmp_path: Pa
         there = tmp_path / "kept0" / world / "tiny"
         assert (there / "tiny.kg").read_text() == (home / "tiny" / "tiny.kg").read_text()
         assert "\ni7\t" in (there / "tiny.item").read_text() and "nobody" not in (there / "tiny.item").read_text()
+        assert '\n"i9"\t' in (there / "tiny.item").read_text()
         assert split(0, world, "train").equals(split(1, world, "train"))
     for part in ("valid", "test"):
         true, other = (split(0, world, part)["rating:float"].tolist() for world in ("true", "poisoned"))

@@ -17,8 +17,9 @@ import torch
 from recbole_runs import ITEMS, settings, write_dataset
 
 from recbole_hnlm import quick_start, run_recbole_hnlm
+from recbole_hnlm.compat.checkpoints import plain_state
 from recbole_hnlm.config import HNLMConfig, MainConfig
-from recbole_hnlm.export import export_checkpoint, plain_state
+from recbole_hnlm.export import export_checkpoint
 from recbole_hnlm.quick_start import build_model, prepare
 from recbole_hnlm.training import watching
 
@@ -301,3 +302,15 @@ def test_metrics_of_counts_are_computed(folder: Path) -> None:
         result = run_recbole_hnlm("BPR", "tiny", config_dict=values, saved=False)
         assert {f"{name.lower()}@5" for name in told} == set(result["test_result"])
         assert 0 < result["test_result"]["itemcoverage@5"] <= 1 and not result["valid_score_bigger"]
+
+
+def test_text_of_another_encoding_and_in_quotes_is_read(tmp_path: Path) -> None:
+    home = write_dataset(tmp_path)
+    path = home / "tiny" / "tiny.item"
+    lines = path.read_text().splitlines()
+    lines[8] = '"i7"\t"Übung ""sieben"""\tmaker1'
+    path.write_bytes("\n".join([*lines, ""]).encode("latin-1"))
+    values = settings(home, "BPR", **TEXT, neg_sampler="hnlm", encoding="latin-1", hnlm_artefact_dir=str(home / "made"))
+    run_recbole_hnlm("BPR", "tiny", config_dict=values, saved=False)
+    (profiles,) = (home / "made").rglob("tiny.item_profile")
+    assert 'Übung "sieben"' in profiles.read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -93,7 +94,7 @@ def read_atomic(
         ValueError: If the header or a row does not have the form of an atomic file, or it has another encoding.
     """
     path = Path(path)
-    of_unicode = encoding.lower().replace("_", "-") in ("utf-8", "utf8")
+    of_unicode = codecs.lookup(encoding).name == "utf-8"
     known = "utf-8-sig" if of_unicode else encoding
     try:
         with path.open(encoding=known, newline="\n") as handle:

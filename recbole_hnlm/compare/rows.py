@@ -164,7 +164,8 @@ def _own(name: str, given: Mapping[str, Any], models: Iterable[str]) -> Iterator
             packaged = _with_knobs_of_rule(_sampler(str(sampler), model).space, values)
             space = {**packaged, **_space_of_loss(values.get(RANKING_KEY), model)}
         defaults = {} if comparator is None else _packaged("comparator", str(comparator), model).defaults
-        yield Row(name, model, kind, values, space, kind == "baseline", defaults)
+        apart = _packaged("baseline", model, model).apart if kind == "baseline" else ()
+        yield Row(name, model, kind, values, space, kind == "baseline", defaults, apart)
 
 
 def _with_knobs_of_rule(space: Space, values: Mapping[str, Any]) -> Space:

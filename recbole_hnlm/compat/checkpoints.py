@@ -11,6 +11,8 @@ from typing import Any
 
 from .registry import overlay, shim
 
+_OURS = "hnlm."
+"""Beginning of the names of what a wrapped model has beside its base."""
 _QUICK_START = "recbole.quick_start.quick_start"
 
 
@@ -59,11 +61,9 @@ def checkpoint_loading(module: ModuleType) -> bool:
     return True
 
 
-def _without_ours(state: dict[str, Any], model: Any) -> dict[str, Any]:
-    """The weights of a checkpoint that a model has: a bare one ranks without sampler, projector and their draws."""
-    if getattr(model, "hnlm", None) is not None:
-        return state
-    return {name: value for name, value in state.items() if not name.startswith("hnlm.")}
+def plain_state(state: dict[str, Any]) -> dict[str, Any]:
+    """A wrapped model's state without what is ours: the state dictionary of the plain RecBole model."""
+    return {name: value for name, value in state.items() if not name.startswith(_OURS)}
 
 
 @shim(_QUICK_START, "recbole.quick_start")
@@ -89,7 +89,8 @@ def saved_model_loading(module: Any) -> bool:
         loaders = quick_start.data_preparation(config, dataset)
         quick_start.init_seed(seed, reproducible)
         model = quick_start.get_model(config["model"])(config, loaders[0]._dataset).to(config["device"])
-        model.load_state_dict(_without_ours(checkpoint["state_dict"], model))
+        state = checkpoint["state_dict"]  # after register() the model is wrapped, and has all of it
+        model.load_state_dict(state if getattr(model, "hnlm", None) is not None else plain_state(state))
         model.load_other_parameter(checkpoint.get("other_parameter"))
         return config, model, dataset, *loaders
 

@@ -29,12 +29,11 @@ class TextScore:
 
     def __init__(self, text: TextVectors) -> None:
         self.text = text
-        self._scale = text.items.norm(dim=1).clamp_min(1e-12).reciprocal()
 
     @torch.no_grad()
     def __call__(self, users: Tensor, items: Tensor, view: EmbeddingView) -> Tensor:
         """Cosines, ``(B,), (B, C) -> (B, C)``; -inf where user or item has no text."""
-        cosines = gathered_scores(self.text.users[users], self.text.items, items) * self._scale[items]
+        cosines = gathered_scores(self.text.users[users], self.text.items, items) * self.text.item_scale[items]
         known = self.text.item_mask[items] & self.text.user_mask[users].unsqueeze(1)
         return cosines.masked_fill_(~known, -torch.inf)
 

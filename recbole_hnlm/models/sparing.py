@@ -11,6 +11,7 @@ from torch import Tensor
 from recbole_hnlm.models.precision import without_autocast
 from recbole_hnlm.models.text import TextVectors
 
+_LEAST_DEVIATION = 1e-5  # below it single precision rounds: all items are as near
 _BLOCK = 1 << 14  # users whose deviations are worked out at once
 
 
@@ -30,12 +31,12 @@ class NegativeSparing:
     def __init__(self, text: TextVectors, strength: float) -> None:
         self.text = text
         self.strength = strength
-        self._item_scale = text.items.norm(dim=1).clamp_min(1e-12).reciprocal()
         self._mean, self._deviation = self._spread()
 
     def _spread(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each user's products with all items that have text, without the products."""
-        items = self.text.items[self.text.item_mask] * self._item_scale[self.text.item_mask].unsqueeze(1)
+        known = self.text.item_mask
+        items = self.text.items[known] * self.text.item_scale[known].unsqueeze(1)
         centre = items.mean(dim=0)
         items = items - centre
         covariance = items.T @ items / max(1, len(items))
@@ -47,11 +48,11 @@ class NegativeSparing:
     def log_weights(self, users: Tensor, items: Tensor) -> Tensor:
         """Of users with items, ``(U,), (N,) -> (U, N)``; 0 where one of them has no text."""
         text = self.text
-        known = text.user_mask[users] & (self._deviation[users] > 0)
+        known = text.user_mask[users] & (self._deviation[users] > _LEAST_DEVIATION)
         scale = torch.where(known, -self.strength / self._deviation[users], 0.0).unsqueeze(1)
         # the mean is one more column, met by 1 in items with text and by 0 in those without: one product does it all
         left = torch.cat([text.users[users], -self._mean[users].unsqueeze(1)], dim=1) * scale
-        units = text.items[items] * self._item_scale[items].unsqueeze(1)
+        units = text.items[items] * text.item_scale[items].unsqueeze(1)
         right = torch.cat([units, text.item_mask[items].to(units.dtype).unsqueeze(1)], dim=1)
         with without_autocast(users.device):
             return left @ right.T

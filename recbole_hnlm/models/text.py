@@ -90,6 +90,11 @@ class TextVectors:
         return int(self.items.shape[1])
 
     @cached_property
+    def item_scale(self) -> Tensor:
+        """What makes each item's vector of unit norm, shape ``(N,)``."""
+        return self.items.norm(dim=1).clamp_min(1e-12).reciprocal()
+
+    @cached_property
     def digest(self) -> str:
         """Hash of the items' and users' vectors."""
         made = hashlib.sha256()

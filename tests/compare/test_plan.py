@@ -510,6 +510,13 @@ def test_a_reg_weight_for_all_rows_is_not_eases(data: Path) -> None:
     assert ours.values["reg_weight"] == 1e-4 and "reg_weight" not in ours.space
     own, _ = cells_of(replace(asked, models={"EASE": {"reg_weight": 90.0}}))
     assert own.values["reg_weight"] == 90.0 and own.budget == 1
+    mine = request(
+        data, neg_samplers=("uniform",), models=("LightGCN",), rows={"mine": {"neg_sampler": "none", "model": "EASE"}}
+    )
+    (named,) = [
+        cell for cell in cells_of(replace(mine, shared={**mine.shared, "reg_weight": 1e-4})) if cell.row.name == "mine"
+    ]
+    assert "reg_weight" in named.space and "reg_weight" not in named.values
     alone = request(data, neg_samplers=(), models=(), baselines=("EASE",))
     with pytest.raises(
         ValueError, match="reg_weight has no effect in any row; remove it, or give EASE their own under"

@@ -123,3 +123,11 @@ def test_where_no_loss_of_ours_ranks_it_is_refused(folder: Path, values: dict[st
     asked = {key: value for key, value in {**ALONE, "hnlm_sparing": 0.2, **values}.items() if value is not None}
     with pytest.raises(ValueError, match=message):
         made(folder, "BPR", **asked)
+
+
+def test_rounding_of_items_that_are_all_as_near_is_no_deviation() -> None:
+    """Vectors that are equal but for the last digit, which would be many deviations apart."""
+    items = torch.full((40, 3), 0.57735)
+    items[1:] += 3e-8 * torch.randn(39, 3, generator=torch.Generator().manual_seed(0))
+    weights = NegativeSparing(_text(items[:2], items), 1.0).log_weights(torch.tensor([1]), torch.arange(1, 40))
+    assert torch.equal(weights, torch.zeros(1, 39))
