@@ -125,10 +125,7 @@ class TextVectors:
         """Have the vectors of a later batch read while others are trained on; :meth:`pair_vectors` fetches them.
 
         Args:
-            rows: On the CPU, the very ones that are going to be asked for.
-
-        Returns:
-            Whether the batch was taken; False where enough batches wait.
+            rows: On the CPU, the very ones that are going to be asked for; False comes back where enough others wait.
         """
         return self._ahead.tell(rows)
 

@@ -234,7 +234,7 @@ def test_runs_on_other_files_of_the_same_name_are_other_runs(tmp_path: Path, dat
     assert homes[0] == homes[1] != homes[2]
 
 
-@pytest.mark.parametrize("values", [{"val_interval": {"rating": "[3,inf)"}}, {"topk": [10, 20]}])
+@pytest.mark.parametrize("values", [{"user_inter_num_interval": "[3,inf)"}, {"topk": [10, 20]}])
 def test_rows_of_another_split_or_metric_do_not_join_the_table(
     tmp_path: Path, data: Path, values: dict[str, Any]
 ) -> None:
