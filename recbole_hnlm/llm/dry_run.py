@@ -12,7 +12,7 @@ from recbole_hnlm.llm.grouping import PairGroups, count_calls, group_pairs, tell
 from recbole_hnlm.llm.judging import JudgedUser, judge_requests
 from recbole_hnlm.llm.negative_stage import Profiles, negative_requests
 from recbole_hnlm.llm.picking import PickingUser, pick_requests
-from recbole_hnlm.llm.profile_stages import item_profile_requests, user_profile_requests
+from recbole_hnlm.llm.profile_stages import item_profile_requests, ranks_of_told_items, user_profile_requests
 from recbole_hnlm.llm.text_pipeline import TextRun
 
 _WAYS = ("pair", "user", "cluster")
@@ -126,8 +126,10 @@ def _of_profiles(run: TextRun, backend: ChatBackend) -> tuple[Estimate, Estimate
 
 
 def _profiles_of_items(run: TextRun) -> list[str]:
-    names = run.corpus.names
-    return [_words(f"item{rank}", run.text.item_words) if name else "" for rank, name in enumerate(names)]
+    profiles = [""] * len(run.corpus.items)
+    for rank in ranks_of_told_items(run.prompts(), run.corpus, run.text):
+        profiles[rank] = _words(f"item{rank}", run.text.item_words)
+    return profiles
 
 
 def _words(first: str, count: int) -> str:

@@ -91,14 +91,14 @@ def count_calls(corpus: Corpus, options: TextOptions) -> dict[str, int]:
     Returns:
         ``item_profiles``, ``user_profiles``, ``negatives_pair``, ``negatives_user`` and ``negatives_cluster``.
     """
-    from recbole_hnlm.llm.profile_stages import item_profile_requests, user_profile_requests
+    from recbole_hnlm.llm.profile_stages import ranks_of_told_items, user_profile_requests
 
     prompts = load_prompts("generic")  # what is asked of whom does not depend on the words
     places = tellable_pairs(corpus)
     per_user = np.bincount(corpus.pair_users[places], minlength=len(corpus.users))
     told = [""] * len(corpus.items)
-    for request in item_profile_requests(prompts, corpus, options):
-        told[int(request.key.rpartition("-")[2])] = "a profile"
+    for rank in ranks_of_told_items(prompts, corpus, options):
+        told[rank] = "a profile"
     return {
         "item_profiles": sum(map(bool, told)),
         "user_profiles": sum(1 for _ in user_profile_requests(prompts, corpus, told, options)),

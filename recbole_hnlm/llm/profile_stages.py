@@ -36,6 +36,11 @@ def item_profile_requests(prompts: PromptSet, corpus: Corpus, options: TextOptio
         yield _profile_request(f"item-{rank}", prompts.item_profile, values, options.item_words)
 
 
+def ranks_of_told_items(prompts: PromptSet, corpus: Corpus, options: TextOptions) -> list[int]:
+    """Ranks of the items that :func:`item_profile_requests` asks for, in their order."""
+    return [number_of(request.key) for request in item_profile_requests(prompts, corpus, options)]
+
+
 def user_profile_requests(
     prompts: PromptSet, corpus: Corpus, item_profiles: Sequence[str], options: TextOptions
 ) -> Iterator[ChatRequest]:

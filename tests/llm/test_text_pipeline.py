@@ -172,6 +172,19 @@ def test_stand_ins_are_no_shorter_than_what_is_written(run: TextRun, digest_enco
     assert all(len(str(request.messages).split()) <= lengths[request.key] for request in backend.asked)
 
 
+def test_a_dry_run_counts_users_whose_items_have_no_name(
+    tmp_path: Path, table: Callable[..., AtomicTable], digest_encoder: DigestEncoder
+) -> None:
+    """An item without a title still gets a profile of its brand, and so does the user who has no other item."""
+    shop = table({"item_id:token": ["a", "b"], "title:token_seq": ["", "Thing"], "brand:token": ["Acme", "Acme"]})
+    corpus = Corpus(["u", "v"], ["a", "b"], History(np.array([0, 1]), np.array([0, 1])), shop, ("title", "brand"))
+    run = TextRun("toy", tmp_path / "out", tmp_path / "cache", corpus)
+    backend = ScriptedBackend()
+    told = dry_run(run, backend).stages
+    run_text_pipeline(run, backend, digest_encoder)
+    assert len(backend.asked) == sum(stage.requests for stage in told.values()) == 5
+
+
 SCRIPT = """
     import sys
     from pathlib import Path
