@@ -24,7 +24,7 @@ from recbole_hnlm.run_options.checks import NO_SAMPLER, RECBOLE_SAMPLER, TEXT_SA
 from recbole_hnlm.training.processes import join_group
 
 _OURS = (SAMPLER_KEY, RANKING_KEY, HNLMOptions.PREFIX, LLMOptions.PREFIX, COMPARATOR_PREFIX, *WRAPPED_KEYS)
-"""Beginnings of our keys, but for ``torch_threads``, which plain runs obey too."""
+"""Beginnings of our keys, but for those that plain runs obey too."""
 _READ_WITHOUT_DEFAULT = ("encoding", "norm", "tail_ratio")
 """Keys that RecBole's general part reads and has no default of."""
 _RECBOLE_DISTRIBUTIONS = ("uniform", "popularity", None, "None", "none")

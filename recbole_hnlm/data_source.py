@@ -35,7 +35,8 @@ def check_dataset_files(config: Any) -> None:
     _check_filtered_fields(config)
     path, name = str(config["data_path"]), str(config["dataset"])
     parts = config["benchmark_filename"] or [None]
-    expected = [f"{name}.inter" if part is None else f"{name}.{part}.inter" for part in parts]
+    masked = [config["masked_filename"]] if config["masked_filename"] else []
+    expected = [f"{name}.inter" if part is None else f"{name}.{part}.inter" for part in [*parts, *masked]]
     missing = [file for file in expected if not os.path.isfile(os.path.join(path, file))]
     if not missing or config["save_dataset"] or config["dataset_save_path"]:
         return

@@ -15,6 +15,7 @@ from recbole.utils import get_trainer, init_logger, init_seed
 from recbole_hnlm.building.preparing import make_what_is_absent
 from recbole_hnlm.config import HNLMConfig, MainConfig, set_threads
 from recbole_hnlm.data_source import check_dataset_files, load_dataset
+from recbole_hnlm.masking import mask_also
 from recbole_hnlm.models import HardNegativeMixin, hnlm
 from recbole_hnlm.run_options import RunOptions, describe_options
 from recbole_hnlm.training.loader import training_loader
@@ -95,6 +96,7 @@ def split(config: HNLMConfig) -> tuple[Any, Any, Any]:
     data = load_dataset(config)
     logger.info(data)
     loaders: tuple[Any, Any, Any] = data_preparation(config, data)
+    mask_also(config, loaders[0], loaders[1:])
     return loaders
 
 

@@ -167,6 +167,7 @@ def test_the_table_of_epochs_is_short_and_the_csv_is_not() -> None:
     [
         ("transfer", [], "is no folder of an adapter; make one by recbole-hnlm build"),
         ("sparsity", ["--shares", "0", "50", "120"], r"shares \[0, 120\] are outside 1 to 100"),
+        ("sparsity", ["--masked_filename=x"], "masks what it leaves out, and nothing else; remove masked_filename"),
         ("encoder", ["--encoders", "a", "--widths", "3"], "two analyses"),
         ("ablaton", [], "did you mean 'ablation'"),
         ("alpha", ["--alphas", "1.5"], r"hnlm_alpha=1.5 is outside \[0, 1\]"),
@@ -261,13 +262,22 @@ def test_a_share_changes_the_training_pairs_alone(folder: Path) -> None:
     from recbole_hnlm.compare.plan import CompareConfig
     from recbole_hnlm.quick_start import split
 
-    sizes = []
+    sizes, masks = [], []
     for entry in entries:
         values = settings(folder, "BPR", **entry.values)
         loaders = split(CompareConfig("BPR", entry.dataset, config_dict=values))
         assert len(loaders[0]._dataset) == len(rows(Path(entry.values["data_path"]) / str(entry.dataset), "train")) - 1
         sizes.append((loaders[0]._dataset.item_num, loaders[0]._dataset.user_num))
+        masks.append([masked_tokens(loader) for loader in loaders[1:]])
     assert sizes[0] == sizes[1] == (ITEMS + 1, 61)
+    assert masks[0] == masks[1] and any(masks[0][0].values())  # a true pair that a share leaves out is no mistake
+
+
+def masked_tokens(loader: Any) -> dict[str, set[str]]:
+    """Items that evaluation masks for each user, by name."""
+    dataset = loader._dataset
+    users, items = (dataset.field2id_token[field] for field in ("user_id", "item_id"))
+    return {users[user]: set(items[loader.uid2history_item[user]]) for user in loader.uid_list.tolist()}
 
 
 def test_shares_of_another_split_are_other_data(folder: Path) -> None:

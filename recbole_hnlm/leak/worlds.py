@@ -20,7 +20,10 @@ from recbole_hnlm.leak.poison import Pairs
 
 PARTS = ("train", "valid", "test")
 _DONE_BEFORE = ("user_inter_num_interval", "item_inter_num_interval", "val_interval", "threshold", "rm_dup_inter")
-WRITTEN_SETTINGS = (*_DONE_BEFORE, "filter_inter_by_user_or_item", "benchmark_filename", "load_col")
+WRITTEN_SETTINGS = (
+    *_DONE_BEFORE,
+    *("filter_inter_by_user_or_item", "benchmark_filename", "masked_filename", "load_col"),
+)
 """What :func:`settings_of_split` sets."""
 _OF_ITS_OWN = ("hnlm_artefact_dir", "llm_cache_dir")
 _NOT_AN_INPUT = ("data_path", "config_files", "checkpoint_dir", *_OF_ITS_OWN)
@@ -48,9 +51,7 @@ def write_world(folder: Path, name: str, splits: Sequence[Any], pairs: Sequence[
     for part, dataset, written in zip(PARTS, splits, pairs, strict=True):
         shuffled = part != "train" and order_seed is not None
         rows = np.random.default_rng(order_seed).permutation(len(written.users)) if shuffled else None
-        path = home / f"{name}.{part}.inter"
-        form = {"sep": dataset.config["field_separator"], "encoding": encoding_of(dataset.config)}
-        _columns(dataset, written, rows).to_csv(path, index=False, **form)
+        _to_file(_columns(dataset, written, rows), home / f"{name}.{part}.inter", dataset.config)
     for field, suffix in ((splits[0].uid_field, "user"), (splits[0].iid_field, "item")):
         source = Path(splits[0].config["data_path"]) / f"{splits[0].dataset_name}.{suffix}"
         if source.is_file():
@@ -60,6 +61,15 @@ def write_world(folder: Path, name: str, splits: Sequence[Any], pairs: Sequence[
         source = Path(splits[0].config["data_path"]) / f"{splits[0].dataset_name}.{suffix}"
         if source.is_file():
             os.symlink(source.resolve(), home / f"{name}.{suffix}")
+
+
+def write_pairs(path: Path, dataset: Any) -> None:
+    """Write a RecBole split as it is."""
+    _to_file(_columns(dataset, pairs_of(dataset), None), path, dataset.config)
+
+
+def _to_file(columns: pd.DataFrame, path: Path, config: Any) -> None:
+    columns.to_csv(path, index=False, sep=config["field_separator"], encoding=encoding_of(config))
 
 
 def _columns(dataset: Any, pairs: Pairs, order: Any) -> pd.DataFrame:
@@ -125,7 +135,7 @@ def settings_of_split(first: HNLMConfig, train_file: Path) -> dict[str, Any]:
         written = [column.rpartition(":")[0] for column in header]
         load_col = {**{key: fields for key, fields in load_col.items() if key != "inter"}, "inter": written}
     fixed = {"filter_inter_by_user_or_item": False, "benchmark_filename": list(PARTS), "load_col": load_col}
-    return {**dict.fromkeys(_DONE_BEFORE), **fixed}
+    return {**dict.fromkeys((*_DONE_BEFORE, "masked_filename")), **fixed}
 
 
 def _class_at(base: type[HNLMConfig], folder: Path) -> type[HNLMConfig]:

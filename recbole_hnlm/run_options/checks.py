@@ -22,6 +22,8 @@ TEXT_SAMPLER = "hnlm"
 NO_SAMPLER = "none"
 WRAPPED_KEYS = ("fast_propagation", "adam")
 """Keys without prefix that only a wrapped model obeys."""
+PLAIN_KEYS = ("torch_threads", "masked_filename")
+"""Keys without prefix that every run obeys."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,9 @@ class GeneralOptions:
     lookup models; ``plain`` = as RecBole. ``None`` = fused, except where RecBole's own sampler draws."""
     torch_threads: int | None = None
     """Threads of torch in this process; ``None`` leaves them. Small models are fastest with one."""
+    masked_filename: str | None = None
+    """``NAME`` of the file ``DATASET.NAME.inter`` of pairs that evaluation masks beside those of the split, such as true
+    pairs that were kept from training."""
 
     def __post_init__(self) -> None:
         if self.torch_threads is not None and self.torch_threads < 1:
@@ -116,7 +121,7 @@ def check_keys(
         for key in option_keys(options, COMPARATOR_PREFIX):
             reason = f"it belongs to hnlm_comparator={name}"
             elsewhere.setdefault(key, f"{reason}, this run has {chosen.comparator}" if chosen.comparator else reason)
-    known = {SAMPLER_KEY, "torch_threads"}
+    known = {SAMPLER_KEY, *PLAIN_KEYS}
     if chosen.comparator is not None and chosen.comparator in COMPARATORS:
         known |= {*option_keys(COMPARATORS[chosen.comparator], COMPARATOR_PREFIX)}
     ranking, useless_ranking = ranking_keys(loss)

@@ -17,14 +17,15 @@ from recbole_hnlm.compare.ledger import digest
 from recbole_hnlm.compare.plan import LOCAL, QUIET, CompareConfig, shaping
 from recbole_hnlm.config import encoding_of
 from recbole_hnlm.data_source import data_digest
-from recbole_hnlm.leak.worlds import pairs_of, settings_of_split, write_world
+from recbole_hnlm.leak.worlds import pairs_of, settings_of_split, write_pairs, write_world
 from recbole_hnlm.quick_start import split
 
 _SHARES = (20, 40, 60, 80, 100)
+_LEFT_OUT = "left_out"
 
 
 class Sparsity(Analysis):
-    """20 to 100 % of every user's training pairs, the same validation, test and catalogue."""
+    """20 to 100 % of every user's training pairs, the same validation, test, catalogue and masks."""
 
     title = "Share of the training pairs"
     axis = "training pairs, %"
@@ -38,11 +39,13 @@ class Sparsity(Analysis):
         """Every sampler on every share; the data sets are written here.
 
         Raises:
-            ValueError: On shares that are none.
+            ValueError: On shares that are none, and on pairs to mask from elsewhere.
         """
         wrong = [share for share in args.shares if not 0 < share <= 100]
         if wrong:
             raise ValueError(f"shares {wrong} are outside 1 to 100; they are percent of every user's training pairs")
+        if shared.get("masked_filename"):
+            raise ValueError("analyse sparsity masks what it leaves out, and nothing else; remove masked_filename")
         settings = {share: _written(args, shared, share) for share in args.shares}
         return [
             Entry(name, f"{share} %", {**settings[share], **values_of_sampler(name, shared)}, share,
@@ -54,7 +57,8 @@ class Sparsity(Analysis):
         """How pairs are drawn."""
         yield (
             "A share holds the first pairs of a seeded order of each user's training pairs, at least one, so smaller "
-            "shares lie within larger ones. The split and the draw are those of the first seed."
+            "shares lie within larger ones. The split and the draw are those of the first seed. Pairs that a share "
+            "leaves out are masked in evaluation as those of training are: they are true, and no mistake."
         )
 
 
@@ -80,7 +84,7 @@ def _written(args: Namespace, shared: Mapping[str, Any], share: int) -> dict[str
     where = {key: value for key, value in shared.items() if key in LOCAL}
     values = {**QUIET, **where, **read, "seed": args.first_seed, "neg_sampler": "uniform"}
     config = CompareConfig(args.model, args.dataset, config_dict=values)
-    home = Path(args.out) / "data" / digest([data_digest(config), read, args.first_seed])[:8]  # one folder per split
+    home = Path(args.out) / "data" / digest([data_digest(config), read, args.first_seed, _LEFT_OUT])[:8]  # one folder per split
     if not (home / name).exists():
         _write_share(config, home, name, share)
     settings = settings_of_split(config, home / name / f"{name}.train.inter")
@@ -89,18 +93,19 @@ def _written(args: Namespace, shared: Mapping[str, Any], share: int) -> dict[str
             **settings["load_col"],
             "item": settings["load_col"].get("item") or [config["ITEM_ID_FIELD"]],
         }
-    return {**settings, "data_path": str(home.resolve())}
+    return {**settings, "masked_filename": _LEFT_OUT, "data_path": str(home.resolve())}
 
 
 def _write_share(config: CompareConfig, home: Path, name: str, share: int) -> None:
     """Write a share under another name and rename it, so that what a kill leaves is not taken for it."""
     datasets = [loader._dataset for loader in split(config)]
     train = datasets[0]
-    kept = np.flatnonzero(kept_pairs(train.inter_feat[train.uid_field].numpy(), share, config["seed"]))
-    parts = [train.copy(train.inter_feat[kept]), *datasets[1:]]
+    kept = kept_pairs(train.inter_feat[train.uid_field].numpy(), share, config["seed"])
+    parts = [train.copy(train.inter_feat[np.flatnonzero(kept)]), *datasets[1:]]
     draft = home / f".{name}.new"
     shutil.rmtree(draft, ignore_errors=True)
     write_world(draft, name, parts, [pairs_of(part) for part in parts], None)
+    write_pairs(draft / name / f"{name}.{_LEFT_OUT}.inter", train.copy(train.inter_feat[np.flatnonzero(~kept)]))
     _complete_catalogue(draft / name / f"{name}.item", train, config)
     (draft / name).replace(home / name)
     draft.rmdir()
