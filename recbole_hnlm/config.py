@@ -59,6 +59,11 @@ def translate_recbole_spelling(values: dict[str, Any]) -> None:
     if theirs and (sampler in (None, NO_SAMPLER) or base_sampler_of(values) == RECBOLE_SAMPLER):
         return
     agrees = sampler in (None, distribution) or (theirs and distribution != "popularity")
+    if not agrees and theirs:
+        raise ValueError(
+            f"neg_sampler={sampler!r} draws its own way, and train_neg_sample_args asks for {distribution}; set "
+            "neg_sampler: popularity, or neg_sampler: recbole for RecBole's own, or remove train_neg_sample_args"
+        )
     if not agrees:
         raise ValueError(f"neg_sampler={sampler!r} and train_neg_sample_args {distribution=} disagree; keep one")
     values.setdefault(SAMPLER_KEY, distribution)
@@ -158,6 +163,7 @@ class HNLMConfig(Config):
             refuse_unsupported(self.model_class, str(final[SAMPLER_KEY]))
             if run.sampler_type is not None:  # negatives are drawn on the device, the loader hands out pairs
                 final["train_neg_sample_args"] = None
+                _refuse_to_save_loaders(final)
         return final
 
     def _set_default_parameters(self) -> None:
@@ -204,6 +210,19 @@ class PlainConfig(HNLMConfig):
         super()._merge_external_config_dict()
         kept = {key: value for key, value in self.external_config_dict.items() if not key.startswith(_OURS)}
         self.external_config_dict = {**kept, SAMPLER_KEY: NO_SAMPLER}
+
+
+def _refuse_to_save_loaders(values: Mapping[str, Any]) -> None:
+    """Refuse ``save_dataloaders`` where the loaders draw nothing: RecBole's own runs would read them and fail.
+
+    Raises:
+        ValueError: If they would be saved.
+    """
+    if values.get("save_dataloaders"):
+        raise ValueError(
+            f"save_dataloaders would leave loaders without RecBole's sampler in {values['checkpoint_dir']}, which its "
+            f"own runs read and fail on; remove it under neg_sampler={values[SAMPLER_KEY]} (save_dataset keeps the data)"
+        )
 
 
 def set_threads(config: Config) -> None:

@@ -38,7 +38,8 @@ def check_dataset_files(config: Any) -> None:
     masked = [config["masked_filename"]] if config["masked_filename"] else []
     expected = [f"{name}.inter" if part is None else f"{name}.{part}.inter" for part in [*parts, *masked]]
     missing = [file for file in expected if not os.path.isfile(os.path.join(path, file))]
-    if not missing or config["save_dataset"] or config["dataset_save_path"]:
+    saved = Path(str(config["checkpoint_dir"])).glob(f"{glob.escape(name)}-*Dataset.pth")  # RecBole reads it by itself
+    if not missing or config["save_dataset"] or config["dataset_save_path"] or (not masked and any(saved)):
         return
     if not os.path.exists(path) and _downloadable(config, name):
         return  # RecBole fetches it; see load_dataset for what follows where it cannot

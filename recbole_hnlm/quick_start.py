@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from recbole.data import data_preparation
-from recbole.utils import get_trainer, init_logger, init_seed
+from recbole.data.transform import construct_transform
+from recbole.utils import get_flops, get_trainer, init_logger, init_seed
 
 from recbole_hnlm.building.preparing import make_what_is_absent
 from recbole_hnlm.config import HNLMConfig, MainConfig, set_threads
@@ -18,6 +19,7 @@ from recbole_hnlm.data_source import check_dataset_files, load_dataset
 from recbole_hnlm.masking import mask_also
 from recbole_hnlm.models import HardNegativeMixin, hnlm
 from recbole_hnlm.run_options import RunOptions, describe_options
+from recbole_hnlm.selection import check_valid_metric
 from recbole_hnlm.training.loader import training_loader
 from recbole_hnlm.training.processes import leave_group
 from recbole_hnlm.training.watching import forget_gpu_peak, peak_gpu_memory_mib, peak_memory_mib, watching
@@ -71,6 +73,7 @@ def run_recbole_hnlm(
 
 def prepare(config: HNLMConfig) -> tuple[Any, Any, Any]:
     """Seed, log, load, split and, where the run reads text, build artefacts: train, valid and test loaders."""
+    check_valid_metric(config)
     train_data, valid_data, test_data = split(config)
     run: RunOptions | None = config.run
     if run is not None:
@@ -115,6 +118,9 @@ def train(config: HNLMConfig, loaders: tuple[Any, Any, Any], saved: bool = True)
     forget_gpu_peak(config["device"])
     model = build_model(config, train_data)
     logger.info(model)
+    if config.run is None:  # RecBole counts operations by a batch, and models that draw while scoring go on from there
+        dataset, transform = train_data._dataset, construct_transform(config)
+        logger.info("FLOPs: %s", get_flops(model, dataset, config["device"], logger, transform))
     trainer = watching(get_trainer(config["MODEL_TYPE"], config["model"]))(config, model)
     run: RunOptions | None = config.run
     started = time.perf_counter()

@@ -109,6 +109,9 @@ def test_too_little_coverage_stops_the_run(tmp_path: Path) -> None:
         ({"neg_sampler": "dns_mn", "neg_sampler_top_m": 50}, "exceeds the 32 candidates"),
         ({"neg_sampler": "uniform", "hnlm_alpha": 0.1}, "hnlm_alpha has no effect here"),
         ({"neg_sampler_candidates": "many"}, "should be int"),
+        ({"valid_metric": "MRR@10"}, "valid_metric=MRR@10 is not computed"),
+        ({"save_dataloaders": True}, "own runs read and fail on; remove it under neg_sampler=hnlm"),
+        ({"train_neg_sample_args": {"distribution": "popularity"}}, "set neg_sampler: popularity, or .*: recbole"),
     ],
 )
 def test_options_fail_before_any_data_is_read(tmp_path: Path, values: dict[str, Any], message: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from recbole_hnlm import run_recbole_hnlm
 from recbole_hnlm.config import HNLMConfig
 from recbole_hnlm.quick_start import prepare
-from tests.recbole_runs import ITEMS, made, settings, write_dataset
+from recbole_runs import ITEMS, made, settings, write_dataset
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def check_provenance(manifest: Manifest, run: RunOptions, directory: Path) -> No
         if found != asked:
             raise ValueError(
                 f"the artefacts in {directory} were made with {key}={found!r}, this run asks for {asked!r}; "
-                "rebuild with --hnlm_rebuild=True or drop the option"
+                "rebuild with --hnlm_rebuild=True, or give the option the value that made them"
             )
 
 

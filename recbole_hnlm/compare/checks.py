@@ -13,29 +13,6 @@ from recbole_hnlm.llm.item_vectors import TEACHER_ENCODER
 from recbole_hnlm.run_options import RunOptions
 from recbole_hnlm.samplers.semantic import SemanticOptions
 
-_WITHOUT_CUT = ("gauc", "auc", "mae", "rmse", "logloss")
-"""Metrics of whole rankings, which RecBole tells without ``@``."""
-
-
-def check_selection(config: HNLMConfig) -> None:
-    """Refuse a run that validation could not choose.
-
-    Raises:
-        ValueError: If it never validates, or not by a metric that it computes.
-    """
-    if not 0 < config["eval_step"] <= config["epochs"]:
-        raise ValueError(
-            f"eval_step={config['eval_step']} with epochs={config['epochs']} never validates, and validation is what "
-            "chooses; set eval_step between 1 and epochs"
-        )
-    metric, _, cut = str(config["valid_metric"]).partition("@")
-    computed = metric.lower() in [str(name).lower() for name in config["metrics"]]
-    if not computed or (cut or metric.lower() not in _WITHOUT_CUT) and int(cut or 0) not in config["topk"]:
-        raise ValueError(
-            f"valid_metric={config['valid_metric']} is not computed: metrics={config['metrics']}, "
-            f"topk={config['topk']}; add it to them"
-        )
-
 
 def check_artefact_dir(config: HNLMConfig, seeds: Sequence[int]) -> None:
     """Refuse one folder of artefacts for several training splits: they belong to one.

@@ -12,7 +12,7 @@ from typing import Any
 from recbole.utils import ModelType
 from recbole.utils.argument_list import dataset_arguments
 
-from recbole_hnlm.compare.checks import check_artefact_dir, check_selection, check_text
+from recbole_hnlm.compare.checks import check_artefact_dir, check_text
 from recbole_hnlm.compare.ledger import RunSetting, digest
 from recbole_hnlm.compare.rows import ID_ONLY, Grid, Row, rows_of
 from recbole_hnlm.compare.spaces import L2, Point, Space, packaged_rows, read_space
@@ -20,6 +20,7 @@ from recbole_hnlm.config import HNLMConfig
 from recbole_hnlm.data_source import check_dataset_files, data_digest, load_dataset, named_files_digest
 from recbole_hnlm.options.imports import source_digest
 from recbole_hnlm.run_options import describe_options
+from recbole_hnlm.selection import check_selection
 
 DEFAULTS: dict[str, Any] = {
     "epochs": 300, "eval_step": 2, "stopping_step": 8, "topk": [20], "metrics": ["Recall", "NDCG"],

@@ -59,11 +59,12 @@ def head_lines(outcomes: Sequence[Outcome]) -> list[str]:
     common = _common([cell.values for cell in cells])
     metric = common.pop("valid_metric", "the validation metric")
     told = ", ".join(f"{key} {value}" for key, value in common.items())
+    given = "start and draws" if common.get("benchmark_filename") else "split, start and draws"
     return [
         "Test metrics at the epoch that is best on validation: mean ± sample standard deviation over seeds; best bold, "
         f"second underlined. Every row was tuned by {metric} on the validation split alone, with the trials named in "
         "its line, on the first seed.",
-        f"Seeds {', '.join(map(str, seeds))}{whose}: each gives split, start and draws, the same in {where}. "
+        f"Seeds {', '.join(map(str, seeds))}{whose}: each gives {given}, the same in {where}. "
         f"Settings of all rows: {told}.",
     ]
 

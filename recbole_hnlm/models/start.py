@@ -34,7 +34,7 @@ def start_from_text(
     scale: float,
 ) -> None:
     """Overwrite embeddings by text. Items without text, users without such items and padding keep the model's own
-    start.
+    start, and so do columns for which the text has no component: zeros of both sides would never move.
 
     Args:
         items: The model's item embeddings; each takes the leading components up to its width.
@@ -49,10 +49,11 @@ def start_from_text(
     told[owner[text.item_mask[item]]] = True
     for slot, module in enumerate(items):
         start = principal_components(text.items, text.item_mask, module.embedding_dim) * scale
+        filled = slice(0, min(module.embedding_dim, text.items.shape[1]))
         with torch.no_grad():
-            module.weight[text.item_mask] = start[text.item_mask]
+            module.weight[text.item_mask, filled] = start[text.item_mask, filled]
             if slot < len(users) and users[slot].embedding_dim == module.embedding_dim:
                 total = torch.zeros(interactions.n_users, start.shape[1], device=start.device)
                 total.index_add_(0, owner, start[item])
                 mean = total / interactions.user_counts.to(total.device).clamp_min(1).unsqueeze(1)
-                users[slot].weight[told] = mean[told]
+                users[slot].weight[told, filled] = mean[told, filled]

@@ -54,7 +54,7 @@ class GeneralOptions:
     torch_threads: int | None = None
     """Threads of torch in this process; ``None`` leaves them. Small models are fastest with one."""
     masked_filename: str | None = None
-    """``NAME`` of the file ``DATASET.NAME.inter`` of pairs that evaluation masks beside those of the split, such as true
+    """``NAME`` of a file ``DATASET.NAME.inter`` of pairs that evaluation masks beside those of the split, such as true
     pairs that were kept from training."""
 
     def __post_init__(self) -> None:
@@ -202,7 +202,7 @@ def check_adam(adam: str, values: Mapping[str, Any]) -> None:
     if learner not in (("adam", "adamw") if adam == "fused" else ("adam",)):
         raise ValueError(f"adam={adam} has no effect with {learner=}; remove one of them")
     if adam == "rows":
-        useless = [key for key in ("weight_decay", "clip_grad_norm") if values.get(key)]
+        useless = [key for key in ("weight_decay", "clip_grad_norm", "enable_scaler") if values.get(key)]
         if useless:
             raise ValueError(f"adam=rows cannot do {' and '.join(useless)}, which read all rows; set adam=fused")
 

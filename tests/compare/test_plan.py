@@ -259,6 +259,24 @@ def test_a_run_that_validation_could_not_choose_is_refused(values: dict[str, Any
         cells_of(Request(asked.datasets, asked.grid, shared={**asked.shared, **values}))
 
 
+def test_a_test_split_that_would_choose_is_refused(tmp_path: Path, data: Path) -> None:
+    """The same part twice, or two parts with the same pairs; a third is another matter."""
+    home = tmp_path / "tiny"
+    shutil.copytree(data / "tiny", home)
+    lines = (home / "tiny.inter").read_text().splitlines(keepends=True)
+    for part, own in (("train", lines[1:-60]), ("a", lines[-60:]), ("b", lines[-60:]), ("c", lines[-30:])):
+        (home / f"tiny.{part}.inter").write_text("".join([lines[0], *own]))
+    asked = request(tmp_path)
+
+    def planned(*parts: str) -> Any:
+        return cells_of(replace(asked, shared={**asked.shared, "benchmark_filename": ["train", *parts]}))
+
+    for parts in (("a", "a"), ("a", "b")):
+        with pytest.raises(ValueError, match="are the same pairs, so the test would choose"):
+            planned(*parts)
+    assert planned("a", "c")
+
+
 def test_a_plan_file_and_the_command_line_over_it(tmp_path: Path, data: Path) -> None:
     plan = tmp_path / "plan.yaml"
     plan.write_text(

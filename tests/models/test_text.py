@@ -187,6 +187,17 @@ def test_a_start_from_text_leaves_the_rest_at_the_models_own(
         assert torch.equal(weight[~mask], old[~mask])
 
 
+def test_columns_that_text_does_not_reach_keep_the_models_own_start(
+    text: TextVectors, interactions: TrainingInteractions
+) -> None:
+    """Where both sides of an inner product are zero neither ever moves, and the model would have the text's rank."""
+    items, users = nn.Embedding(N, S + 2), nn.Embedding(U, S + 2)
+    before = items.weight.detach().clone(), users.weight.detach().clone()
+    start_from_text([items], [users], text, interactions, scale=0.2)
+    assert torch.equal(items.weight[:, S:], before[0][:, S:]) and torch.equal(users.weight[:, S:], before[1][:, S:])
+    assert not torch.equal(items.weight[text.item_mask, :S], before[0][text.item_mask, :S])
+
+
 @pytest.mark.parametrize("has_user_rows", [True, False])
 def test_where_projected_vectors_lie_is_told_of_pairs_that_have_one(
     interactions: TrainingInteractions, has_user_rows: bool

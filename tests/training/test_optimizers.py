@@ -136,6 +136,7 @@ class TestRuns:
         [
             ("LightGCN", {"adam": "rows"}, "LightGCN computes all rows in every step; set adam: fused"),
             ("BPR", {"adam": "rows", "weight_decay": 0.1}, "cannot do weight_decay"),
+            ("BPR", {"adam": "rows", "enable_scaler": True}, "cannot do enable_scaler"),
             ("BPR", {"adam": "rows", "learner": "adamw"}, "no effect with learner='adamw'"),
             ("BPR", {"adam": "fused", "learner": "sgd"}, "no effect with learner='sgd'"),
             ("BPR", {"adam": "rowwise"}, "adam='rowwise' is not one of"),

@@ -1,0 +1,48 @@
+"""Whether validation can choose what a run is judged by, told before anything is paid for."""
+
+from __future__ import annotations
+
+import filecmp
+from pathlib import Path
+from typing import Any
+
+_WITHOUT_CUT = ("gauc", "auc", "mae", "rmse", "logloss")
+"""Metrics of whole rankings, which RecBole tells without ``@``."""
+
+
+def check_valid_metric(config: Any) -> None:
+    """Refuse a run that validates by a metric which it does not compute.
+
+    Raises:
+        ValueError: With the metrics that it computes.
+    """
+    if not 0 < config["eval_step"] <= config["epochs"]:
+        return
+    metric, _, cut = str(config["valid_metric"]).partition("@")
+    computed = metric.lower() in [str(name).lower() for name in config["metrics"]]
+    if not computed or (cut or metric.lower() not in _WITHOUT_CUT) and int(cut or 0) not in config["topk"]:
+        raise ValueError(
+            f"valid_metric={config['valid_metric']} is not computed: metrics={config['metrics']}, "
+            f"topk={config['topk']}; add it to them"
+        )
+
+
+def check_selection(config: Any) -> None:
+    """Refuse a run that validation could not choose, or in which the test would.
+
+    Raises:
+        ValueError: If it never validates, not by a metric that it computes, or on the pairs of the test.
+    """
+    if not 0 < config["eval_step"] <= config["epochs"]:
+        raise ValueError(
+            f"eval_step={config['eval_step']} with epochs={config['epochs']} never validates, and validation is what "
+            "chooses; set eval_step between 1 and epochs"
+        )
+    check_valid_metric(config)
+    parts = config["benchmark_filename"] or []
+    held_out = [Path(str(config["data_path"])) / f"{config['dataset']}.{part}.inter" for part in parts[1:]]
+    if len(held_out) == 2 and all(path.is_file() for path in held_out) and filecmp.cmp(held_out[0], held_out[1], shallow=False):
+        raise ValueError(
+            f"validation and test of benchmark_filename={list(parts)} are the same pairs, so the test would choose; "
+            "make a validation part out of training pairs"
+        )
