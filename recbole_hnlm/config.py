@@ -221,7 +221,7 @@ def _refuse_to_save_loaders(values: Mapping[str, Any]) -> None:
     if values.get("save_dataloaders"):
         raise ValueError(
             f"save_dataloaders would leave loaders without RecBole's sampler in {values['checkpoint_dir']}, which its "
-            f"own runs read and fail on; remove it under neg_sampler={values[SAMPLER_KEY]} (save_dataset keeps the data)"
+            f"own runs read and fail on; remove it under neg_sampler={values[SAMPLER_KEY]}, save_dataset keeps the data"
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -24,8 +25,8 @@ def register() -> None:
     Afterwards ``recbole.quick_start.run_recbole``, ``run`` (with ``nproc`` processes too), ``objective_function`` and
     ``HyperTuning`` accept every sampler,
     build absent artefacts after the split, and train wrapped models. A configuration without ``neg_sampler`` runs as
-    before. Scripts that took ``Config`` or ``get_model`` out of RecBole before this call keep what they took. Calling
-    twice changes nothing.
+    before. Scripts that took ``Config`` or ``get_model`` out of RecBole before this call keep what they took, and are
+    warned. Calling twice changes nothing.
     """
     if _replaced:
         return
@@ -40,14 +41,23 @@ def register() -> None:
         (recbole.utils.get_trainer, _watched(recbole.utils.get_trainer)),
         (quick_start.run_recboles, run_registered_process),
     ]
+    kept: set[str] = set()
     for original, replacement in replacements:
         for name, module in list(sys.modules.items()):
-            if name.partition(".")[0] != "recbole" or name == "recbole.config.configurator":
+            owner = name.partition(".")[0]
+            if owner == "recbole_hnlm" or name == "recbole.config.configurator":
                 continue  # the configurator looks up plain classes to read their type
-            for attribute, value in list(vars(module).items()):
-                if value is original:
+            for attribute, value in list(getattr(module, "__dict__", {}).items()):
+                if value is original and owner == "recbole":
                     _replaced.append((module, attribute, original))
                     setattr(module, attribute, replacement)
+                elif value is original:
+                    kept.add(f"{name}.{attribute}")
+    if kept:
+        warnings.warn(
+            f"{', '.join(sorted(kept))} are RecBole's own and know no neg_sampler; import them after register()",
+            stacklevel=2,
+        )
 
 
 def unregister() -> None:

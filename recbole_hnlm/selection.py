@@ -41,7 +41,11 @@ def check_selection(config: Any) -> None:
     check_valid_metric(config)
     parts = config["benchmark_filename"] or []
     held_out = [Path(str(config["data_path"])) / f"{config['dataset']}.{part}.inter" for part in parts[1:]]
-    if len(held_out) == 2 and all(path.is_file() for path in held_out) and filecmp.cmp(held_out[0], held_out[1], shallow=False):
+    if (
+        len(held_out) == 2
+        and all(path.is_file() for path in held_out)
+        and filecmp.cmp(held_out[0], held_out[1], shallow=False)
+    ):
         raise ValueError(
             f"validation and test of benchmark_filename={list(parts)} are the same pairs, so the test would choose; "
             "make a validation part out of training pairs"

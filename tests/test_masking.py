@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recbole_runs import ITEMS, made, settings, write_dataset
 
 from recbole_hnlm import run_recbole_hnlm
 from recbole_hnlm.config import HNLMConfig
 from recbole_hnlm.quick_start import prepare
-from recbole_runs import ITEMS, made, settings, write_dataset
 
 
 @pytest.fixture

@@ -112,3 +112,37 @@ def test_registering_first_or_importing_recbole_first_is_the_same(tmp_path: Path
     for lines in ("import recbole, recbole_hnlm", "import recbole_hnlm"):
         script = f"{lines}\nrecbole_hnlm.register()\nfrom recbole.quick_start.quick_start import Config\nassert Config.__name__ == 'HNLMConfig'"
         subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("model", ["BPR", "NeuMF"])
+def test_a_model_that_is_not_wrapped_finds_no_negatives_and_is_told(registered: Path, model: str) -> None:
+    """As in RecBole's own example of a script, with the class imported rather than looked up; labels do not help it."""
+    from recbole.config import Config
+    from recbole.data import create_dataset, data_preparation
+    from recbole.model import general_recommender
+    from recbole.trainer import Trainer
+    from recbole.utils import get_model
+
+    label = {"threshold": {"rating": 3}, "load_col": {"inter": ["user_id", "item_id", "rating"]}}
+    values = settings(registered, model, neg_sampler="dns", **(label if model == "NeuMF" else {}))
+    config = Config(model, "tiny", config_dict=values)
+    train_data, valid_data, _ = data_preparation(config, create_dataset(config))
+    plain = getattr(general_recommender, model)(config, train_data._dataset)
+    with pytest.raises(KeyError, match=r"no (neg_item_id|label) here: .* train hnlm\(Model\)"):
+        Trainer(config, plain).fit(train_data, valid_data, show_progress=False)
+    wrapped = get_model(model)(config, train_data._dataset)
+    Trainer(config, wrapped).fit(train_data, valid_data, show_progress=False)
+
+
+def test_names_taken_before_registration_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import types
+
+    from recbole.config import Config
+
+    script = types.ModuleType("a_script")
+    script.Config = Config  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "a_script", script)
+    with pytest.warns(UserWarning, match=r"a_script\.Config.* know no neg_sampler; import them after register"):
+        recbole_hnlm.register()
+    recbole_hnlm.unregister()
+    assert script.Config is Config  # type: ignore[attr-defined]

@@ -15,6 +15,7 @@ from torch.utils.data import RandomSampler, SequentialSampler
 from recbole_hnlm.models.ahead import look_ahead
 from recbole_hnlm.models.batches import CANDIDATES, VECTOR_ROWS
 from recbole_hnlm.run_options import RunOptions
+from recbole_hnlm.training.pair_batch import PairBatch
 
 BLOCK_CANDIDATES = 1 << 16
 """Candidates drawn at once where a batch needs fewer: half a megabyte of ids."""
@@ -56,6 +57,7 @@ class PairLoader(TrainDataLoader):
     def __init__(self, config: Any, dataset: Any, run: RunOptions, shuffle: bool) -> None:
         pointwise = config["MODEL_INPUT_TYPE"] is InputType.POINTWISE
         self._rows_per_pair = run.negatives + (1 if pointwise else 0)
+        self._lacking = config["LABEL_FIELD"] if pointwise else config["NEG_PREFIX"] + config["ITEM_ID_FIELD"]
         self._source: BatchSource | None = None
         self._vector_rows: Tensor | None = None
         super().__init__(config, dataset, None, shuffle=shuffle)
@@ -76,8 +78,7 @@ class PairLoader(TrainDataLoader):
 
     def __iter__(self) -> Iterator[Any]:
         if self.num_workers:
-            batches: Iterator[Any] = super().__iter__()
-            return batches
+            return (PairBatch(batch.interaction, [self._lacking]) for batch in super().__iter__())
         return self._blocks_of_batches()
 
     def _blocks_of_batches(self) -> Iterator[Any]:
@@ -92,7 +93,7 @@ class PairLoader(TrainDataLoader):
                 if first == 0:
                     candidates = self._source.draw_candidates(pairs[self.uid_field])
                 batch.update(Interaction({CANDIDATES: candidates[first : first + self.step]}))
-            yield self.transform(self._dataset, batch)
+            yield PairBatch(self.transform(self._dataset, batch).interaction, [self._lacking])
 
     def _batches(self, order: Tensor, block: int) -> Iterator[tuple[Interaction, int]]:
         """Blocks of pairs, and where each batch begins in its block."""
