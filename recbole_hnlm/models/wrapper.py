@@ -6,6 +6,7 @@ Shapes: ``B`` pairs of a batch, ``K`` negatives per pair, ``M = B K`` rows, ``D`
 
 from __future__ import annotations
 
+import copyreg
 import logging
 from typing import Any, cast
 
@@ -221,9 +222,7 @@ def hnlm(model_class: type) -> type:
         ValueError: If it trains without sampled negatives.
     """
     if not isinstance(model_class, type):
-        raise TypeError(
-            f"hnlm() takes a model class, got {type(model_class).__name__}; pass the class, not an instance"
-        )
+        raise TypeError(f"hnlm() takes a model class, got {type(model_class).__name__}; pass the class itself")
     if issubclass(model_class, HardNegativeMixin):
         raise TypeError(f"{model_class.__name__} is wrapped already; pass the plain model class")
     refuse_unsupported(model_class, "hnlm")
@@ -234,5 +233,17 @@ def hnlm(model_class: type) -> type:
             "__doc__": model_class.__doc__,
         }
         namespace |= {**vectorised_methods(model_class), **ranking_methods(model_class)}
-        _WRAPPED[model_class] = type(model_class.__name__, (HardNegativeMixin, model_class), namespace)
+        made_by: Any = _Wrapped if type(model_class) is type else type(model_class)
+        _WRAPPED[model_class] = made_by(model_class.__name__, (HardNegativeMixin, model_class), namespace)
     return _WRAPPED[model_class]
+
+
+class _Wrapped(type):
+    """The kind of wrapped classes, which pickle as a call of :func:`hnlm`: under their name stands their base."""
+
+
+def _reduced(wrapped: Any) -> Any:
+    return hnlm, (wrapped.hnlm_base,)
+
+
+copyreg.pickle(_Wrapped, _reduced)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import io
+import pickle
 import random
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from recbole.model.general_recommender import BPR
 from recbole_runs import PAIRWISE, POINTWISE, first_loss, made, seed_everything, settings, write_dataset
 
 from recbole_hnlm import hnlm
@@ -240,3 +243,31 @@ def test_gradients_are_those_of_the_loss(folder: Path, name: str, sampler: str) 
                 weight.add_(gradient / length, alpha=sign * step)
         values.append(float(loss().detach()))
     assert (values[0] - values[1]) / (2 * step) == pytest.approx(length, rel=0.03)
+
+
+@pytest.mark.parametrize("name", ["BPR", "LightGCN", "NeuMF"])
+def test_a_wrapped_model_is_saved_whole_as_the_bare_one_is(folder: Path, name: str) -> None:
+    model, loaders, _ = made(folder, name, neg_sampler="dns")
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    again = torch.load(file, weights_only=False)
+    assert type(again) is type(model) and again.hnlm.sampler is not None
+    for key, value in model.named_parameters():
+        assert torch.equal(value, again.get_parameter(key))
+    assert pickle.loads(pickle.dumps(type(model))) is type(model)
+    assert torch.isfinite(first_loss(again, loaders))
+
+
+def test_recboles_own_configuration_of_a_wrapped_class_writes_its_checkpoint(folder: Path, tmp_path: Path) -> None:
+    from recbole.config import Config
+    from recbole.data import create_dataset, data_preparation
+    from recbole.trainer import Trainer
+
+    wrapped = hnlm(BPR)
+    config = Config(wrapped, "tiny", config_dict=settings(folder, "BPR", checkpoint_dir=str(tmp_path), epochs=1))
+    train_data, valid_data, _ = data_preparation(config, create_dataset(config))
+    trainer = Trainer(config, wrapped(config, train_data._dataset))
+    trainer.fit(train_data, valid_data, show_progress=False)
+    stored = torch.load(trainer.saved_model_file, weights_only=False)
+    assert stored["config"]["embedding_size"] == 8
