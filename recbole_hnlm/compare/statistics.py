@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 _ROUNDING = 1e-12  # of the larger figure: float64 has 16 digits
+_TIED = 2.5e-6  # figures have 6 decimals, so that equal differences are told up to 2e-6 apart
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
@@ -29,7 +31,8 @@ class Difference:
         seeds: Common seeds.
         p_t: Two-sided p of the paired t-test; None with fewer than two seeds, and where the differences are all the
             same but for rounding, so that nothing tells how they would vary.
-        p_wilcoxon: Two-sided p of the Wilcoxon signed-rank test, exact; None with fewer than two seeds.
+        p_wilcoxon: Two-sided p of the Wilcoxon signed-rank test, exact, with ties where figures of 6 decimals
+            cannot tell sizes apart; None with fewer than two seeds.
     """
 
     percent: float
@@ -54,12 +57,29 @@ def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Differ
         return Difference(float(percent), len(seeds), None, None)
     if np.all(a == b):
         return Difference(float(percent), len(seeds), 1.0, 1.0)
-    same = np.ptp(a - b) <= _ROUNDING * max(np.abs(a).max(), np.abs(b).max())
+    rounding = _ROUNDING * max(np.abs(a).max(), np.abs(b).max())
+    same = np.ptp(a - b) <= rounding
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of figures that are no numbers
         p_t = None if same else _number(stats.ttest_rel(a, b).pvalue)
-        p_wilcoxon = _number(stats.wilcoxon(a, b).pvalue)
+        p_wilcoxon = _number(stats.wilcoxon(_with_ties(a - b, rounding)).pvalue)
     return Difference(float(percent), len(seeds), p_t, p_wilcoxon)
+
+
+def _with_ties(differences: NDArray[np.float64], rounding: float) -> NDArray[np.float64]:
+    """The differences, those of one size made equal; their ranks would otherwise follow how figures were rounded.
+
+    A size reaches :data:`_TIED` up from the smallest that has it: on a fixed grid equal ones could fall apart. Equal
+    figures stay equal when rounded, so nothing beyond float64's own ``rounding`` becomes 0.
+    """
+    sizes = np.abs(differences)
+    sizes[sizes <= rounding] = 0.0
+    smallest = 0.0
+    for place in np.argsort(sizes):
+        if smallest == 0.0 or not sizes[place] - smallest <= _TIED:  # a difference that is no number stays so
+            smallest = sizes[place]
+        sizes[place] = smallest
+    return np.sign(differences) * sizes
 
 
 def _number(p: Any) -> float | None:

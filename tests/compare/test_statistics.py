@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from recbole_hnlm.compare.statistics import difference, holm, least_wilcoxon, mean_and_deviation
@@ -88,3 +89,30 @@ def test_wilcoxon_is_exact_with_ties_and_zeros(differences: list[int], p: float)
     """No normal approximation, which would fall below what so few seeds can give."""
     told = difference(dict(enumerate(float(10 + one) for one in differences)), dict.fromkeys(range(5), 10.0))
     assert told is not None and told.p_wilcoxon == pytest.approx(p)
+
+
+def hits(differences: list[int], base: list[int], users: int) -> tuple[dict[int, float], dict[int, float]]:
+    """Two rows of so many hits over ``users``, as runs keep them."""
+    sides = [base, [one + more for one, more in zip(base, differences, strict=True)]]
+    theirs, ours = ({seed: round(count / users, 6) for seed, count in enumerate(side)} for side in sides)
+    return ours, theirs
+
+
+def test_ties_are_those_of_counts_and_not_of_their_rounding() -> None:
+    """Ranks 1, 3, 3, 3 and a zero left out: 4 for and 6 against, in the middle of 16 patterns."""
+    told = difference(*hits([6, 0, -6, -6, 4], [300, 311, 287, 295, 302], users=943))
+    assert told is not None and told.p_wilcoxon == pytest.approx(1.0)
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        differences, base = rng.integers(-6, 7, 5).tolist(), rng.integers(200, 400, 5).tolist()
+        whole = difference({seed: one + 10.0 for seed, one in enumerate(differences)}, dict.fromkeys(range(5), 10.0))
+        told = difference(*hits(differences, base, users=int(rng.integers(900, 6041))))
+        assert told is not None and whole is not None and told.p_wilcoxon == whole.p_wilcoxon, (differences, base)
+
+
+def test_small_differences_are_not_taken_for_none() -> None:
+    """A hit of half a million users is 2e-6; .1 + .2 is .3."""
+    told = difference({1: 0.200002, 2: 0.300001, 3: 0.1 + 0.2}, {1: 0.2, 2: 0.3, 3: 0.3})
+    assert told is not None and told.p_wilcoxon == pytest.approx(least_wilcoxon(2))
+    told = difference({1: 0.1 + 0.2, 2: 0.7 + 0.1}, {1: 0.3, 2: 0.8})
+    assert told is not None and told.p_wilcoxon == 1.0
