@@ -170,7 +170,7 @@ def _figures(outcomes: Sequence[Outcome], metric: str, base: str | None, shared:
 
 
 def _ranks(means: Sequence[float | None], highest_first: bool) -> list[int]:
-    """1 for the best, 2 for the second, 0 for others; rows that look equal in the table share a rank."""
-    shown = [None if mean is None else round(mean, DECIMALS) for mean in means]
+    """1 for the best, 2 for the second, 0 for others and where there is no number; equal in the table is equal here."""
+    shown = [None if mean is None or math.isnan(mean) else round(mean, DECIMALS) for mean in means]
     order = sorted({value for value in shown if value is not None}, reverse=highest_first)[:2]
     return [order.index(value) + 1 if value in order else 0 for value in shown]

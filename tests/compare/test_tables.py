@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from typing import Any
@@ -78,6 +79,13 @@ def test_equal_rows_share_the_best_and_the_next_is_second(outcomes: list[Outcome
     assert table.marks == {(1, 1): 1, (2, 1): 1, (3, 1): 2}
     text = markdown([table], "# head")
     assert text.count("**0.2100 ± 0.0141**") == 2 and "<u>0.1500 ± 0.0000</u>" in text
+
+
+@pytest.mark.parametrize("means", list(itertools.permutations([0.1, math.nan, 0.3, 0.2])))
+def test_what_is_no_number_is_neither_best_nor_in_the_way(means: tuple[float, ...]) -> None:
+    rows = [outcome(f"row{place}", [mean, mean], [0.1, 0.1]) for place, mean in enumerate(means)]
+    figures = [line.figures["ndcg@20"] for line in blocks_of(rows)[0].lines]
+    assert {figure.mean: figure.rank for figure in figures if figure.rank} == {0.3: 1, 0.2: 2}
 
 
 def test_a_row_that_failed_with_some_seeds_is_shown_and_not_ranked(outcomes: list[Outcome]) -> None:
