@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from torch.nn.parallel import DistributedDataParallel
 from recbole_hnlm.training.processes import gathered, mean_over_ranks, shared
 
 _PER_SAMPLE = ("rec.items", "rec.topk", "rec.meanrank", "rec.score", "data.label")
+_NAMES: set[str] = set()
+"""Checkpoints that this process has named, written or not."""
+_NAMING = threading.Lock()
 
 
 class _Gradients(nn.Module):
@@ -163,11 +167,22 @@ def _remove_events(writer: Any) -> None:
 def checkpoint_name(config: Any, path: str) -> str:
     """A name that no other run takes and all ranks of this one know.
 
-    RecBole names a checkpoint by the second, so two runs that start together would write over each other's. The first
-    process of every host writes one, under a name of its own where hosts share the folder.
+    RecBole names a checkpoint by the second, so two runs that start together would write over each other's, in this
+    process too. The first process of every host writes one, under a name of its own where hosts share the folder.
     """
     stem, suffix = os.path.splitext(path)
-    names = itertools.chain([f"{stem}-{os.getpid()}"], (f"{stem}-{os.getpid()}-{run}" for run in itertools.count(2)))
-    name = shared(config, next(name for name in names if not os.path.exists(name + suffix)))
+    name = shared(config, _own_name(f"{stem}-{os.getpid()}", suffix))
     host = f"-host{config['offset']}" if config["offset"] else ""
     return f"{name}{host}{suffix}"
+
+
+def _own_name(stem: str, suffix: str) -> str:
+    """The stem, numbered where it is taken: by a file, or by a run of this process that may still write one."""
+    names = itertools.chain([stem], (f"{stem}-{run}" for run in itertools.count(2)))
+    with _NAMING:
+        for name in names:
+            path = os.path.abspath(name + suffix)
+            if path not in _NAMES and not os.path.exists(path):
+                break
+        _NAMES.add(path)
+    return name

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from recbole_runs import USERS, settings, write_dataset
 from recbole_hnlm import launch as launch_module
 from recbole_hnlm.config import HNLMConfig
 from recbole_hnlm.launch import launch
-from recbole_hnlm.training import processes
+from recbole_hnlm.training import groups, processes
 from recbole_hnlm.training.processes import backend_of
 
 ROOT = Path(__file__).parents[2]
@@ -151,6 +152,30 @@ class TestEvaluation:
         rows = torch.arange(7).unsqueeze(1)
         assert torch.equal(_dealt_back([rows[0::3], rows[1::3], rows[2::3]], 7), rows)
         assert torch.equal(_dealt_back([rows[:4], rows[4:]], 2), rows)
+
+
+class TestNames:
+    ALONE = {"single_spec": True, "offset": 0}
+
+    def test_runs_of_a_second_in_one_process(self) -> None:
+        """Named before a file of them is written; a file with the second name is there already."""
+        own = f"saved/BPR-{os.getpid()}"
+        Path("saved").mkdir()
+        Path(f"{own}-2.pth").touch()
+        names = [groups.checkpoint_name(self.ALONE, "saved/BPR.pth") for _ in range(3)]
+        assert names == [f"{own}.pth", f"{own}-3.pth", f"{own}-4.pth"]
+        assert groups.checkpoint_name(self.ALONE, "saved/NGCF.pth") == f"saved/NGCF-{os.getpid()}.pth"
+
+    def test_threads(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os.path, "exists", lambda path: time.sleep(0.005) or False)  # all look before one has it
+        with ThreadPoolExecutor(8) as pool:
+            names = list(pool.map(lambda _: groups.checkpoint_name(self.ALONE, "BPR.pth"), range(16)))
+        assert len(set(names)) == 16
+
+    def test_ranks_take_the_first_ones_and_hosts_their_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(groups, "shared", lambda config, name: "first")
+        names = [groups.checkpoint_name({"single_spec": False, "offset": offset}, "BPR.pth") for offset in (0, 0, 4)]
+        assert names == ["first.pth", "first.pth", "first-host4.pth"]
 
 
 class TestFailing:
