@@ -17,6 +17,8 @@ from recbole_hnlm.options.parsing import nearest
 
 KNOWN_TO_RECBOLE = ("recbole", "recbole_hnlm")
 """Packages whose models take RecBole's datasets, and read no keys but those in their YAML of defaults."""
+_SCRIPT = ("__main__", "__mp_main__")
+"""What the module that was started is called, in its own process and in those that it spawns; it is no package."""
 
 
 def find_model(name: Any) -> Any:
@@ -64,7 +66,7 @@ def model_defaults(model_class: type) -> dict[str, Any]:
     RecBole reads its own files itself.
     """
     package = package_of(model_class)
-    spec = importlib.util.find_spec(package) if package not in ("recbole", "__main__") else None
+    spec = importlib.util.find_spec(package) if package not in ("recbole", *_SCRIPT) else None
     if spec is None or spec.submodule_search_locations is None:
         return {}
     if package == "recbole_hnlm":  # an installed package of its own, in a folder of its own
@@ -84,7 +86,7 @@ def dataset_for(config: Any) -> Any:
     RecBole-GNN's models read their graph from a dataset class of RecBole-GNN's.
     """
     package = package_of(config.model_class)
-    if package not in (*KNOWN_TO_RECBOLE, "__main__"):
+    if package not in (*KNOWN_TO_RECBOLE, *_SCRIPT):
         spec = importlib.util.find_spec(package)
         if spec is not None and spec.submodule_search_locations and importlib.util.find_spec(f"{package}.utils"):
             utils = importlib.import_module(f"{package}.utils")

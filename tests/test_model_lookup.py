@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from edge_models import EdgeLightGCN, NoisyEdgeLightGCN
 from recbole.model.general_recommender import BPR, LightGCN
-from recbole_runs import first_loss, made, settings, write_dataset
+from recbole_runs import ITEMS, first_loss, made, settings, write_dataset
 
 from recbole_hnlm import run_recbole_hnlm
 from recbole_hnlm.config import HNLMConfig
@@ -122,6 +123,18 @@ def test_a_package_brings_its_defaults_and_its_dataset(
     assert 0 <= result["test_result"]["recall@5"] <= 1
     for name in [name for name in sys.modules if name.startswith("graphs_of_others")]:
         del sys.modules[name]
+
+
+@pytest.mark.parametrize("module", ["__main__", "__mp_main__"])
+def test_a_class_of_the_script_brings_nothing_and_trains(
+    folder: Path, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A spawned process runs the script anew under the second name, as a module without a spec."""
+    monkeypatch.setitem(sys.modules, module, ModuleType(module))
+    own = type("OwnBPR", (BPR,), {"__module__": module})
+    assert model_defaults(own) == {}
+    _, loaders, _ = made(folder, own, neg_sampler="dns")
+    assert loaders[0]._dataset.item_num == ITEMS + 1
 
 
 @pytest.mark.parametrize(
