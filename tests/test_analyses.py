@@ -561,6 +561,17 @@ def test_groups_of_items_are_those_of_training(folder: Path, monkeypatch: pytest
     assert asked[0].tolist() == [feat.count(item) for item in range(ITEMS + 1)] and set(told) <= set(GROUPS)
 
 
+def test_a_group_of_all_items_has_the_metrics_of_the_test(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the best checkpoint, with what was trained on left out of the ranking, as RecBole evaluates."""
+    monkeypatch.setattr(groups, "popularity_groups", lambda counts: np.zeros(len(counts), dtype=np.int64))
+    own = ["--neg_samplers", "uniform"]
+    _, asked, entries, _ = asked_for(folder, "popularity", *own, epochs=6, learning_rate=0.05, topk="[5,10]")
+    (cell,) = cells_of_entries(asked, entries, "BPR")
+    record = train_and_probe(cell.setting(cell.start, 2020), folder / "one-group")
+    assert set(record["groups"]) == {GROUPS[0]} and set(record["test"]) >= {"recall@5", "ndcg@10"}
+    assert record["groups"][GROUPS[0]] == pytest.approx(record["test"], abs=1e-6)
+
+
 RATED = {"val_interval": {"rating": "[2,inf)"}, "load_col": {"inter": ["user_id", "item_id", "rating"]}}
 
 
