@@ -76,6 +76,17 @@ def test_candidates_drawn_ahead_fit_their_users(
     assert seen == len(loader._dataset)
 
 
+def test_false_negatives_are_those_of_validation_and_test(folder: Path) -> None:
+    no_text = {"neg_sampler": "hnlm", "hnlm_alpha": 0.0, "hnlm_alignment_weight": 0.0, "hnlm_init": "random"}
+    values = settings(folder, "BPR", hnlm_log_false_negatives=True, **no_text)
+    loaders = prepare(HNLMConfig("BPR", "tiny", config_dict=values))
+    held, expected = (
+        [set(zip(*(one.inter_feat[name].tolist() for name in ("user_id", "item_id")), strict=True)) for one in splits]
+        for splits in (loaders[0].held_out, [loader._dataset for loader in loaders[1:]])
+    )
+    assert held == expected and all(held) and not held[0] & held[1]
+
+
 def test_drawing_ahead_takes_the_blocks_candidates_pair_by_pair(folder: Path) -> None:
     loader, config = prepared(folder, neg_sampler_candidates=4, neg_sampler_num=2)
     model = build_model(config, loader)
