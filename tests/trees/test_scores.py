@@ -188,12 +188,19 @@ def test_the_reference_is_trained_without_the_hidden_pairs_and_then_with_all() -
     assert second == whole and first < whole and len(whole - first) == trees.report["hidden"] == 2 * USERS
 
 
+def pairs_in(seen: TrainingInteractions) -> set[tuple[int, int]]:
+    return set(zip(*(side.tolist() for side in build.pairs_of(seen)), strict=True))
+
+
+def kept_in_calibration() -> set[tuple[int, int]]:
+    users, items = planted()
+    order = np.lexsort((items, users))
+    hidden = hidden_pairs(users[order], seed=3)
+    return set(zip(*(side[order][~hidden].tolist() for side in (users, items)), strict=True))
+
+
 def test_the_trees_of_the_calibration_know_nothing_of_hidden_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every array that the first half of the build makes is of the kept pairs alone."""
-    users, _ = planted()
-    order = np.lexsort((planted()[1], users))
-    hidden = hidden_pairs(users[order], seed=3)
-    kept = set(zip(*(side[order][~hidden].tolist() for side in planted()), strict=True))
     seen_by: list[set[tuple[int, int]]] = []
 
     def spy(users: NDArray[np.int64], items: NDArray[np.int64], *args: object, **named: object) -> NDArray[np.float32]:
@@ -202,7 +209,22 @@ def test_the_trees_of_the_calibration_know_nothing_of_hidden_pairs(monkeypatch: 
 
     monkeypatch.setattr("recbole_hnlm.trees.build.co_occurrence_vectors", spy)
     build_dual_trees(planted_source())
-    assert seen_by[0] == kept
+    assert seen_by[0] == kept_in_calibration()
+
+
+@pytest.mark.parametrize("name", ["known_rows", "leading_candidates", "candidate_features"])
+def test_what_is_calibrated_on_knows_nothing_of_hidden_pairs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a hidden candidate is told by the path that it shares with itself, and by a click more than it has."""
+    given: list[set[tuple[int, int]]] = []
+    original = getattr(build, name)
+
+    def spy(first: Any, seen: TrainingInteractions, *rest: Any) -> Any:
+        given.append(pairs_in(seen))
+        return original(first, seen, *rest)
+
+    monkeypatch.setattr(build, name, spy)
+    build_dual_trees(planted_source(text=name != "known_rows"))
+    assert given == [kept_in_calibration(), set(zip(*(side.tolist() for side in planted()), strict=True))]
 
 
 def test_same_source_same_result() -> None:
