@@ -193,6 +193,19 @@ class TestPolicies:
         assert not drawn & suspected
         assert (1, 7) in drawn and (4, 7) in drawn
 
+    @pytest.mark.parametrize("policy", ["exclude", "downweight", "soft_positive"])
+    def test_a_user_keeps_half_of_what_is_unseen(self, policy: str) -> None:
+        """Of 1, 11, 7 and 7 items that are all scored, 0, 5, 3 and 3 are suspected: those of the highest scores."""
+        unseen = {user: [item for item in range(1, N_ITEMS) if item not in POSITIVES[user]] for user in (1, 2, 4, 5)}
+        scored = {(user, item): (item * 5 % 13) / 13 for user, items in unseen.items() for item in items}
+        sampler = build(with_tables(scored, policy=policy, suspect_share=1.0), candidates=3)
+        assert {user: len(items) // 2 for user, items in unseen.items()} == {1: 0, 2: 5, 4: 3, 5: 3}
+        assert suspects_of(sampler) == {
+            (user, item)
+            for user, items in unseen.items()
+            for item in sorted(items, key=lambda one: -scored[user, one])[: len(items) // 2]  # noqa: B023
+        }
+
     @pytest.mark.parametrize("policy", ["exclude", "soft_positive"])
     def test_a_guard_brings_no_suspect_back(self, policy: str) -> None:
         """The guard comes before the tables do; it refuses item 7, and draws spare ones for it."""
