@@ -130,6 +130,27 @@ def test_gate_loss(hops: int) -> None:
     assert loss.item() == pytest.approx(0.3 * total, rel=1e-10)
 
 
+@pytest.mark.parametrize("hops", [1, 2])
+def test_gate_loss_moves_users_and_items_too(hops: int) -> None:
+    """Gradients by every row, against differences: of users, positives and chosen candidates, and of no other."""
+    view, (users, positives) = TensorView(hops=hops, dtype=torch.float64), tiny_batch(times=1)
+    sampler = made(epoch=40)
+    sampler.sample(users, positives, view)
+
+    def loss_of(user_table: Tensor, *item_tables: Tensor) -> Tensor:
+        view.users, view.hops = user_table, list(item_tables)
+        loss = sampler.extra_loss(users, positives, view)
+        assert loss is not None
+        return loss
+
+    tables = (view.users, *view.hops)
+    assert torch.autograd.gradcheck(loss_of, tables)
+    by_users, *by_items = (table.abs().sum(dim=1) > 0 for table in torch.autograd.grad(loss_of(*tables), tables))
+    assert set(torch.nonzero(by_users).flatten().tolist()) == set(users.tolist())
+    for moved, ids in zip(by_items, sampler._chosen, strict=True):
+        assert set(torch.nonzero(moved).flatten().tolist()) == {*positives.tolist(), *ids.tolist()}
+
+
 @pytest.mark.parametrize("hops", [1, 3])
 @pytest.mark.parametrize("share", [1e-12, 0.25, 0.5])
 def test_gates_that_tell_no_factors_apart_choose_as_dns_does(hops: int, share: float) -> None:
