@@ -87,6 +87,20 @@ def test_false_negatives_are_those_of_validation_and_test(folder: Path) -> None:
     assert held == expected and all(held) and not held[0] & held[1]
 
 
+def test_a_worker_hands_out_the_same_pairs_and_draws_nothing(folder: Path) -> None:
+    """Candidates come from one generator, the model's, so they are drawn in the step."""
+    (alone, config), (beside, _) = (prepared(folder, worker=workers, train_batch_size=400) for workers in (0, 1))
+    model = build_model(config, alone)
+    for loader in (alone, beside):
+        loader.draw_from(model.hnlm)
+    assert (alone.num_workers, beside.num_workers) == (0, 1)
+    for _ in range(2):
+        for one, other in zip(alone, beside, strict=True):
+            assert torch.equal(one["user_id"], other["user_id"]) and torch.equal(one["item_id"], other["item_id"])
+            assert CANDIDATES in one and CANDIDATES not in other
+            assert torch.isfinite(model.calculate_loss(other))
+
+
 def test_drawing_ahead_takes_the_blocks_candidates_pair_by_pair(folder: Path) -> None:
     loader, config = prepared(folder, neg_sampler_candidates=4, neg_sampler_num=2)
     model = build_model(config, loader)
