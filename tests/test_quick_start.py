@@ -44,6 +44,27 @@ def test_result_holds_recboles_and_ours(folder: Path) -> None:
     assert 0 <= told["false_negative_rate"] <= 1 and told["coverage"] == pytest.approx(1.0)
 
 
+def test_the_test_is_that_of_the_best_epoch(folder: Path) -> None:
+    """As a run that ends with that epoch; the last epoch's weights, which an unsaved run is tested with, are others."""
+    values = settings(folder, "BPR", neg_sampler="uniform", epochs=12, learning_rate=0.05)
+    result = run_recbole_hnlm("BPR", "tiny", config_dict=values)
+    best = result["hnlm"]["best_epoch"]
+    assert best + 1 < result["hnlm"]["epochs"] == 12
+    ended = run_recbole_hnlm("BPR", "tiny", config_dict={**values, "epochs": best + 1}, saved=False)
+    last = run_recbole_hnlm("BPR", "tiny", config_dict=values, saved=False)
+    assert result["test_result"] == ended["test_result"] != last["test_result"]
+
+
+def test_labels_of_a_pointwise_model_may_have_another_name(folder: Path) -> None:
+    told = [
+        run_recbole_hnlm("NeuMF", "tiny", config_dict=settings(folder, "NeuMF", neg_sampler="dns", epochs=1, **named))
+        for named in ({}, {"LABEL_FIELD": "lab"})
+    ]
+    assert told[0]["test_result"] == told[1]["test_result"]
+    losses = [one["hnlm"]["negatives"][0]["rank_loss"] for one in told]
+    assert losses[0] == losses[1] > 0
+
+
 def test_scalars_reach_tensorboard(folder: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
