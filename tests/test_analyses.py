@@ -280,6 +280,17 @@ def masked_tokens(loader: Any) -> dict[str, set[str]]:
     return {users[user]: set(items[loader.uid2history_item[user]]) for user in loader.uid_list.tolist()}
 
 
+def test_pairs_of_a_share_are_drawn_by_the_first_seed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from recbole_hnlm.compare.analyses import sparsity
+
+    drawn: list[int] = []
+    monkeypatch.setattr(
+        sparsity, "kept_pairs", lambda users, share, seed: drawn.append(seed) or kept_pairs(users, share, seed)
+    )
+    _, _, _, args = asked_for(folder, "sparsity", "--shares", "35", "--neg_samplers", "dns")
+    assert drawn == [args.first_seed]
+
+
 def test_shares_of_another_split_are_other_data(folder: Path) -> None:
     """Same folder, same names; neither the files nor the runs of the first are taken for those of the second."""
 

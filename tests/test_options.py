@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -170,6 +171,9 @@ class TestMessages:
         """A default of another sampler in the merged configuration is nobody's fault."""
         values = {"neg_sampler": "dns", "neg_sampler_top_m": 3, "hnlm_alpha": 0.2}
         assert parse_run(values, ["neg_sampler"], RECBOLE_KEYS) is not None
+
+    def test_paths_are_strings(self) -> None:
+        assert _run(neg_sampler="hnlm", hnlm_artefact_dir=Path("made") / "here").hnlm.artefact_dir == "made/here"
 
     @pytest.mark.parametrize(
         ("values", "message"),

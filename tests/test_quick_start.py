@@ -55,6 +55,26 @@ def test_the_test_is_that_of_the_best_epoch(folder: Path) -> None:
     assert result["test_result"] == ended["test_result"] != last["test_result"]
 
 
+@pytest.mark.parametrize("model", ["Random", "MacridVAE"])
+def test_without_a_sampler_models_that_draw_while_scoring_draw_what_recboles_do(folder: Path, model: str) -> None:
+    """RecBole passes a batch through every model before it trains, to count operations."""
+    from recbole.quick_start import run_recbole
+
+    values = settings(folder, model)
+    ours = run_recbole_hnlm(model, "tiny", config_dict={**values, "neg_sampler": "none"})
+    assert ours["test_result"] == run_recbole(model, "tiny", config_dict=values)["test_result"]
+
+
+def test_a_saved_dataset_is_read_where_recbole_reads_it(folder: Path) -> None:
+    values = settings(folder, "BPR", neg_sampler="dns", epochs=1, checkpoint_dir=str(folder / "saved"))
+    made = run_recbole_hnlm("BPR", "tiny", config_dict={**values, "save_dataset": True})
+    (folder / "tiny").rename(folder / "moved")
+    assert run_recbole_hnlm("BPR", "tiny", config_dict=values)["test_result"] == made["test_result"]
+    (folder / "saved" / "tiny-Dataset.pth").unlink()
+    with pytest.raises(FileNotFoundError, match=r"needs tiny\.inter"):
+        run_recbole_hnlm("BPR", "tiny", config_dict=values)
+
+
 def test_labels_of_a_pointwise_model_may_have_another_name(folder: Path) -> None:
     told = [
         run_recbole_hnlm("NeuMF", "tiny", config_dict=settings(folder, "NeuMF", neg_sampler="dns", epochs=1, **named))

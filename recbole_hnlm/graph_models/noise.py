@@ -16,6 +16,7 @@ from torch.nn import functional
 from recbole_hnlm.generators import restore, seed_of_rank
 
 logger = logging.getLogger(__name__)
+_NOISE_SEEDS = 4_256_233  # apart from the draws of samplers and loaders, which start at the run's seed
 
 
 class SignedNoise(nn.Module):
@@ -36,7 +37,7 @@ class SignedNoise(nn.Module):
             raise ValueError(f"eps={eps} is the length of the noise and must be finite, at least 0")
         self.eps = eps
         self._rank = rank
-        self.generator = torch.Generator(device=device).manual_seed(seed_of_rank(seed, rank))
+        self.generator = torch.Generator(device=device).manual_seed(seed_of_rank(seed + _NOISE_SEEDS, rank))
 
     def forward(self, rows: Tensor) -> Tensor:
         """The rows and their noise, ``(N, D) -> (N, D)``."""

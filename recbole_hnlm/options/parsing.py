@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import numbers
+import os
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -60,6 +61,8 @@ def _coerce(key: str, value: Any, hint: Any) -> Any:
         if not isinstance(items, (list, tuple)) or not all(isinstance(item, str) for item in items):
             raise TypeError(f"{key}={value!r} should be a list of names, e.g. {key}=['title']")
         return tuple(items)
+    if hint is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
     if hint is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
         return float(value)
     whole = isinstance(value, numbers.Integral) or (isinstance(value, float) and value.is_integer())

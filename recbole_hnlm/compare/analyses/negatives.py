@@ -38,7 +38,11 @@ class NegativesPerPair(Analysis):
 
     def notes(self) -> Iterator[str]:
         """What is held constant."""
-        yield "Every step has the same number of pairs: train_batch_size, which counts rows, grows with K."
+        yield (
+            "Every step has the same number of pairs: train_batch_size, which counts rows, grows with K. RecBole's own "
+            "penalty (reg_weight) is a root of sums over the rows, so K copies weigh it 1 / sqrt(K); weight_decay does "
+            "not depend on K. Models without BPRLoss, and SGL, rank every negative in a term of its own."
+        )
 
 
 def _is_pointwise(name: str) -> bool:
