@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import codecs
-import csv
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import pandas as pd
 
+from recbole_hnlm.artefacts.cells import iter_cells
 from recbole_hnlm.artefacts.columnar import parse_columns
 
 FIELD_TYPES = ("token", "token_seq", "float", "float_seq")
@@ -67,21 +68,13 @@ def parse_header(line: str, separator: str = "\t") -> dict[str, str]:
     return types
 
 
-def unquoted(cell: str) -> str:
-    """A cell without the quotes that enclose it, as pandas writes and RecBole reads one; any other as it is."""
-    inside = cell[1:-1]
-    if len(cell) < 2 or cell[0] != '"' or cell[-1] != '"' or '"' in inside.replace('""', ""):
-        return cell
-    return inside.replace('""', '"')
-
-
 def read_atomic(
     path: str | Path, *, key: str | None = None, separator: str = "\t", encoding: str = "utf-8"
 ) -> AtomicTable:
     """Read an atomic file whole, every cell as the text that stands in it.
 
-    Quotes mean nothing but around a whole cell, so that a description may hold them singly; rows shorter than the
-    header are filled with empty cells, as RecBole does.
+    Quotes around cells are read as RecBole reads them, other quotes as text (:func:`iter_cells`); rows shorter than
+    the header are filled with empty cells, as RecBole does.
 
     Args:
         path: The file, for instance ``ml-100k.item``.
@@ -94,55 +87,59 @@ def read_atomic(
         ValueError: If the header or a row does not have the form of an atomic file, or it has another encoding.
     """
     path = Path(path)
-    of_unicode = codecs.lookup(encoding).name == "utf-8"
-    known = "utf-8-sig" if of_unicode else encoding
+    types, rows = stream_atomic(path, separator=separator, encoding=encoding)
+    frame = _read_columns(path, list(types), separator) if _known(encoding) == "utf-8-sig" else None
+    if frame is None:
+        filled = [cells + [""] * (len(types) - len(cells)) for _, cells in rows]
+        frame = pd.DataFrame(filled, columns=list(types), dtype=str)
+    return AtomicTable(types, frame, key or next(iter(types)))
+
+
+def stream_atomic(
+    path: Path, *, separator: str = "\t", encoding: str = "utf-8"
+) -> tuple[dict[str, str], Iterator[tuple[int, list[str]]]]:
+    """Types of an atomic file's fields, and first line and cells of each row as a stream (:func:`iter_cells`).
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: As :func:`read_atomic` does, for rows when they are reached.
+    """
+    known = _known(encoding)
+    with _named(path, encoding), path.open(encoding=known, newline="\n") as handle:
+        types = parse_header(handle.readline(), separator)
+
+    def rows() -> Iterator[tuple[int, list[str]]]:
+        with _named(path, encoding):
+            yield from iter_cells(path, len(types), separator, known)
+
+    return types, rows()
+
+
+def _known(encoding: str) -> str:
+    """The encoding to open a file with; a mark of byte order says nothing in UTF-8."""
+    return "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
+
+
+@contextmanager
+def _named(path: Path, encoding: str) -> Iterator[None]:
+    """Errors of reading name the file, and the setting where it has another encoding."""
     try:
-        with path.open(encoding=known, newline="\n") as handle:
-            header = handle.readline()
-        types = parse_header(header, separator)
-        frame = _read_columns(path, list(types), separator) if of_unicode else None
-        if frame is not None:
-            return AtomicTable(types, _without_quotes(frame), key or next(iter(types)))
-        frame = pd.read_csv(
-            path,
-            sep=separator,
-            header=None,
-            skiprows=1,
-            names=list(types),
-            index_col=False,
-            dtype=str,
-            keep_default_na=False,
-            quoting=csv.QUOTE_NONE,
-            lineterminator="\n",
-            encoding=known,
-            on_bad_lines="error",
-        )
+        yield
     except UnicodeError as error:
         raise ValueError(f"{path} is not in {encoding} ({error}); set RecBole's encoding to the file's") from error
     except ValueError as error:
         raise ValueError(f"{path} is no atomic file ({error}); correct that line") from error
-    frame = frame.fillna("")
-    last = frame.columns[-1]
-    frame[last] = frame[last].str.removesuffix("\r")
-    return AtomicTable(types, _without_quotes(frame), key or next(iter(types)))
-
-
-def _without_quotes(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with :func:`unquoted` cells."""
-    for name in frame.columns:
-        quoted = frame[name].str.startswith('"')
-        if quoted.any():
-            frame[name] = frame[name].where(~quoted, frame[name].map(unquoted))
-    return frame
 
 
 def _read_columns(path: Path, names: list[str], separator: str) -> pd.DataFrame | None:
-    """The rows of a file in which every line has all its cells; None where there may be others."""
+    """The rows of a file whose lines have all cells and none in quotes; None where there may be others."""
     with path.open("rb") as handle:
         handle.readline()
         data = handle.read()
     if not data or b"\0" in data or data.startswith(b" ") or b"\n " in data or len(separator.encode()) != 1:
-        return None  # pandas skips lines of spaces
+        return None  # lines of spaces are no rows
+    if b'"' in data and (data.startswith(b'"') or b'\n"' in data or separator.encode() + b'"' in data):
+        return None
     table = parse_columns(data, names, separator)
     return None if table is None else table.to_pandas()
 

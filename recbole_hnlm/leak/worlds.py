@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbole_hnlm.artefacts.atomic import unquoted
+from recbole_hnlm.artefacts.cells import unquoted
 from recbole_hnlm.config import HNLMConfig, encoding_of
 from recbole_hnlm.leak.poison import Pairs
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
+import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from recbole_hnlm.artefacts import read_atomic
@@ -47,6 +50,65 @@ def test_quotes_around_a_cell_are_read_as_recbole_reads_them(tmp_path: Path) -> 
     assert table.column("title") == ['The "Best" Pen', '"Great" pen "x"', "", '"']
 
 
+ENCLOSED = {
+    "separator": (",", '1,"a, b",m\n2,c,n\n', [["1", "a, b", "m"], ["2", "c", "n"]]),
+    "separator later": (",", '2,c,n\n1,"a, b",m\n', [["2", "c", "n"], ["1", "a, b", "m"]]),
+    "line break": ("\t", '1\t"Copper.\nHolds 1 litres"\tm\n2\tc\tn\n', [["1", "Copper.\nHolds 1 litres", "m"], ["2", "c", "n"]]),
+    "line break in the last cell": (",", '1,c,"a,\n\nb"\n"NA","",nan\n', [["1", "c", "a,\n\nb"], ["NA", "", "nan"]]),
+    "prose of two cells": (",", '1,a,"Copper\nHolds 1, 2, 3"\n', [["1", "a", "Copper\nHolds 1, 2, 3"]]),
+    "short rows": (",", '1,"a, b"\n\n2\n', [["1", "a, b", ""], ["2", "", ""]]),
+    "inch": (",", '1,5" disc,"a, b"\n2,7",\n', [["1", '5" disc', "a, b"], ["2", '7"', ""]]),
+    "Windows": (",", '1,"a, ""b""",m\r\n2,c,n\r\n', [["1", 'a, "b"', "m"], ["2", "c", "n"]]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENCLOSED)
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "utf-16"])
+def test_cells_in_quotes_hold_separators_and_line_breaks(tmp_path: Path, name: str, encoding: str) -> None:
+    separator, text, expected = ENCLOSED[name]
+    path = tmp_path / "x.item"
+    header = separator.join(["item_id:token", "title:token_seq", "maker:token"]) + "\n"
+    path.write_bytes((header + text).encode(encoding))
+    found = read_atomic(path, separator=separator, encoding=encoding).frame
+    assert found.to_numpy().tolist() == expected
+    of_recbole = pd.read_csv(
+        path, delimiter=separator, dtype=str, encoding=encoding, engine="python", keep_default_na=False
+    )
+    assert of_recbole.fillna("").to_numpy().tolist() == expected
+
+
+def test_what_pandas_writes_is_what_is_read(tmp_path: Path) -> None:
+    rng, pieces = random.Random(0), ["a", "1", "é", '"', " ", "\t", ",", "\n", ";", "'"]
+    for turn in range(60):
+        cells = [["".join(rng.choices(pieces, k=rng.randint(0, 6))) for _ in range(3)] for _ in range(5)]
+        told = pd.DataFrame([[f"i{row}", *texts, "end"] for row, texts in enumerate(cells)])
+        told.columns = ["item_id:token", "a:token_seq", "b:token", "c:token_seq", "d:token"]
+        for separator in "\t,":
+            told.to_csv(tmp_path / "x.item", sep=separator, index=False)
+            assert (
+                read_atomic(tmp_path / "x.item", separator=separator).frame.to_numpy().tolist()
+                == told.to_numpy().tolist()
+            ), turn
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "reason"),
+    [
+        ('1\t"Weird Al\n2\tb\n', [["1", '"Weird Al'], ["2", "b"]], r"line 2 on enclose no cell"),
+        ('1\ta\n2\t"Great" pen\n3\t"b"\n', [["1", "a"], ["2", '"Great" pen'], ["3", "b"]], r"line 3 on enclose no"),
+        ('1\ta\n2\t"Weird Al\n3\tBest of 5"\n', [["1", "a"], ["2", '"Weird Al'], ["3", 'Best of 5"']], "line 3 would"),
+    ],
+)  # fmt: skip
+def test_stray_quotes_swallow_no_rows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, expected: list[list[str]], reason: str
+) -> None:
+    path = tmp_path / "x.item"
+    path.write_text("item_id:token\ttitle:token_seq\n" + text)
+    assert read_atomic(path).frame.to_numpy().tolist() == expected
+    (told,) = caplog.messages
+    assert "x.item: quotes are read as text" in told and re.search(reason, told)
+
+
 def test_another_encoding_is_read_and_a_wrong_one_names_the_setting(tmp_path: Path) -> None:
     path = tmp_path / "x.item"
     path.write_bytes("item_id:token\ttitle:token_seq\n1\tÜbung\n".encode("latin-1"))
@@ -69,6 +131,9 @@ def test_windows_line_ends_and_byte_order_mark(tmp_path: Path) -> None:
         ("item_id\ttitle:token\n1\ta\n", "header column 'item_id'"),
         ("item_id:token\titem_id:token\n", "occurs twice"),
         ("item_id:token\ttitle:token\n1\ta\n2\tb\tc\n", "line 3"),
+        ("item_id:token\ttitle:token\n1\ta\tEXTRA\n2\tb\n", "line 2 has 3 columns, expected 2"),
+        ("item_id:token\ttitle:token\n1\ta\tEXTRA\n2\tb\tEXTRA\n", "line 2 has 3"),
+        ('item_id:token\ttitle:token\n1\t"a\n\nb"\n2\tb\tc\n', "line 5 has 3"),
         ("", "header column"),
     ],
 )
