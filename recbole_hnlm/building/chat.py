@@ -14,6 +14,7 @@ import numpy as np
 from recbole_hnlm.artefacts import Manifest, Provenance, write_artefact
 from recbole_hnlm.artefacts.neg_text import remove_neg_text
 from recbole_hnlm.artefacts.pairs import rank_tokens, ranks_in
+from recbole_hnlm.config import encoding_of
 from recbole_hnlm.llm import AtomicTable, TextEncoder, select_text_fields
 from recbole_hnlm.llm.build import profile_settings
 from recbole_hnlm.llm.chat import ChatBackend
@@ -204,7 +205,7 @@ def _reviews(config: Any, dataset: Any, pairs: tuple[list[str], list[str]], run:
     if not path.is_file():
         return None
     keys = str(dataset.uid_field), str(dataset.iid_field)
-    return read_reviews(path, pairs, keys, separator=config["field_separator"])
+    return read_reviews(path, pairs, keys, separator=config["field_separator"], encoding=encoding_of(config))
 
 
 def _provenance(run: RunOptions, text: TextRun, encoder: TextEncoder) -> Provenance:

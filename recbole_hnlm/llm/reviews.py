@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from recbole_hnlm.artefacts.atomic import parse_header, split_rows
+from recbole_hnlm.artefacts.atomic import stream_atomic
 from recbole_hnlm.llm.fields import is_review_field
 from recbole_hnlm.llm.profiles import cut_words
 
@@ -27,6 +27,7 @@ def read_reviews(
     *,
     field: str | None = None,
     separator: str = "\t",
+    encoding: str = "utf-8",
 ) -> list[str] | None:
     """The review of each training pair out of an ``.inter`` file.
 
@@ -40,34 +41,33 @@ def read_reviews(
         keys: Names of the user's and the item's field.
         field: The review's field; found by its name by default.
         separator: RecBole's ``field_separator``.
+        encoding: RecBole's ``encoding``.
 
     Returns:
         P texts, ``""`` for none; or None where the file has no such field.
 
     Raises:
-        ValueError: If the file has no field of that name, or a row of another length.
+        ValueError: If the file has no field of that name, a row of another length, or another encoding.
     """
     path = Path(path)
     told, seen = dict[tuple[str, str], str](), Counter[tuple[str, str]]()
     wanted = Counter(zip(*pairs, strict=True))
-    with path.open(encoding="utf-8-sig", newline="\n") as handle:
-        types = parse_header(handle.readline(), separator)
-        field = field or find_review_field(types)
-        if field is None:
-            return None
-        for name in (*keys, field):
-            if name not in types:
-                raise ValueError(f"{path} has no field {name!r}; it has {list(types)}")
-        columns = [list(types).index(name) for name in (*keys, field)]
-        try:
-            lines = handle if separator == "\t" else (line.replace(separator, "\t") for line in handle)
-            for _, cells in split_rows(lines, len(types), 2):
-                pair = (cells[columns[0]], cells[columns[1]])
-                if pair in wanted:
-                    seen[pair] += 1
-                    told[pair] = cells[columns[2]].strip() or told.get(pair, "")
-        except ValueError as error:
-            raise ValueError(f"{path} is no atomic file ({error}); correct that line") from error
+    types, rows = stream_atomic(path, separator=separator, encoding=encoding)
+    field = field or find_review_field(types)
+    if field is None:
+        return None
+    for name in (*keys, field):
+        if name not in types:
+            raise ValueError(f"{path} has no field {name!r}; it has {list(types)}")
+    user, item, review = (list(types).index(name) for name in (*keys, field))
+    for number, cells in rows:
+        if len(cells) < len(types):
+            torn = f"line {number} has {len(cells)} columns, expected {len(types)}"
+            raise ValueError(f"{path} is no atomic file ({torn}); correct that line")
+        pair = (cells[user], cells[item])
+        if pair in wanted:
+            seen[pair] += 1
+            told[pair] = cells[review].strip() or told.get(pair, "")
     unclear = {pair for pair, count in seen.items() if count > wanted[pair]}
     texts = ["" if pair in unclear else told.get(pair, "") for pair in zip(*pairs, strict=True)]
     _LOG.info(

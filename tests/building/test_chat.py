@@ -361,6 +361,21 @@ def test_a_judge_alone_asks_for_no_texts(folder: Path, server: ChatServer) -> No
     assert "  judge  " in told and "profiles" not in told and "hard negatives  " not in told
 
 
+def test_reviews_in_quotes_and_another_encoding_are_told(folder: Path, server: ChatServer) -> None:
+    path = folder / "tiny" / "tiny.inter"
+    lines = path.read_text().splitlines()
+    rows = [",".join(f'"{cell}"' for cell in line.split("\t")) + ',"schön,\nso ""la la"""' for line in lines[1:]]
+    header = lines[0].replace("\t", ",") + ",review:token_seq"
+    path.write_bytes("\n".join([header, *rows, ""]).encode("latin-1"))
+    items = folder / "tiny" / "tiny.item"
+    items.write_text(items.read_text().replace("\t", ","))
+    form = {"field_separator": ",", "encoding": "latin-1"}
+    config = HNLMConfig("BPR", "tiny", config_dict=values(folder, server, **form))
+    dataset = split(config)[0]._dataset
+    corpus = corpus_of(config, config.run, dataset, tables_of(config, dataset, config.run.llm), by_time(dataset))
+    assert corpus.reviews and set(corpus.reviews) == {'schön,\nso "la la"'}
+
+
 def test_reviews_of_pairs_that_training_repeats_are_told(tmp_path: Path, server: ChatServer) -> None:
     home = tmp_path / "tiny"
     home.mkdir()

@@ -74,6 +74,29 @@ def test_a_torn_row_is_an_error(tmp_path: Path) -> None:
         read_reviews(path, (["u"], ["a"]), KEYS)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_cells_in_quotes_and_other_encodings(tmp_path: Path, encoding: str) -> None:
+    rows = ['"u1",a,"schön, ""gut""\n\nund billig",5', 'u2,"a",short,1', "", 'u3,a,5" disc,1']
+    text = HEADER.replace("\t", ",") + "\n".join(rows) + "\n"
+    path = tmp_path / "d.inter"
+    path.write_bytes(text.encode(encoding))
+    pairs = (["u1", "u2", "u3"], ["a"] * 3)
+    found = read_reviews(path, pairs, KEYS, separator=",", encoding=encoding)
+    assert found == ['schön, "gut"\n\nund billig', "short", '5" disc']
+
+
+def test_a_wrong_encoding_names_the_setting(tmp_path: Path) -> None:
+    path = tmp_path / "d.inter"
+    path.write_bytes((HEADER + "u\ta\tschön\t5\n").encode("latin-1"))
+    with pytest.raises(ValueError, match=r"d\.inter is not in utf-8 .*set RecBole's encoding to the file's"):
+        read_reviews(path, (["u"], ["a"]), KEYS)
+
+
+def test_a_stray_quote_hides_no_review(tmp_path: Path) -> None:
+    path = _write(tmp_path / "d.inter", 'u\ta\t"fine\t5', "v\ta\tgood\t4", 'w\ta\tso "la la"\t4')
+    assert read_reviews(path, (["u", "v", "w"], ["a"] * 3), KEYS) == ['"fine', "good", 'so "la la"']
+
+
 def test_latest_reviews() -> None:
     texts = ["one", "", "two three", "four", "five"]
     found = latest_reviews([0, 0, 0, 2, 0], texts, 3, limit=2, words=1)
