@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from recbole_runs import ITEMS, made, settings, write_dataset
 
+from recbole_hnlm.artefacts import read_atomic
 from recbole_hnlm.cli import main as cli
 from recbole_hnlm.compare.analyse_command import cells_of_entries, main, parser_of
 from recbole_hnlm.compare.analyses import ANALYSES, analysis_of, groups
@@ -606,6 +608,26 @@ def test_shares_keep_items_that_an_item_file_does_not_name(tmp_path: Path) -> No
     loaders = prepare(HNLMConfig("BPR", entry.dataset, config_dict=settings(home, "BPR", **entry.values)))
     assert loaders[0]._dataset.item_num == ITEMS + 1
     assert len(set(loaders[0]._dataset.inter_feat["item_id"].tolist())) < ITEMS  # of which some are not trained on
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_shares_keep_ids_and_text_in_quotes(tmp_path: Path, text: bool) -> None:
+    home = write_dataset(tmp_path, text=text)
+    for path in (home / "tiny").iterdir():
+        told = pd.read_csv(path, sep="\t", dtype=str)
+        told["item_id:token"] = told["item_id:token"].str.replace("i", "i,")
+        if "title:token_seq" in told:
+            told["title:token_seq"] += ",\n\nand more"
+        told.to_csv(path, index=False)
+    form = {"field_separator": ","}
+    _, _, entries, _ = asked_for(home, "sparsity", "--shares", "10", "--neg_samplers", "dns", **form)
+    (entry,) = entries
+    values = settings(home, "BPR", **form, **entry.values)
+    dataset = prepare(HNLMConfig("BPR", entry.dataset, config_dict=values))[0]._dataset
+    assert dataset.item_num == ITEMS + 1 and "i,7" in dataset.field2id_token["item_id"]
+    if text:
+        table = read_atomic(Path(values["data_path"]) / entry.dataset / f"{entry.dataset}.item", separator=",")
+        assert table.column("title")[0].endswith(",\n\nand more")
 
 
 def test_shares_and_the_leak_check_read_other_separators_and_encodings(tmp_path: Path) -> None:

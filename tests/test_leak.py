@@ -14,9 +14,10 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from recbole_runs import settings, write_dataset
+from recbole_runs import ITEMS, settings, write_dataset
 
 from recbole_hnlm import check_leak
+from recbole_hnlm.artefacts import read_atomic
 from recbole_hnlm.cli import main
 from recbole_hnlm.config import MainConfig
 from recbole_hnlm.leak import LeakCheck, LeakReport, train_as_configured
@@ -369,6 +370,7 @@ def test_worlds_have_side_files_of_known_items_and_shuffled_numbers(tmp_path: Pa
     with (home / "tiny" / "tiny.item").open("a") as lines:
         lines.write("nobody\tnever bought\tmaker0\n")
     quoted = (home / "tiny" / "tiny.item").read_text().replace("\ni9\t", '\n"i9"\t')  # RecBole reads i9
+    quoted = quoted.replace("\ni11\t", '\ni11\t"').replace("number 11\t", 'number\t11\n\nelf"\t')
     (home / "tiny" / "tiny.item").write_text(quoted)
     (home / "tiny" / "tiny.kg").write_text("head_id:token\trelation_id:token\ttail_id:token\na\tb\tc\n")
     columns = {"inter": ["user_id", "item_id", "rating"], "item": ["item_id", "title"]}
@@ -384,7 +386,9 @@ def test_worlds_have_side_files_of_known_items_and_shuffled_numbers(tmp_path: Pa
         there = tmp_path / "kept0" / world / "tiny"
         assert (there / "tiny.kg").read_text() == (home / "tiny" / "tiny.kg").read_text()
         assert "\ni7\t" in (there / "tiny.item").read_text() and "nobody" not in (there / "tiny.item").read_text()
-        assert '\n"i9"\t' in (there / "tiny.item").read_text()
+        table = read_atomic(there / "tiny.item")
+        assert len(table) == ITEMS and "i9" in table.column("item_id")
+        assert sum(title.endswith("number\t11\n\nelf") for title in table.column("title")) == 1
         assert split(0, world, "train").equals(split(1, world, "train"))
     for part in ("valid", "test"):
         true, other = (split(0, world, part)["rating:float"].tolist() for world in ("true", "poisoned"))

@@ -6,6 +6,7 @@ the dataset object, in samplers. What was filtered or labelled before the split 
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbole_hnlm.artefacts.cells import unquoted
+from recbole_hnlm.artefacts.atomic import stream_atomic
 from recbole_hnlm.config import HNLMConfig, encoding_of
 from recbole_hnlm.leak.poison import Pairs
 
@@ -93,11 +94,12 @@ def _columns(dataset: Any, pairs: Pairs, order: Any) -> pd.DataFrame:
 def _write_known(source: Path, target: Path, field: str, known: set[str], config: HNLMConfig) -> None:
     """The rows of a side file whose user or item the dataset has; filters may have taken others out."""
     separator, encoding = config["field_separator"], encoding_of(config)
-    with source.open(encoding=encoding) as lines, target.open("w", encoding=encoding) as kept:
-        header = next(lines)
-        kept.write(header)
-        column = [name.split(":")[0] for name in header.rstrip("\n").split(separator)].index(field)
-        kept.writelines(line for line in lines if unquoted(line.rstrip("\n").split(separator)[column]) in known)
+    types, rows = stream_atomic(source, separator=separator, encoding=encoding)
+    column = list(types).index(field)
+    with target.open("w", encoding=encoding, newline="") as kept:
+        writer = csv.writer(kept, delimiter=separator, lineterminator="\n")
+        writer.writerow(f"{name}:{kind}" for name, kind in types.items())
+        writer.writerows(cells for _, cells in rows if len(cells) > column and cells[column] in known)
 
 
 def world_config(first: HNLMConfig, model: Any, folder: Path, epochs: int) -> HNLMConfig:

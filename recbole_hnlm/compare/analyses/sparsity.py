@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
@@ -117,15 +118,13 @@ def _complete_catalogue(path: Path, train: Any, config: CompareConfig) -> None:
     """Give every item of the catalogue a row, so that one whose pairs are all left out stays in it."""
     separator, encoding = str(config["field_separator"]), encoding_of(config)
     tokens = train.field2id_token[train.iid_field][1:].tolist()
-    if not path.exists():
-        path.write_text("\n".join([f"{train.iid_field}:token", *tokens]) + "\n", encoding=encoding)
-        return
-    table = read_atomic(path, key=train.iid_field, separator=separator, encoding=encoding)
-    known = set(table.column(train.iid_field))
-    rows = [
-        separator.join(token if field == train.iid_field else "" for field in table.types)
-        for token in tokens
-        if token not in known
-    ]
-    told = path.read_text(encoding=encoding).rstrip("\n")
-    path.write_text("\n".join([told, *rows]) + "\n", encoding=encoding)
+    fields, known = [train.iid_field], set[str]()
+    if path.exists():
+        table = read_atomic(path, key=train.iid_field, separator=separator, encoding=encoding)
+        fields, known = list(table.types), set(table.column(train.iid_field))
+    else:
+        path.write_text(f"{train.iid_field}:token\n", encoding=encoding)
+    with path.open("a", encoding=encoding, newline="") as lines:
+        csv.writer(lines, delimiter=separator, lineterminator="\n").writerows(
+            [token if field == train.iid_field else "" for field in fields] for token in tokens if token not in known
+        )
