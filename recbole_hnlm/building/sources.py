@@ -78,13 +78,17 @@ def texts_of(table: AtomicTable, dataset: Any, options: LLMOptions) -> list[str]
 
 
 def _table(path: Path, key: str, dataset: Any, config: Any) -> AtomicTable | None:
-    """An atomic file of the dataset, or None where the dataset has none."""
+    """An atomic file of the dataset, or None where it has none; spaces part the tokens of sequences, as in prose."""
     if not path.is_file():
         return None
     table = read_atomic(path, key=key, separator=config["field_separator"], encoding=encoding_of(config))
     known = set(dataset.field2id_token[key])
     if not any(token in known for token in table.column(key)):
         raise ValueError(f"no {key} of {path} occurs in the interactions; check the file and field_separator")
+    between = config["seq_separator"]
+    for field, kind in table.types.items():
+        if kind == "token_seq" and between != " ":
+            table.frame[field] = table.frame[field].str.replace(between, " ", regex=False)
     return table
 
 
