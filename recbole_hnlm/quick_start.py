@@ -59,6 +59,7 @@ def run_recbole_hnlm(
     """
     started = time.perf_counter()
     config = config_class(model, dataset, config_file_list, config_dict)
+    check_valid_metric(config)
     prepared = prepare(config)
     data_seconds = time.perf_counter() - started
     result = train(config, prepared, saved=saved)
@@ -73,7 +74,6 @@ def run_recbole_hnlm(
 
 def prepare(config: HNLMConfig) -> tuple[Any, Any, Any]:
     """Seed, log, load, split and, where the run reads text, build artefacts: train, valid and test loaders."""
-    check_valid_metric(config)
     train_data, valid_data, test_data = split(config)
     run: RunOptions | None = config.run
     if run is not None:
@@ -118,11 +118,11 @@ def train(config: HNLMConfig, loaders: tuple[Any, Any, Any], saved: bool = True)
     forget_gpu_peak(config["device"])
     model = build_model(config, train_data)
     logger.info(model)
-    if config.run is None:  # RecBole counts operations by a batch, and models that draw while scoring go on from there
+    run: RunOptions | None = config.run
+    if run is None or run.sampler_type is None:  # RecBole counts operations first; models that draw go on from there
         dataset, transform = train_data._dataset, construct_transform(config)
         logger.info("FLOPs: %s", get_flops(model, dataset, config["device"], logger, transform))
     trainer = watching(get_trainer(config["MODEL_TYPE"], config["model"]))(config, model)
-    run: RunOptions | None = config.run
     started = time.perf_counter()
     best_score, best_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=config["show_progress"])
     fit_seconds = time.perf_counter() - started

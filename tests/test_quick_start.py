@@ -55,13 +55,15 @@ def test_the_test_is_that_of_the_best_epoch(folder: Path) -> None:
     assert result["test_result"] == ended["test_result"] != last["test_result"]
 
 
-@pytest.mark.parametrize("model", ["Random", "MacridVAE"])
-def test_without_a_sampler_models_that_draw_while_scoring_draw_what_recboles_do(folder: Path, model: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "sampler"), [("Random", "none"), ("MacridVAE", "none"), ("SGL", "none"), ("SGL", "recbole")]
+)
+def test_models_that_draw_by_themselves_draw_what_recboles_do(folder: Path, model: str, sampler: str) -> None:
     """RecBole passes a batch through every model before it trains, to count operations."""
     from recbole.quick_start import run_recbole
 
     values = settings(folder, model)
-    ours = run_recbole_hnlm(model, "tiny", config_dict={**values, "neg_sampler": "none"})
+    ours = run_recbole_hnlm(model, "tiny", config_dict={**values, "neg_sampler": sampler})
     assert ours["test_result"] == run_recbole(model, "tiny", config_dict=values)["test_result"]
 
 
