@@ -78,7 +78,7 @@ class PairLoader(TrainDataLoader):
 
     def __iter__(self) -> Iterator[Any]:
         if self.num_workers:
-            return (PairBatch(batch.interaction, [self._lacking]) for batch in super().__iter__())
+            return (PairBatch.of(batch, self._lacking) for batch in super().__iter__())
         return self._blocks_of_batches()
 
     def _blocks_of_batches(self) -> Iterator[Any]:
@@ -93,7 +93,7 @@ class PairLoader(TrainDataLoader):
                 if first == 0:
                     candidates = self._source.draw_candidates(pairs[self.uid_field])
                 batch.update(Interaction({CANDIDATES: candidates[first : first + self.step]}))
-            yield PairBatch(self.transform(self._dataset, batch).interaction, [self._lacking])
+            yield PairBatch.of(self.transform(self._dataset, batch), self._lacking)
 
     def _batches(self, order: Tensor, block: int) -> Iterator[tuple[Interaction, int]]:
         """Blocks of pairs, and where each batch begins in its block."""
