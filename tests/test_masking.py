@@ -51,6 +51,17 @@ def test_what_is_masked_is_nothing_to_rank_against(masking: Path) -> None:
     assert item not in loaders[1]._sampler.sample_by_user_ids([user], [0], 400).tolist()
 
 
+def test_labelled_data_say_themselves_what_is_ranked(masking: Path) -> None:
+    values: dict[str, Any] = {"eval_args": {"mode": "labeled"}, "metrics": ["AUC"], "valid_metric": "AUC",
+                              "threshold": {"rating": 3},
+                              "load_col": {"inter": ["user_id", "item_id", "rating"]}}  # fmt: skip
+    usual, masked = (
+        run_recbole_hnlm("BPR", "tiny", config_dict=settings(masking, "BPR", neg_sampler="dns", **values, **own))
+        for own in ({}, {"masked_filename": "kept"})
+    )
+    assert usual["test_result"] == masked["test_result"]
+
+
 def test_a_masked_file_that_is_not_there(masking: Path) -> None:
     values = settings(masking, "BPR", neg_sampler="dns", masked_filename="keept")
     with pytest.raises(FileNotFoundError, match="needs tiny.keept.inter"):

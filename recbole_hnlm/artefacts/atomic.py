@@ -104,15 +104,14 @@ def stream_atomic(
         FileNotFoundError: If there is no such file.
         ValueError: As :func:`read_atomic` does, for rows when they are reached.
     """
-    known = _known(encoding)
-    with _named(path, encoding), path.open(encoding=known, newline="\n") as handle:
+    with _named(path, encoding), path.open(encoding=_known(encoding), newline="\n") as handle:
         types = parse_header(handle.readline(), separator)
+    return types, _rows(path, len(types), separator, encoding)
 
-    def rows() -> Iterator[tuple[int, list[str]]]:
-        with _named(path, encoding):
-            yield from iter_cells(path, len(types), separator, known)
 
-    return types, rows()
+def _rows(path: Path, columns: int, separator: str, encoding: str) -> Iterator[tuple[int, list[str]]]:
+    with _named(path, encoding):
+        yield from iter_cells(path, columns, separator, _known(encoding))
 
 
 def _known(encoding: str) -> str:

@@ -105,13 +105,16 @@ def dry_run(run: TextRun, backend: ChatBackend, also: AlsoAsked | None = None) -
     also = also or AlsoAsked()
     stages: dict[str, Estimate] = {}
     if also.texts:
-        stages["item profiles"], stages["user profiles"] = _of_profiles(run, backend)
+        items = _profiles_of_items(run)
+        stages["item profiles"], stages["user profiles"] = _of_profiles(run, backend, items)
         users = [_words(f"user{rank}", run.text.user_words) for rank in range(len(run.corpus.users))]
-        written, groups = Profiles(users, _profiles_of_items(run)), _stand_in_groups(run)
+        written, groups = Profiles(users, items), _stand_in_groups(run)
         requests = negative_requests(run.prompts(), run.corpus, written, groups, run.text, run.negatives_per_pair)
         stages["hard negatives"] = backend.estimate(requests)
     for other in also.pooled:
-        stages[f"items of {other.dataset}"], stages[f"users of {other.dataset}"] = _of_profiles(other, backend)
+        stages[f"items of {other.dataset}"], stages[f"users of {other.dataset}"] = _of_profiles(
+            other, backend, _profiles_of_items(other)
+        )
     if also.picks:
         stages["likes, dislikes"] = backend.estimate(pick_requests(also.picks))
     if also.judged:
@@ -119,8 +122,8 @@ def dry_run(run: TextRun, backend: ChatBackend, also: AlsoAsked | None = None) -
     return DryRun(stages, count_calls(run.corpus, run.text), run.text.pair_grouping)
 
 
-def _of_profiles(run: TextRun, backend: ChatBackend) -> tuple[Estimate, Estimate]:
-    prompts, written = run.prompts(), _profiles_of_items(run)
+def _of_profiles(run: TextRun, backend: ChatBackend, written: Sequence[str]) -> tuple[Estimate, Estimate]:
+    prompts = run.prompts()
     items = backend.estimate(item_profile_requests(prompts, run.corpus, run.text))
     return items, backend.estimate(user_profile_requests(prompts, run.corpus, written, run.text))
 

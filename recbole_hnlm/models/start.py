@@ -10,10 +10,9 @@ from recbole_hnlm.samplers import TrainingInteractions
 
 
 def principal_components(vectors: Tensor, mask: Tensor, width: int) -> Tensor:
-    """Coordinates of text vectors on their leading principal axes, unit variance overall, ``(N, S) -> (N, width)``.
+    """Coordinates of text vectors on their leading principal axes, unit variance, ``(N, S) -> (N, min(width, S))``.
 
-    Where ``width`` exceeds ``S`` the remaining columns are zero. Signs are fixed, so that the result does not depend
-    on the linear algebra library.
+    Signs are fixed, so that the result does not depend on the linear algebra library.
     """
     known = vectors[mask].double()
     centred = known - known.mean(dim=0)
@@ -21,8 +20,8 @@ def principal_components(vectors: Tensor, mask: Tensor, width: int) -> Tensor:
     axes = axes.flip(1)[:, : min(width, axes.shape[1])]
     largest = axes.abs().argmax(dim=0)
     axes = axes * torch.sign(axes[largest, torch.arange(axes.shape[1], device=axes.device)])
-    coordinates = torch.zeros(vectors.shape[0], width, dtype=torch.float64, device=vectors.device)
-    coordinates[mask.nonzero().flatten(), : axes.shape[1]] = centred @ axes
+    coordinates = torch.zeros(vectors.shape[0], axes.shape[1], dtype=torch.float64, device=vectors.device)
+    coordinates[mask] = centred @ axes
     return (coordinates / coordinates[mask].std().clamp_min(1e-12)).float()
 
 
@@ -49,11 +48,11 @@ def start_from_text(
     told[owner[text.item_mask[item]]] = True
     for slot, module in enumerate(items):
         start = principal_components(text.items, text.item_mask, module.embedding_dim) * scale
-        filled = slice(0, min(module.embedding_dim, text.items.shape[1]))
+        filled = start.shape[1]
         with torch.no_grad():
-            module.weight[text.item_mask, filled] = start[text.item_mask, filled]
+            module.weight[text.item_mask, :filled] = start[text.item_mask]
             if slot < len(users) and users[slot].embedding_dim == module.embedding_dim:
-                total = torch.zeros(interactions.n_users, start.shape[1], device=start.device)
+                total = torch.zeros(interactions.n_users, filled, device=start.device)
                 total.index_add_(0, owner, start[item])
                 mean = total / interactions.user_counts.to(total.device).clamp_min(1).unsqueeze(1)
-                users[slot].weight[told, filled] = mean[told, filled]
+                users[slot].weight[told, :filled] = mean[told]

@@ -53,6 +53,13 @@ def test_noise_has_the_length_and_the_signs_it_should_and_leaves_global_state_al
     assert torch.equal(SignedNoise(0.0, 7, torch.device("cpu"))(rows), rows)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_noise_and_negatives_are_drawn_apart(folder: Path, name: str) -> None:
+    model, _, _ = made(folder, name, neg_sampler="dns")
+    draws = [torch.rand(8, generator=one.generator) for one in (model.noise, model.hnlm.sampler)]
+    assert not torch.equal(*draws)
+
+
 def _means(model: Any, noisy: bool) -> tuple[Tensor, Tensor]:
     """The mean of hops 1 to L, and the first hop, by dense products in float64 (noise in the model's own precision)."""
     matrix, rows, hops = model.norm_adj_matrix.to_dense().double(), model.get_ego_embeddings().double(), []

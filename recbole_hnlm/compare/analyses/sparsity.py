@@ -85,9 +85,8 @@ def _written(args: Namespace, shared: Mapping[str, Any], share: int) -> dict[str
     where = {key: value for key, value in shared.items() if key in LOCAL}
     values = {**QUIET, **where, **read, "seed": args.first_seed, "neg_sampler": "uniform"}
     config = CompareConfig(args.model, args.dataset, config_dict=values)
-    home = (
-        Path(args.out) / "data" / digest([data_digest(config), read, args.first_seed, _LEFT_OUT])[:8]
-    )  # one folder per split
+    made_of = [data_digest(config), read, args.first_seed, _LEFT_OUT]
+    home = Path(args.out) / "data" / digest(made_of)[:8]  # one folder per split
     if not (home / name).exists():
         _write_share(config, home, name, share)
     settings = settings_of_split(config, home / name / f"{name}.train.inter")
