@@ -23,6 +23,9 @@ def mask_also(config: Any, train_data: Any, held_out: Iterable[Any]) -> None:
         config: RecBole's configuration of the run.
         train_data: A loader over the training split, for the ids.
         held_out: The loaders of validation and test.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
     """
     if not config["masked_filename"]:
         return
@@ -40,6 +43,8 @@ def mask_also(config: Any, train_data: Any, held_out: Iterable[Any]) -> None:
 def _pairs(config: Any, dataset: Any) -> dict[int, set[int]]:
     """Items of each user in the file, as ids of the dataset."""
     path = Path(str(config["data_path"])) / f"{config['dataset']}.{config['masked_filename']}.inter"
+    if not path.is_file():
+        raise FileNotFoundError(f"masked_filename={config['masked_filename']!r} asks for {path}, which is not there")
     users, items = (dataset.field2token_id[field] for field in (dataset.uid_field, dataset.iid_field))
     table = read_atomic(path, separator=str(config["field_separator"]), encoding=encoding_of(config))
     found: defaultdict[int, set[int]] = defaultdict(set)

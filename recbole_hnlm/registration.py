@@ -82,9 +82,11 @@ def _with_artefacts(preparation: Callable[..., Any]) -> Callable[..., Any]:
     def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
         from recbole_hnlm.building.preparing import make_what_is_absent
         from recbole_hnlm.config import set_threads
+        from recbole_hnlm.masking import mask_also
         from recbole_hnlm.training.loader import training_loader
 
         train_data, valid_data, test_data = preparation(config, dataset)
+        mask_also(config, train_data, (valid_data, test_data))
         set_threads(config)
         run = getattr(config, "run", None)
         if run is not None:

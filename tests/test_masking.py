@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from recbole_runs import ITEMS, made, settings, write_dataset
 
+import recbole_hnlm
 from recbole_hnlm import run_recbole_hnlm
 from recbole_hnlm.config import HNLMConfig
 from recbole_hnlm.quick_start import prepare
@@ -49,6 +50,22 @@ def test_what_is_masked_is_nothing_to_rank_against(masking: Path) -> None:
     for loader in loaders[1:]:
         assert item in loader._sampler.used_ids[user]
     assert item not in loaders[1]._sampler.sample_by_user_ids([user], [0], 400).tolist()
+
+
+def test_recboles_own_run_masks_alike(masking: Path) -> None:
+    from recbole.quick_start import run_recbole
+
+    values = settings(masking, "BPR", neg_sampler="dns", masked_filename="kept")
+    ours = run_recbole_hnlm("BPR", "tiny", config_dict=values)
+    unmasked = run_recbole_hnlm("BPR", "tiny", config_dict={**values, "masked_filename": None})
+    recbole_hnlm.register()
+    try:
+        theirs = run_recbole("BPR", "tiny", config_dict=values)
+        with pytest.raises(FileNotFoundError, match="masked_filename='keept' asks for .*tiny.keept.inter"):
+            run_recbole("BPR", "tiny", config_dict={**values, "masked_filename": "keept"})
+    finally:
+        recbole_hnlm.unregister()
+    assert theirs["test_result"] == ours["test_result"] != unmasked["test_result"]
 
 
 def test_labelled_data_say_themselves_what_is_ranked(masking: Path) -> None:

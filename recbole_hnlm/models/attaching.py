@@ -71,7 +71,8 @@ def attach_parts(model: Any, config: Any, dataset: Any, run: RunOptions) -> None
     elif options.reads_text:  # else the guard alone does
         if options.init != "random" and space.items:
             start_from_text(space.items, space.users, text, head.interactions, options.init_scale)
-        head.text_head = TextHead(options, text, model.row_width(), run.seed)
+        blocks = run.negatives if head.sampler is not None else config["train_neg_sample_args"]["sample_num"]
+        head.text_head = TextHead(options, text, model.row_width(), run.seed, int(blocks))
 
 
 def hook_losses(model: Any, run: RunOptions) -> None:

@@ -39,12 +39,14 @@ class TextHead(nn.Module):
         text: Text vectors of the run.
         row_width: ``D``.
         seed: Seed of the projector's start; global random state is left alone.
+        blocks: How often the rows of a step hold every pair, one block of all pairs after another.
     """
 
-    def __init__(self, options: HNLMOptions, text: TextVectors, row_width: int, seed: int) -> None:
+    def __init__(self, options: HNLMOptions, text: TextVectors, row_width: int, seed: int, blocks: int = 1) -> None:
         super().__init__()
         self.options = options
         self.text = text
+        self.blocks = blocks
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed CUDA devices too
             self.projector = Projector(text.width, options.projector_width, row_width)
@@ -86,7 +88,8 @@ class TextHead(nn.Module):
             rows: Where the pairs' vectors are, or None to look them up.
         """
         options = self.options
-        count = options.aligned_pairs or users.numel()
+        pairs = users.numel() // self.blocks  # further blocks are copies, and no negatives of each other's pairs
+        count = min(options.aligned_pairs or pairs, pairs)
         users, positives = users[:count], positives[:count]  # the loader has shuffled them
         weight = options.effective_alignment_weight
         hard_weight = options.pair_alignment_weight

@@ -141,6 +141,18 @@ def test_alignment_reads_so_many_pairs_and_no_more(text: TextVectors) -> None:
     )
 
 
+@pytest.mark.parametrize("aligned", [0, 2, 5])
+def test_copies_of_a_pair_are_aligned_once(text: TextVectors, aligned: int) -> None:
+    options = HNLMOptions(aligned_pairs=aligned, hard_alignment_weight=0.5)
+    view: Any = RowsView()
+    users, items = torch.tensor([1, 1, 3]), torch.tensor([2, 3, 2])
+    once = TextHead(options, text, D, seed=0).alignment(view, users, items)
+    thrice = TextHead(options, text, D, seed=0, blocks=3).alignment(view, users.repeat(3), items.repeat(3))
+    assert once is not None and thrice is not None and torch.equal(once, thrice)
+    told = TextHead(options, text, D, seed=0).alignment(view, users.repeat(3), items.repeat(3))
+    assert told is not None and (aligned == 2 or not torch.equal(once, told))
+
+
 def test_controls_permute_or_replace_only_items_with_text(text: TextVectors) -> None:
     generator = torch.Generator().manual_seed(1)
     permuted = controlled(text.items, text.item_mask, "permuted", generator)
