@@ -89,7 +89,7 @@ def _guarded(work: Any) -> Any:
     import_from_here()  # a console script finds no module beside the user's files
     try:
         return work()
-    except (ValueError, TypeError, FileNotFoundError, ImportError, ConnectionError, NotImplementedError) as error:
+    except (ValueError, TypeError, OSError, ImportError, NotImplementedError) as error:
         logger.debug("what led to the error", exc_info=True)
         _end_with(error)
     except RuntimeError as error:

@@ -130,6 +130,10 @@ def scripted(step: str, prompt: str, headers: dict[str, str]) -> tuple[int, Any,
         return 429, {"error": {"message": "slow down"}}, {"retry-after": value or "0"}
     if name == "quota":
         return 429, {"error": {"message": "no credit", "code": "insufficient_quota"}}, {}
+    if name == "arrears":
+        return 400, {"error": {"message": "access denied", "code": "Arrearage"}}, {}
+    if name == "worded":
+        return 200, {"error": {"message": "out of credits", "code": 502}}, {}
     if name == "401":
         return 401, {"error": {"message": f"wrong key {headers.get('authorization')}"}}, {}
     if name.isdigit():

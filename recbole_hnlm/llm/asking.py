@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from recbole_hnlm.llm.backends.outcome import RunStopped
+from recbole_hnlm.llm.backends.outcome import UNANSWERED, RunStopped
 from recbole_hnlm.llm.chat import ChatBackend, ChatReply, ChatRequest
 from recbole_hnlm.llm.figures import figures
 from recbole_hnlm.llm.progress import progress_bar
@@ -41,6 +41,7 @@ class StageCounts:
         answered: Prompts that ended with a usable answer.
         repaired: Of those, how many needed the second try.
         failed: Prompts without a usable answer.
+        unanswered: Of those, how many brought none at all, and are asked again by the next run.
         texts_cut: Texts that were longer than allowed.
         cached: Replies that the cache gave, of prompts and repairs.
         prompt_tokens: Tokens that were read now.
@@ -55,6 +56,7 @@ class StageCounts:
     answered: int = 0
     repaired: int = 0
     failed: int = 0
+    unanswered: int = 0
     texts_cut: int = 0
     cached: int = 0
     prompt_tokens: int = 0
@@ -94,15 +96,21 @@ class StageCounts:
         if ended < _PROMPTS_BEFORE_STOPPING or self.answered >= least_usable * ended:
             return
         shown = "; ".join(f"{key}: {reason}" for key, reason in self.failures)
+        told = f"{self.stage}: {self.failed} of the first {ended} prompts brought no usable answer ({shown})"
+        if 2 * self.unanswered > self.failed:
+            raise RunStopped(
+                f"{told}. Most brought none at all: see to what the server says and run the same command, which asks "
+                "for these alone, or go on without them by llm_least_usable=0"
+            )
         raise RunStopped(
-            f"{self.stage}: {self.failed} of the first {ended} prompts brought no usable answer ({shown}). All answers "
-            "are kept, and are not asked for again: where the server was at fault, ask it anew under another "
-            "llm_chat_revision. Else take another model, give one that thinks first room (llm_thinking_tokens=4000), "
-            "look at llm_prompts, or go on regardless by llm_least_usable=0"
+            f"{told}. All answers are kept, and are not asked for again: where the server was at fault, ask it anew "
+            "under another llm_chat_revision. Else take another model, give one that thinks first room "
+            "(llm_thinking_tokens=4000), look at llm_prompts, or go on regardless by llm_least_usable=0"
         )
 
     def _fail(self, key: str, reason: str) -> None:
         self.failed += 1
+        self.unanswered += reason.partition(":")[0] in UNANSWERED
         if len(self.failures) < _SHOWN_FAILURES:
             self.failures.append((key, reason))
 

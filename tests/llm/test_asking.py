@@ -57,6 +57,17 @@ def test_a_model_of_no_use_is_not_asked_to_the_end(spoilt: str) -> None:
     assert counts.failed == 100 and set(answers.values()) == {None}
 
 
+def test_where_most_brought_no_answer_nobody_is_told_to_ask_all_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another llm_chat_revision would ask, and pay, for what was answered too."""
+    backend = ScriptedBackend(lambda request: None)
+    backend.least_usable = 0.1
+    told = "rejected: no such plan"
+    monkeypatch.setattr(backend, "_reply", lambda request: ChatReply(request.key, None, told))
+    with pytest.raises(RunStopped, match="rejected: no such plan.*run the same command") as caught:
+        _run(backend, 1000)
+    assert "llm_chat_revision" not in str(caught.value)
+
+
 def test_a_model_of_some_use_is_asked_to_the_end() -> None:
     backend = ScriptedBackend(lambda request: good_reply(request) if request.key[-1] in "38" else None)
     backend.least_usable = 0.1

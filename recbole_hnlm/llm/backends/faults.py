@@ -10,6 +10,14 @@ from recbole_hnlm.llm.backends.retry import retry_after
 from recbole_hnlm.llm.backends.secret import Secret
 
 _LONGEST_DETAIL = 300
+_NO_CREDIT = {
+    "insufficient_quota",
+    "billing_hard_limit_reached",
+    "billing_not_active",
+    "insufficient_balance",
+    "arrearage",
+}
+_PAYMENT_REQUIRED = 402
 
 
 class Fault(Exception):
@@ -53,9 +61,10 @@ def sort_error(error: Exception, secret: Secret) -> Exception:
 
 def _sort_status(error: Any, detail: str) -> Exception:
     status = int(error.status_code)
+    names = {str(getattr(error, name, None)).lower() for name in ("code", "type")}
+    if status == _PAYMENT_REQUIRED or (status < 500 and names & _NO_CREDIT):
+        return RunStopped(f"the account has no credit left ({detail}); add some and run the same command")
     if status == 429:
-        if "insufficient_quota" in (getattr(error, "code", None), getattr(error, "type", None)):
-            return RunStopped(f"the account has no credit left ({detail}); add some and run the same command")
         return Fault("rate limit", detail, retry_after(error.response.headers))
     if status == 408:
         return Fault("timeout", detail)

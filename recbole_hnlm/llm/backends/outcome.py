@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from recbole_hnlm.llm.chat import ChatRequest
 
-NOT_REACHED = frozenset({"rate limit", "server error", "timeout", "connection", "garbled"})
-"""Causes of failure for which the server is to blame, not the request."""
+UNANSWERED = frozenset({"rate limit", "server error", "timeout", "connection", "garbled", "rejected"})
+"""Causes of failure without an answer; many in a row have one reason, and it is not the single request."""
 CUT_OFF = "length"
 """Cause of failure of an answer that had too little room."""
 

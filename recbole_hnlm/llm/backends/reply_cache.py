@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_hnlm.artefacts.storage import directory_lock
-from recbole_hnlm.llm.backends.outcome import Answer
+from recbole_hnlm.llm.backends.outcome import Answer, RunStopped
 from recbole_hnlm.llm.backends.salvage import Presence, cut_tail_size, finish_salvage, is_readable, salvage
 from recbole_hnlm.llm.chat import ChatRequest
 
@@ -69,7 +69,10 @@ class ReplyCache:
             self._presence = Presence(self.path.with_suffix(".lock"))
             if self._presence.alone:
                 self._put_in_order()
-            self._connection = _connect(self.path)
+            try:
+                self._connection = _connect(self.path)
+            except sqlite3.OperationalError as error:
+                raise self._failure(error) from error
             self._presence.share()
 
     def get(self, digest: bytes) -> Answer | None:
@@ -137,12 +140,12 @@ class ReplyCache:
         except sqlite3.Error as error:
             raise self._failure(error) from error
 
-    def _failure(self, error: Exception) -> RuntimeError:
+    def _failure(self, error: Exception) -> Exception:
         if isinstance(error, RuntimeError):
             return error
         if not isinstance(error, sqlite3.OperationalError) and isinstance(error, sqlite3.DatabaseError):
             self._marker.touch()  # a damage that opening did not see
-        return RuntimeError(
+        return RunStopped(
             f"{self.path}: {error}; check the disk and run the same command again, which repairs the file if need be"
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from recbole_hnlm.llm.backends.outcome import NOT_REACHED, Answer, Job, RunStopped
+from recbole_hnlm.llm.backends.outcome import UNANSWERED, Answer, Job, RunStopped
 from recbole_hnlm.llm.backends.spending import Budget
 from recbole_hnlm.llm.chat import ChatReply, ChatRequest
 
@@ -66,7 +66,7 @@ class Run:
 
         Raises:
             BudgetExceeded: If the next request could exceed the budget.
-            RunStopped: If too many in a row failed for want of the server.
+            RunStopped: If too many in a row brought no answer.
         """
         while True:
             yield from self._fill(source)
@@ -118,7 +118,7 @@ class Run:
             self._budget.settle(job.digest, job.prompt_tokens, answer.prompt_tokens, answer.completion_tokens)
             self._summary.count(answer)
         for job, answer in done:
-            self._failures = self._failures + 1 if answer.cause in NOT_REACHED else 0
+            self._failures = self._failures + 1 if answer.cause in UNANSWERED else 0
             if self._failures >= self._backend.failures_allowed:
                 raise RunStopped(
                     f"{self._failures} requests in a row failed ({answer.error}); see that the server answers and run "

@@ -14,6 +14,7 @@ from recbole_hnlm.llm.backends.tokens import BYTES_PER_TOKEN
 from recbole_hnlm.llm.chat import ChatRequest
 from recbole_hnlm.options.chat import OpenAIOptions
 
+_LONGEST_DETAIL = 300
 _READ_ERRORS = (KeyError, IndexError, TypeError, AttributeError)
 
 
@@ -64,10 +65,11 @@ def read_answer(
         seconds: How long the answer took.
 
     Raises:
-        Fault: If the body is not what the protocol says; the cause is ``garbled``.
+        Fault: If the body is not what the protocol says; the cause is ``garbled``, or ``server error`` where it is one.
     """
     try:
         data = json.loads(body) if isinstance(body, bytes) else body
+        _check_error(data, secret)
         choice = data["choices"][0]
         message, finish = choice["message"], choice.get("finish_reason")
         text, refusal = message.get("content"), message.get("refusal")
@@ -90,3 +92,11 @@ def read_answer(
     if text is None or not text.strip():
         return Answer(None, "empty", "the answer holds no text", read, written, seconds)
     return Answer(text, "", "", read, written, seconds, final=True)
+
+
+def _check_error(data: Mapping[str, Any], secret: Secret) -> None:
+    """Tell an error that comes as an answer, with status 200, in the server's own words."""
+    error = data.get("error") if isinstance(data, Mapping) and not data.get("choices") else None
+    if error:
+        told = error.get("message") or error if isinstance(error, Mapping) else error
+        raise Fault("server error", secret.hide(" ".join(str(told).split()))[:_LONGEST_DETAIL])

@@ -210,7 +210,16 @@ class TestFaults:
         with pytest.raises(RunStopped, match="asks to wait 86400 s"):
             ask(backend(server, tmp_path), "[[429:86400]] question")
 
-    @pytest.mark.parametrize(("step", "match"), [("401", "key"), ("404", "llm_chat_model"), ("quota", "credit")])
+    @pytest.mark.parametrize(
+        ("step", "match"),
+        [
+            ("401", "key"),
+            ("402", "no credit left"),
+            ("404", "llm_chat_model"),
+            ("quota", "no credit left"),
+            ("arrears", "no credit left"),
+        ],
+    )
     def test_what_no_attempt_mends_ends_the_run(
         self, server: ScriptedServer, tmp_path: Path, step: str, match: str
     ) -> None:
@@ -230,12 +239,25 @@ class TestFaults:
             list(made.complete(prompt(f"p{number}") for number in range(1000)))
         assert made.summary.requests < 10
 
+    def test_a_server_that_rejects_whatever_comes_ends_the_run(self, server: ScriptedServer, tmp_path: Path) -> None:
+        made = backend(server, tmp_path, failures_in_a_row=3, concurrency=1)
+        assert ask(made, "[[400]] a", "[[400]] b", "c", "[[400]] d", "[[400]] e")["c"].text
+        with pytest.raises(RunStopped, match="3 requests in a row failed .rejected: .*scripted 400"):
+            ask(made, *(f"[[400]] {number}" for number in range(100)))
+        assert server.asked.total() < 12
+
+    def test_an_error_that_comes_as_an_answer_is_told_in_its_words(
+        self, server: ScriptedServer, tmp_path: Path
+    ) -> None:
+        reply = ask(backend(server, tmp_path, attempts=2), "[[worded,worded]] question")["[[worded,worded]] question"]
+        assert reply.text is None and reply.error == "server error: out of credits"
+
     def test_a_full_disk_ends_the_run(self, server: ScriptedServer, tmp_path: Path) -> None:
         made = backend(server, tmp_path)
         ask(made, "a")
         pages = made.cache._connection.execute("PRAGMA page_count").fetchone()[0]
         made.cache._connection.execute(f"PRAGMA max_page_count = {pages}")
-        with pytest.raises(RuntimeError, match="full.*check the disk"):
+        with pytest.raises(RunStopped, match="full.*check the disk"):
             list(made.complete(prompt(f"p{number}") for number in range(10_000)))
         assert server.answered.total() < 1000
         handed_out = [text for text in server.answered if ask(backend(server, tmp_path), text)[text].cached]
