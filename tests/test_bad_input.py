@@ -185,3 +185,17 @@ def test_what_recbole_does_not_know_ends_with_its_message(
         run_main(given)
     told = capsys.readouterr().err
     assert ended.value.code == 2 and told.endswith(message) and "Traceback" not in told
+
+
+def test_a_folder_that_takes_no_artefacts_is_refused_before_a_teacher_is_trained(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inside = folder / "tiny" / "tiny.inter" / "artefacts"
+    given = ["--model=BPR", "--dataset=tiny", f"--data_path={folder}", "--neg_sampler=hnlm", "--use_gpu=False"]
+    given.append(f"--hnlm_artefact_dir={inside}")
+    monkeypatch.setattr("sys.argv", ["run_recbole_hnlm.py", *given])
+    with pytest.raises(SystemExit) as ended:
+        run_main(given)
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and f"OSError: {inside} takes no files ([Errno 20] Not a directory" in told
+    assert "name another folder by hnlm_artefact_dir" in told and "Traceback" not in told

@@ -15,7 +15,7 @@ class MissingArtefactError(ArtefactError, FileNotFoundError):
 
 def rebuild_remedy(name: str) -> str:
     """The command that makes the artefacts of dataset ``name`` anew, as the end of a sentence."""
-    return f"run recbole-hnlm build --dataset={name} --hnlm_rebuild=True"
+    return f"run recbole-hnlm build --dataset={name} --hnlm_rebuild=True with the options that it was built with"
 
 
 def unusable(path: Path, found: str, name: str) -> ArtefactError:

@@ -7,6 +7,7 @@ import glob
 import hashlib
 import logging
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -179,6 +180,20 @@ def directory_lock(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def check_writable(directory: Path) -> None:
+    """Make ``directory`` if it is absent, and refuse one that takes no file, before anything is made for it.
+
+    Raises:
+        OSError: With the remedy.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise OSError(f"{directory} takes no files ({error}); name another folder by hnlm_artefact_dir") from error
 
 
 def remove_temporaries(directory: Path, name: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from recbole_hnlm.artefacts import ArtefactReader
 from recbole_hnlm.artefacts.neg_text import remove_neg_text
+from recbole_hnlm.artefacts.storage import check_writable
 from recbole_hnlm.building.chat import build_by_chat
 from recbole_hnlm.building.grounded import neighbours_are_there
 from recbole_hnlm.building.hybrid import build_by_hybrid_prompts
@@ -105,6 +106,8 @@ def build(config: Any, run: RunOptions, train_data: Any, options: HNLMOptions) -
     """
     dataset = train_data._dataset
     directory, name = artefact_directory(config, options), str(config["dataset"])
+    if is_first():
+        check_writable(directory)
     logger.info("building hard negatives of %s in %s", name, directory)
     cache = cache_directory(run)
     check_model(config, dataset, run)

@@ -22,7 +22,8 @@ from filelock import FileLock, Timeout
 logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
-OK, FAILED = "ok", "failed"
+OK, FAILED, STOPPED = "ok", "failed", "stopped"
+"""How a run ended; one that was stopped never comes into the ledger."""
 
 
 def canonical(value: Any) -> str:

@@ -10,6 +10,7 @@ from recbole_hnlm.compare.statistics import least_wilcoxon
 
 _COLLAPSED = 0.7  # of the best seed's validation score: seeds of one row differ by a tenth at most
 _TOLD_WHERE_DIFFERENT = ("epochs", "stopping_step", "train_batch_size")
+_AGAIN = "(the same command with --retry_failed trains it again)"
 
 _OURS = ("neg_sampler", "hnlm_", "llm_", "ranking_loss", "comparator_")
 """Beginnings of settings that only some rows read, so that others go without."""
@@ -24,12 +25,12 @@ def notes_of(block: Block) -> list[str]:
         notes += [f"{line.name}: {note}" for line in block.lines if (note := told(line))]
     partial = [line for line in block.lines if not line.outcome.complete]
     for line in partial:
-        notes.append(f"{line.name}: not ranked, failed with some seeds: {'; '.join(line.outcome.failures)}")
+        notes.append(f"{line.name}: not ranked, failed with some seeds: {'; '.join(line.outcome.failures)} {_AGAIN}")
     for outcome in block.others:
         if outcome.missing:
             notes.append(f"{outcome.cell.row.name}: unfinished, {outcome.missing} of {outcome.cell.runs} runs left.")
         else:
-            notes.append(f"{outcome.cell.row.name}: failed: {'; '.join(outcome.failures)}")
+            notes.append(f"{outcome.cell.row.name}: failed: {'; '.join(outcome.failures)} {_AGAIN}")
     return notes
 
 

@@ -18,6 +18,7 @@ from recbole_hnlm.compare.rows import ID_ONLY, Grid, Row, rows_of
 from recbole_hnlm.compare.spaces import L2, Point, Space, packaged_rows, read_space
 from recbole_hnlm.config import HNLMConfig
 from recbole_hnlm.data_source import check_dataset_files, data_digest, load_dataset, named_files_digest
+from recbole_hnlm.options.chat import ASKING_KEYS
 from recbole_hnlm.options.imports import source_digest
 from recbole_hnlm.run_options import describe_options
 from recbole_hnlm.selection import check_selection
@@ -30,6 +31,8 @@ DEFAULTS: dict[str, Any] = {
 QUIET: dict[str, Any] = {"show_progress": False, "state": "ERROR"}
 LOCAL = ("data_path", "gpu_id", "use_gpu", "worker", "checkpoint_dir", "log_wandb", *QUIET)
 """Settings that say where and how loudly a run is computed, and not what."""
+_NOT_WHAT = (*LOCAL, *sorted(ASKING_KEYS))
+"""As :data:`LOCAL`, with how a chat model is asked and paid: a raised budget trains nothing anew."""
 _SHARED_BY_ROWS = ("topk", "metrics", "valid_metric")
 _CLASSES = ("neg_sampler", "hnlm_base_sampler", "neg_sampler_reference_model", "llm_teacher_model")
 """Settings that may name a class of the user's own, beside the model."""
@@ -57,7 +60,7 @@ class Cell:
         block: Backbone whose table the line stands in; empty for a line that stands in all of them.
         row: The row.
         values: Every setting but the tuned ones and the seed.
-        local: Where it is computed; see :data:`LOCAL`.
+        local: Where it is computed, see :data:`LOCAL`, and how a chat model is asked.
         space: What is tuned, with ``l2`` resolved.
         start: The first trial: the defaults of what is tuned.
         budget: Trials, the same for every row that has something to tune; 1 where there is nothing.
@@ -196,7 +199,7 @@ def _cell(request: Request, dataset: str, row: Row, shared: dict[str, Any]) -> t
         values["eval_step"] = 1
     space = _resolved(row.space, config, fixed)
     start = _defaults(space, CompareConfig(row.model, dataset, config_dict=values))
-    local = {**QUIET, **{key: values.pop(key) for key in LOCAL if key in values}}
+    local = {**QUIET, **{key: values.pop(key) for key in _NOT_WHAT if key in values}}
     if "data_path" in local:
         local["data_path"] = str(Path(local["data_path"]).resolve())
     block = "" if row.everywhere else row.model

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from recbole_hnlm.compare.children import Child
-from recbole_hnlm.compare.ledger import FAILED, Ledger, Record, RunSetting
+from recbole_hnlm.compare.ledger import FAILED, STOPPED, Ledger, Record, RunSetting
 from recbole_hnlm.compare.outcomes import Job
 from recbole_hnlm.compare.runner import train_once
+from recbole_hnlm.compare.sharing import open_account
 
 logger = logging.getLogger(__name__)
 
@@ -42,13 +43,18 @@ class Watcher(Protocol):
 
 
 def start_in_child(folder: Path) -> Start:
-    """Starts runs in processes of their own; ``folder`` is the comparison's."""
+    """Starts runs in processes of their own; ``folder`` is the comparison's, whose budget for a chat model is whole."""
+    open_account(folder)
     return lambda setting: Child(train_once, (setting, folder))
 
 
 @contextlib.contextmanager
 def stoppable(then: Callable[[], Any] = lambda: None) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the runs inside with a word and status 130, after ``then``."""
+    """Ctrl-C and SIGTERM end the runs inside with a word and status 130, after ``then``, which a stopped run waits for
+    as well.
+    """
+    from recbole_hnlm.llm.backends.outcome import RunStopped
+
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
@@ -56,6 +62,9 @@ def stoppable(then: Callable[[], Any] = lambda: None) -> Iterator[None]:
         then()
         logger.warning("stopped; every run that has ended is kept, and the same command goes on from there")
         raise SystemExit(130) from None
+    except RunStopped:
+        then()
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -90,24 +99,32 @@ class Pool:
         self._ready: list[tuple[int, int, RunSetting]] = []
         self._running: dict[str, tuple[int, Running, RunSetting]] = {}
         self._wanted: dict[str, list[int]] = {}
+        self._stopped = ""
 
     def run(self, jobs: Sequence[Job]) -> list[Any]:
         """Carry every job to its end, and hand back what the jobs return.
 
         An exception, Ctrl-C among them, ends the runs in progress; what has ended is in the ledger.
+
+        Raises:
+            RunStopped: If a run waits for money or a server; those in progress are carried to their end before.
         """
+        from recbole_hnlm.llm.backends.outcome import RunStopped
+
         self._jobs, self._results = list(jobs), [None] * len(jobs)
         self._asked: list[list[RunSetting]] = [[] for _ in jobs]
         try:
             for index in range(len(jobs)):
                 self._go_on(index, None)
-            while self._ready or self._running:
+            while (self._ready and not self._stopped) or self._running:
                 self._fill()
                 self._collect()
         finally:
             for _, running, _ in self._running.values():
                 running.stop()
             self._running.clear()
+        if self._stopped:
+            raise RunStopped(f"{self._stopped} (every run that has ended is kept)")
         return self._results
 
     def _go_on(self, index: int, answer: list[Record] | None) -> None:
@@ -139,7 +156,7 @@ class Pool:
         return [record for record in records if record is not None]
 
     def _fill(self) -> None:
-        while self._ready and len(self._running) < self.processes:
+        while self._ready and not self._stopped and len(self._running) < self.processes:
             index, _, setting = heapq.heappop(self._ready)
             if self._known(setting.key) is not None:  # another comparison in the folder has trained it meanwhile
                 self._ended(setting.key)
@@ -158,6 +175,9 @@ class Pool:
             except ChildProcessError as error:
                 record = {**setting.described(), "status": FAILED, "error": str(error)}
             del self._running[key]
+            if record["status"] == STOPPED:
+                self._stopped = record["error"]
+                continue
             self._tried.add(key)
             record = self.ledger.add(record)
             self._tell(index, record)

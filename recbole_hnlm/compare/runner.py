@@ -11,16 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
-from recbole_hnlm.compare.children import in_child
-from recbole_hnlm.compare.ledger import FAILED, OK, Record, RunSetting, digest
-
-_ARTEFACT_KEYS = (
-    "neg_sampler", "hnlm_base_sampler", "hnlm_comparator", "hnlm_user_text", "neg_sampler_guard", "neg_sampler_judge",
-    "neg_sampler_reference_model", "neg_sampler_reference_epochs", "neg_sampler_tree_seed",
-)  # fmt: skip
-"""Settings beside those of the offline part that say what a run makes before it trains."""
+from recbole_hnlm.compare.ledger import FAILED, OK, STOPPED, Record, RunSetting, digest
+from recbole_hnlm.compare.sharing import ensure_shared, refuses
 
 
 def train_once(setting: RunSetting, folder: Path) -> Record:
@@ -37,7 +29,7 @@ def train_once(setting: RunSetting, folder: Path) -> Record:
     try:
         with tempfile.TemporaryDirectory(prefix="compare-") as checkpoints:
             values = run_values(setting, folder, checkpoints)
-            ensure_shared(setting, values)
+            ensure_shared(setting, values, folder)
             return {**setting.described(), "status": OK, **_figures(setting, values), **circumstances(values)}
     except Exception as error:  # a failing row is told in the table and stops no other
         return failure(setting, error)
@@ -46,17 +38,16 @@ def train_once(setting: RunSetting, folder: Path) -> Record:
 def failure(setting: RunSetting, error: Exception) -> Record:
     """The record of a run that ended with an error.
 
-    ``refused`` marks a user's error from before training: other points of the row would end with it, too.
+    ``refused`` marks a user's error from before training: other points of the row would end with it, too. A run that
+    waits for money or a server has the status ``stopped``, is not kept, and ends the command.
     """
+    from recbole_hnlm.llm.backends.outcome import RunStopped
+
+    if isinstance(error, RunStopped):
+        return {**setting.described(), "status": STOPPED, "error": str(error)}
     trace = "".join(traceback.format_exception(error))[-4000:]
-    told = {"status": FAILED, "error": f"{type(error).__name__}: {error}", "refused": _refuses(error), "trace": trace}
+    told = {"status": FAILED, "error": f"{type(error).__name__}: {error}", "refused": refuses(error), "trace": trace}
     return {**setting.described(), **told}
-
-
-def _refuses(error: Exception) -> bool:
-    """Whether it is a user's error, and not RecBole's ValueError for a loss that became nan in :meth:`Trainer.fit`."""
-    trained = any(frame.f_code.co_name == "fit" for frame, _ in traceback.walk_tb(error.__traceback__))
-    return isinstance(error, (ValueError, TypeError, FileNotFoundError)) and not trained
 
 
 def _figures(setting: RunSetting, values: dict[str, Any]) -> Record:
@@ -95,43 +86,6 @@ def run_values(setting: RunSetting, folder: Path, checkpoints: str) -> dict[str,
         values.setdefault("hnlm_artefact_dir", str((folder / "artefacts" / setting.dataset / name).resolve()))
         values.setdefault("llm_cache_dir", str((folder / "artefacts" / setting.dataset / "cache").resolve()))
     return values
-
-
-def ensure_shared(setting: RunSetting, values: dict[str, Any]) -> None:
-    """Have the run's artefacts built once, however many processes want them, and apart from the memory of the run.
-
-    A process that comes while another builds waits for it.
-
-    Raises:
-        ValueError: If the build refused the run.
-        RuntimeError: If it failed.
-    """
-    directory = values.get("hnlm_artefact_dir")
-    if directory is None:
-        return
-    what = digest({key: values.get(key) for key in _ARTEFACT_KEYS})[:8]
-    done = Path(directory).with_name(f"{Path(directory).name}.{what}.built")
-    done.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(str(done.parent / ".building.lock")):  # one at a time: builds of a dataset share texts and teachers
-        if done.exists():
-            return
-        message, refused = in_child(_build, (setting.model, setting.dataset, values))
-        if message:
-            raise (ValueError if refused else RuntimeError)(f"building the artefacts failed: {message}")
-        with done.open("a", encoding="utf-8") as file:
-            file.write(f"built by process {os.getpid()} of {platform.node()}\n")
-
-
-def _build(model: str, dataset: str, values: dict[str, Any]) -> tuple[str, bool]:
-    """What went wrong, and whether it is a user's error; empty where all went well."""
-    from recbole_hnlm.compare.plan import CompareConfig
-    from recbole_hnlm.quick_start import prepare
-
-    try:
-        prepare(CompareConfig(model, dataset, config_dict=values))
-    except Exception as error:
-        return f"{type(error).__name__}: {error}", _refuses(error)
-    return "", False
 
 
 def circumstances(values: Mapping[str, Any]) -> Record:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
@@ -188,3 +188,14 @@ class TransformersOptions:
         require(bool(self.chat_model), "llm_chat_model is empty; name a folder or a model of the hub")
         require(self.chat_batch_size >= 1, f"llm_chat_batch_size={self.chat_batch_size} must be at least 1")
         require(self.temperature >= 0, f"llm_temperature={self.temperature} is negative; 0 is greedy")
+
+
+ASKING_KEYS = frozenset(
+    SpendingOptions.PREFIX + name
+    for name in (
+        *("base_url", "api_key_env", "token_field", "json_schema", "concurrency", "timeout", "attempts", "first_wait"),
+        *("longest_wait", "failures_in_a_row"),
+        *(field.name for options in (SpendingOptions, BatchOptions) for field in fields(options)),
+    )
+)
+"""Keys that say how a chat model is asked and what that may cost, and not what it is asked or answers."""

@@ -11,17 +11,18 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from compare_runs import Fake, cells, compared, request, share
+from compare_runs import Ended, Fake, cells, compared, request, share
 
 from recbole_hnlm import cli
 from recbole_hnlm.compare.command import report
-from recbole_hnlm.compare.ledger import FAILED, Ledger, Record, RunSetting
+from recbole_hnlm.compare.ledger import FAILED, STOPPED, Ledger, Record, RunSetting
 from recbole_hnlm.compare.outcomes import job, replay
 from recbole_hnlm.compare.plan import Request
 from recbole_hnlm.compare.pool import Pool
 from recbole_hnlm.compare.progress import Progress
 from recbole_hnlm.compare.runner import run_values
 from recbole_hnlm.compare.store import read_plan, write_plan
+from recbole_hnlm.llm.backends.outcome import RunStopped
 
 PLOTS = ("rows-tiny-BPR.svg", "convergence-tiny-BPR.svg")
 TABLES = ("table.md", "table.csv", "table.tex", "cost.md", "report.html", *PLOTS)
@@ -71,6 +72,36 @@ def test_nothing_is_trained_twice_and_tables_stay_the_same(tmp_path: Path, data:
     assert [(tmp_path / name).read_bytes() for name in TABLES] == tables
     report(tmp_path)
     assert [(tmp_path / name).read_bytes() for name in TABLES] == tables
+
+
+def test_a_run_that_waits_for_money_ends_the_command_and_is_not_kept(tmp_path: Path, data: Path) -> None:
+    asked, fake = request(data, neg_samplers=("uniform", "dns"), tune=2, seeds=1), Fake()
+
+    def start(setting: RunSetting) -> Any:
+        if len(fake.trained) == 2:
+            return Ended({**setting.described(), "status": STOPPED, "error": "no credit left"})
+        return fake(setting)
+
+    with pytest.raises(RunStopped, match="no credit left .every run that has ended is kept"):
+        compared(tmp_path, asked, start)  # type: ignore[arg-type]
+    assert len(fake.trained) == 2 and "unfinished, 2 of 2 runs left" in (tmp_path / "table.md").read_text()
+    again = Fake()
+    compared(tmp_path, asked, again)
+    assert len(again.trained) == 2 and not {run.key for run in again.trained} & {run.key for run in fake.trained}
+
+
+def test_what_runs_beside_a_run_that_stops_is_carried_to_its_end(tmp_path: Path, data: Path) -> None:
+    fake = Fake()
+
+    def start(setting: RunSetting) -> Any:
+        if setting.values["neg_sampler"] == "dns":
+            return Ended({**setting.described(), "status": STOPPED, "error": "no credit left"})
+        return fake(setting)
+
+    with pytest.raises(RunStopped):
+        compared(tmp_path, request(data, neg_samplers=("uniform", "dns"), tune=3), start, processes=2)  # type: ignore[arg-type]
+    kept = [json.loads(line) for line in (tmp_path / "runs-1.jsonl").read_text().splitlines()]
+    assert [record["key"] for record in kept] == [run.key for run in fake.trained]
 
 
 def test_a_larger_budget_goes_on_where_the_smaller_ended(tmp_path: Path, data: Path) -> None:

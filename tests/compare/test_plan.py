@@ -581,6 +581,24 @@ def test_a_run_is_another_where_its_prompts_were_edited(data: Path, tmp_path: Pa
     assert seen[0] == seen[2] and all(one != other for one, other in zip(seen[0], seen[1], strict=True))
 
 
+def test_how_a_chat_model_is_asked_makes_no_other_run(data: Path, tmp_path: Path) -> None:
+    """A raised budget trains nothing anew, and reads the same artefacts."""
+    told = {"llm_backend": "openai", "llm_chat_model": "m", "llm_base_url": "http://x/v1", "llm_budget_requests": 5}
+    seen = []
+    for changed in ({}, {"llm_budget_requests": 9, "llm_concurrency": 2, "llm_base_url": "http://y/v1"}):
+        asked = request(data, neg_samplers=("hnlm", "dns"), tune=1)
+        cells = cells_of(replace(asked, shared={**asked.shared, **told, **changed}))
+        cell, other = (next(cell for cell in cells if cell.row.name == name) for name in ("hnlm", "dns"))
+        values = run_values(cell.setting({}, 2020), tmp_path, "x")
+        assert values["llm_budget_requests"] == {**told, **changed}["llm_budget_requests"]
+        assert "llm_budget_requests" not in {**other.values, **other.local}
+        seen.append((cell.key, cell.setting({}, 2020).key, values["hnlm_artefact_dir"]))
+    assert seen[0] == seen[1]
+    alone = request(data, neg_samplers=("hnlm",), tune=1)
+    (revised,) = cells_of(replace(alone, shared={**alone.shared, **told, "llm_chat_revision": "v2"}))
+    assert revised.key != seen[0][0]
+
+
 def test_a_metric_of_the_whole_ranking_may_choose(data: Path) -> None:
     asked = request(data, neg_samplers=("uniform",))
     told = {"metrics": ["Recall", "GAUC"], "valid_metric": "GAUC"}

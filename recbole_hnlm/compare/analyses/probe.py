@@ -11,7 +11,8 @@ import torch
 from recbole_hnlm.compare.analyses.groups import metrics_by_popularity
 from recbole_hnlm.compare.ledger import OK, Record, RunSetting
 from recbole_hnlm.compare.plan import CompareConfig
-from recbole_hnlm.compare.runner import circumstances, ensure_shared, failure, run_values
+from recbole_hnlm.compare.runner import circumstances, failure, run_values
+from recbole_hnlm.compare.sharing import ensure_shared
 from recbole_hnlm.quick_start import build_model, prepare, train
 
 
@@ -25,7 +26,7 @@ def train_and_probe(setting: RunSetting, folder: Path) -> Record:
     try:
         with tempfile.TemporaryDirectory(prefix="analyse-") as checkpoints:
             values = run_values(setting, folder, checkpoints)
-            ensure_shared(setting, values)
+            ensure_shared(setting, values, folder)
             return {**setting.described(), "status": OK, **_figures(setting, values), **circumstances(values)}
     except Exception as error:  # a failing row is told below the table and stops no other
         return failure(setting, error)
