@@ -108,7 +108,7 @@ def build_model(config: HNLMConfig, train_data: Any) -> Any:
     model_class = config.model_class
     if config.run is not None and not issubclass(model_class, HardNegativeMixin):
         model_class = hnlm(model_class)
-    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+    init_seed(config["seed"] + (config["group_rank"] or 0), config["reproducibility"])
     return model_class(config, train_data._dataset).to(config["device"])
 
 

@@ -111,6 +111,18 @@ def test_a_model_without_negatives_runs_plain_and_refuses_samplers(folder: Path)
         run_recbole_hnlm("EASE", "nowhere", config_dict=settings(folder, "EASE", neg_sampler="dns"))
 
 
+def test_processes_on_several_hosts_draw_apart(folder: Path) -> None:
+    """The second host's first process has the local rank of the first's."""
+    config = HNLMConfig("BPR", "tiny", config_dict=settings(folder, "BPR", neg_sampler="dns"))
+    loader = prepare(config)[0]
+    seen = []
+    for rank in (0, 2):
+        config.final_config_dict["group_rank"] = rank
+        build_model(config, loader)
+        seen.append(torch.initial_seed() - config["seed"])
+    assert seen == [0, 2]
+
+
 def test_checkpoint_loads_in_plain_recbole_and_resumes(folder: Path) -> None:
     values = settings(folder, "LightGCN", neg_sampler="dns", neg_sampler_candidates=4, epochs=4, fast_propagation=False)
     result = run_recbole_hnlm("LightGCN", "tiny", config_dict=values)

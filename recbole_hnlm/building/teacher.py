@@ -66,7 +66,7 @@ def hard_negatives(
 
     Ties go to the higher score. One draw takes ``draw_candidates`` unseen items and keeps the one with the highest
     inner product with the user; mixing with the positive by a share common to all candidates does not change which one
-    that is.
+    that is. A pair gets one item and not one for every hop, so the rule is applied to the teacher's final rows.
 
     Args:
         user_rows: Final user table of the teacher.
