@@ -21,6 +21,7 @@ from recbole_hnlm.compare.pool import Pool, Start, start_in_child, stoppable
 from recbole_hnlm.compare.progress import Progress
 from recbole_hnlm.compare.request import FIRST_SEED, Asked, parse_arguments, read_request
 from recbole_hnlm.compare.rows import Grid
+from recbole_hnlm.compare.sharing import open_account
 from recbole_hnlm.compare.tables import Table
 from recbole_hnlm.compare.writing import markdown
 from recbole_hnlm.leak.worlds import WRITTEN_SETTINGS
@@ -123,6 +124,7 @@ def _once(settings: list[RunSetting]) -> Any:
 
 
 def _probing(folder: Path) -> Callable[[RunSetting], Child]:
+    open_account(folder)
     return lambda setting: Child(train_and_probe, (setting, folder))
 
 

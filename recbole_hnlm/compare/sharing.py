@@ -59,7 +59,8 @@ def ensure_shared(setting: RunSetting, values: dict[str, Any], folder: Path) -> 
     done = Path(directory).with_name(f"{Path(directory).name}.{what}.built")
     done.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(str(done.parent / ".building.lock")):  # one at a time: builds of a dataset share texts and teachers
-        damaged = done.exists() and _is_damaged(Path(directory), setting.dataset)
+        ours = "hnlm_artefact_dir" not in setting.values  # what lies elsewhere is not ours to make anew
+        damaged = ours and done.exists() and _is_damaged(Path(directory), setting.dataset)
         if done.exists() and not damaged:
             return
         own = {**values, "hnlm_rebuild": True} if damaged else values

@@ -48,3 +48,9 @@ def test_artefacts_that_were_damaged_are_built_anew(tmp_path: Path, data: Path) 
         again = train_once(cell.setting(cell.start, 2020), tmp_path)
         assert again["status"] == OK == whole["status"] and again["test"] == whole["test"]
         assert vectors.read_bytes() == made
+    own = {**asked.shared, **SMALL, "llm_teacher_epochs": 1, "hnlm_artefact_dir": str(vectors.parent)}
+    (cell,) = cells_of(replace(request(data, neg_samplers=("hnlm",), tune=1, seeds=1), shared=own))
+    assert train_once(cell.setting(cell.start, 2020), tmp_path)["status"] == OK
+    vectors.write_bytes(made[:100])
+    record = train_once(cell.setting(cell.start, 2020), tmp_path)
+    assert "item_text.npy has 100 bytes" in record["error"] and vectors.read_bytes() == made[:100]
