@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from recbole_runs import write_dataset
@@ -26,7 +27,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 PEERS = {
     "peers": "amazon-office", "peers-bpr": "amazon-office", "peers-ml-100k": "ml-100k", "peers-bpr-ml-100k": "ml-100k",
     "peers-bpr-movietweetings": "movietweetings", "peers-movietweetings": "movietweetings",
-    "peers-bpr-goodbooks": "goodbooks",
+    "peers-bpr-goodbooks": "goodbooks", "peers-ngcf": "amazon-office",
     "sparing": "amazon-office", "sparing-movietweetings": "movietweetings", "sparing-ml-100k": "ml-100k",
 }  # fmt: skip
 """Folders of ``results/`` with a table of ``compare`` -> the dataset in it."""
@@ -147,6 +148,21 @@ def test_the_commands_above_a_table_plan_its_rows(tmp_path: Path, folder: str) -
     planned, kept = (read_plan(place)[0] for place in (tmp_path, ROOT / "results" / folder))
     ours, theirs = ({cell.label: replace(cell, data="", local={}) for cell in cells} for cells in (planned, kept))
     assert ours == theirs
+
+
+@pytest.mark.parametrize("name", ["ablation", "alpha", "encoder", "negatives", "popularity", "sparsity"])
+def test_results_show_the_means_of_an_analysis_readings(name: str) -> None:
+    """The page of results repeats some of the means of ``hnlm``."""
+    readings = pd.read_csv(ROOT / "results" / "analyses" / f"{name}.csv", keep_default_na=False)
+    told = (ROOT / "results" / "analyses" / f"{name}.md").read_text()
+    rows = {tuple(line.strip("| ").split(" | ")) for line in told.splitlines() if line.startswith("| ")}
+    for (series, label), group in readings.groupby(["series", "label"]):
+        means = [group[group["metric"] == metric]["value"] for metric in ("recall@20", "ndcg@20")]
+        cells = [f"{values.mean():.4f} ± {values.std():.4f}" for values in means]
+        assert tuple(cell for cell in (series, label, *cells) if cell) in rows
+    page = (ROOT / "results" / "README.md").read_text().partition(f"(analyses/{name}.md)")[2].partition("\n- **")[0]
+    ours = readings[readings["series"].isin(["hnlm", "all"])].groupby(["label", "metric"])["value"].mean()
+    assert any(f".{round(10_000 * mean):04d}" in page for mean in ours)
 
 
 @pytest.mark.parametrize("dataset", ["amazon-office", "goodbooks", "movietweetings", "ml-100k"])
