@@ -183,8 +183,14 @@ class HNLMConfig(Config):
     def _set_train_neg_sample_args(self) -> None:
         super()._set_train_neg_sample_args()
         run: RunOptions | None = self.__dict__["run"]
+        args = self.final_config_dict["train_neg_sample_args"]
         if run is not None and run.sampler_type is not None:  # SimpleX reads its negatives per pair from here
-            self.final_config_dict["train_neg_sample_args"]["sample_num"] = run.negatives
+            args["sample_num"] = run.negatives
+        elif run is not None and run.hnlm is not None and args["distribution"] == "none":
+            raise ValueError(
+                f"hnlm_base_sampler={RECBOLE_SAMPLER} trains on the negatives that RecBole draws, and "
+                "train_neg_sample_args asks for none; give it a distribution, or name another base sampler"
+            )
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickle as RecBole's own Config with plain classes, so that a checkpoint needs nothing of ours to be read."""

@@ -150,6 +150,10 @@ class TestRecBoleSpelling:
         monkeypatch.setattr(sys, "argv", ["train.py", "--train_neg_sample_args={'distribution': 'dns'}"])
         assert _run(_config()).sampler == "dns"
 
+    def test_recboles_own_negatives_cannot_be_none(self) -> None:
+        with pytest.raises(ValueError, match="hnlm_base_sampler=recbole trains on the negatives .* asks for none"):
+            _config(neg_sampler="hnlm", hnlm_base_sampler="recbole", hnlm_alpha=0.0, train_neg_sample_args=None)
+
     def test_the_loader_hands_out_pairs(self) -> None:
         config = _config(train_neg_sample_args={"distribution": "dns"})
         assert config["train_neg_sample_args"]["distribution"] == "none"
