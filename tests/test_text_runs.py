@@ -268,3 +268,23 @@ def test_a_wrapped_class_beside_recboles_own_sampling_is_refused(folder: Path) -
     train_data = data_preparation(config, create_dataset(config))[0]
     with pytest.raises(ValueError, match=r"recbole_hnlm\.HNLMConfig"):
         hnlm(NeuMF)(config, train_data._dataset)
+
+
+@pytest.mark.parametrize(
+    ("values", "blocks"),
+    [
+        ({"neg_sampler_num": 3}, 3),
+        ({"hnlm_base_sampler": "recbole", "train_neg_sample_args": {"distribution": "uniform", "sample_num": 2}}, 2),
+    ],
+)
+def test_the_alignment_knows_how_often_a_step_holds_every_pair(
+    folder: Path, values: dict[str, Any], blocks: int
+) -> None:
+    model, loader = made(folder, "BPR", hnlm_alpha=0.0, hnlm_aligned_pairs=0, **values)
+    seen: list[int] = []
+    aligned = model.hnlm.text_head._anchor
+    model.hnlm.text_head._anchor = lambda view, users, items: seen.append(users.numel()) or aligned(view, users, items)
+    batch = next(iter(loader))
+    model.calculate_loss(batch)
+    rows = len(batch) if values.get("neg_sampler_num") else len(batch) // blocks  # RecBole's loader hands out all rows
+    assert model.hnlm.text_head.blocks == blocks and seen == [rows]

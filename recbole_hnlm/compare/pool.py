@@ -16,6 +16,7 @@ from recbole_hnlm.compare.ledger import FAILED, STOPPED, Ledger, Record, RunSett
 from recbole_hnlm.compare.outcomes import Job
 from recbole_hnlm.compare.runner import train_once
 from recbole_hnlm.compare.sharing import open_account
+from recbole_hnlm.llm.backends.outcome import RunStopped
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +54,6 @@ def stoppable(then: Callable[[], Any] = lambda: None) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the runs inside with a word and status 130, after ``then``, which a stopped run waits for
     as well.
     """
-    from recbole_hnlm.llm.backends.outcome import RunStopped
-
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
@@ -109,8 +108,6 @@ class Pool:
         Raises:
             RunStopped: If a run waits for money or a server; those in progress are carried to their end before.
         """
-        from recbole_hnlm.llm.backends.outcome import RunStopped
-
         self._jobs, self._results = list(jobs), [None] * len(jobs)
         self._asked: list[list[RunSetting]] = [[] for _ in jobs]
         try:

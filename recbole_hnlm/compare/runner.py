@@ -13,6 +13,7 @@ from typing import Any
 
 from recbole_hnlm.compare.ledger import FAILED, OK, STOPPED, Record, RunSetting, digest
 from recbole_hnlm.compare.sharing import ensure_shared, refuses
+from recbole_hnlm.llm.backends.outcome import RunStopped
 
 
 def train_once(setting: RunSetting, folder: Path) -> Record:
@@ -41,8 +42,6 @@ def failure(setting: RunSetting, error: Exception) -> Record:
     ``refused`` marks a user's error from before training: other points of the row would end with it, too. A run that
     waits for money or a server has the status ``stopped``, is not kept, and ends the command.
     """
-    from recbole_hnlm.llm.backends.outcome import RunStopped
-
     if isinstance(error, RunStopped):
         return {**setting.described(), "status": STOPPED, "error": str(error)}
     trace = "".join(traceback.format_exception(error))[-4000:]

@@ -14,14 +14,16 @@ from filelock import FileLock
 from recbole_hnlm.artefacts import ArtefactError, ArtefactReader, MissingArtefactError
 from recbole_hnlm.artefacts.manifest import ArtefactPaths
 from recbole_hnlm.compare.children import in_child
-from recbole_hnlm.compare.ledger import RunSetting, digest
+from recbole_hnlm.compare.ledger import FAILED, STOPPED, RunSetting, digest
+from recbole_hnlm.llm.backends.outcome import RunStopped
 
 _MADE_OF = (
     "neg_sampler", "hnlm_base_sampler", "hnlm_comparator", "hnlm_user_text", "neg_sampler_guard", "neg_sampler_judge",
     "neg_sampler_reference_model", "neg_sampler_reference_epochs", "neg_sampler_tree_seed",
 )  # fmt: skip
 """Settings beside those of the offline part that say what a run makes before it trains."""
-_REFUSED, _STOPPED, _FAILED = "refused", "stopped", "failed"
+_REFUSED = "refused"
+_ERRORS: dict[str, type[Exception]] = {_REFUSED: ValueError, STOPPED: RunStopped, FAILED: RuntimeError}
 _SPENT = "spent.json"
 
 
@@ -66,15 +68,9 @@ def ensure_shared(setting: RunSetting, values: dict[str, Any], folder: Path) -> 
         own = {**values, "hnlm_rebuild": True} if damaged else values
         message, kind = in_child(_build, (setting.model, setting.dataset, own, folder / "artefacts" / _SPENT))
         if message:
-            raise _errors()[kind](f"building the artefacts failed: {message}")
+            raise _ERRORS[kind](f"building the artefacts failed: {message}")
         with done.open("a", encoding="utf-8") as file:
             file.write(f"built by process {os.getpid()} of {platform.node()}\n")
-
-
-def _errors() -> dict[str, type[Exception]]:
-    from recbole_hnlm.llm.backends.outcome import RunStopped
-
-    return {_REFUSED: ValueError, _STOPPED: RunStopped, _FAILED: RuntimeError}
 
 
 def _is_damaged(directory: Path, dataset: str) -> bool:
@@ -109,6 +105,6 @@ def _build(model: str, dataset: str, values: dict[str, Any], account: Path) -> t
             finally:
                 account.write_text(json.dumps({"dollars": spent.dollars, "requests": spent.requests}), encoding="utf-8")
     except Exception as error:
-        stopped = isinstance(error, _errors()[_STOPPED])
-        return f"{type(error).__name__}: {error}", _STOPPED if stopped else _REFUSED if refuses(error) else _FAILED
+        kind = STOPPED if isinstance(error, RunStopped) else _REFUSED if refuses(error) else FAILED
+        return f"{type(error).__name__}: {error}", kind
     return "", ""

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from recbole_hnlm.llm.backends.outcome import UNANSWERED, RunStopped
+from recbole_hnlm.llm.backends.outcome import RunStopped
 from recbole_hnlm.llm.chat import ChatBackend, ChatReply, ChatRequest
 from recbole_hnlm.llm.figures import figures
 from recbole_hnlm.llm.progress import progress_bar
@@ -41,7 +41,7 @@ class StageCounts:
         answered: Prompts that ended with a usable answer.
         repaired: Of those, how many needed the second try.
         failed: Prompts without a usable answer.
-        unanswered: Of those, how many brought none at all, and are asked again by the next run.
+        lost: Of those, how many brought nothing that is kept; the next run asks them again.
         texts_cut: Texts that were longer than allowed.
         cached: Replies that the cache gave, of prompts and repairs.
         prompt_tokens: Tokens that were read now.
@@ -56,7 +56,7 @@ class StageCounts:
     answered: int = 0
     repaired: int = 0
     failed: int = 0
-    unanswered: int = 0
+    lost: int = 0
     texts_cut: int = 0
     cached: int = 0
     prompt_tokens: int = 0
@@ -97,9 +97,9 @@ class StageCounts:
             return
         shown = "; ".join(f"{key}: {reason}" for key, reason in self.failures)
         told = f"{self.stage}: {self.failed} of the first {ended} prompts brought no usable answer ({shown})"
-        if 2 * self.unanswered > self.failed:
+        if 2 * self.lost > self.failed:
             raise RunStopped(
-                f"{told}. Most brought none at all: see to what the server says and run the same command, which asks "
+                f"{told}. Of most nothing is kept: see to what the server says and run the same command, which asks "
                 "for these alone, or go on without them by llm_least_usable=0"
             )
         raise RunStopped(
@@ -108,9 +108,9 @@ class StageCounts:
             "(llm_thinking_tokens=4000), look at llm_prompts, or go on regardless by llm_least_usable=0"
         )
 
-    def _fail(self, key: str, reason: str) -> None:
+    def _fail(self, key: str, reason: str, lost: bool = False) -> None:
         self.failed += 1
-        self.unanswered += reason.partition(":")[0] in UNANSWERED
+        self.lost += lost
         if len(self.failures) < _SHOWN_FAILURES:
             self.failures.append((key, reason))
 
@@ -199,7 +199,7 @@ def _first_answer(
     request: ChatRequest, reply: ChatReply, read: Reader, counts: StageCounts
 ) -> tuple[Answer | None, ChatRequest | None]:
     if reply.text is None:
-        counts._fail(request.key, reply.error or "no reason given")
+        counts._fail(request.key, reply.error or "no reason given", reply.lost)
         return None, None
     try:
         answer = read(request, reply.text)
@@ -214,7 +214,7 @@ def _second_answer(
     key: str, request: ChatRequest, reply: ChatReply, read: Reader, counts: StageCounts
 ) -> Answer | None:
     if reply.text is None:
-        counts._fail(key, reply.error or "no reason given")
+        counts._fail(key, reply.error or "no reason given", reply.lost)
         return None
     try:
         answer = read(request, reply.text)

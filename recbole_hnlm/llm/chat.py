@@ -37,6 +37,7 @@ class ChatReply:
         prompt_tokens: Tokens that were read, as the backend counts them; 0 where the cache answered.
         completion_tokens: Tokens that were written, likewise.
         cached: Whether the answer was kept from an earlier request.
+        lost: Whether nothing was kept, so that the next run asks again.
     """
 
     key: str
@@ -45,6 +46,7 @@ class ChatReply:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached: bool = False
+    lost: bool = False
 
 
 @dataclass(frozen=True)

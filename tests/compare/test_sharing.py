@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from compare_runs import request, train_all
 
+from recbole_hnlm.compare.analyse_command import _probing
 from recbole_hnlm.compare.ledger import OK, STOPPED
 from recbole_hnlm.compare.plan import cells_of
+from recbole_hnlm.compare.pool import start_in_child
 from recbole_hnlm.compare.runner import train_once
 from recbole_hnlm.compare.sharing import open_account
 
@@ -25,16 +30,29 @@ def test_all_builds_of_a_command_spend_of_one_budget(
 
     monkeypatch.setenv("OPENAI_API_KEY", "sk-none")
     with ChatServer.running() as server:
-        told = {"llm_backend": "openai", "llm_chat_model": "m", "llm_base_url": server.url, "llm_budget_requests": 20}
+        told = {"llm_backend": "openai", "llm_chat_model": "m", "llm_base_url": server.url, "llm_budget_requests": 20,
+                "llm_input_price": 1.0, "llm_output_price": 1.0}  # fmt: skip
         asked = request(data, neg_samplers=("hnlm",), tune=1)
         (cell,) = cells_of(replace(asked, shared={**asked.shared, **SMALL, **told}))
         settings = [cell.setting(cell.start, seed) for seed in (2020, 2021)]
+        spent: list[float] = []
         for command in (1, 2):
             open_account(tmp_path)
             for setting in settings:
                 record = train_once(setting, tmp_path)
                 assert record["status"] == STOPPED and "llm_budget_requests=20 (20 asked)" in record["error"]
                 assert server.asked.total() == 20 * command
+                spent.append(json.loads((tmp_path / "artefacts" / "spent.json").read_text())["dollars"])
+        assert spent[0] == spent[1] > 0 and spent[2] == spent[3] > 0
+
+
+@pytest.mark.parametrize("starts", [start_in_child, _probing], ids=["compare", "analyse"])
+def test_a_command_begins_with_its_whole_budget(tmp_path: Path, starts: Callable[[Path], Any]) -> None:
+    account = tmp_path / "artefacts" / "spent.json"
+    account.parent.mkdir()
+    account.write_text("{}")
+    starts(tmp_path)
+    assert not account.exists()
 
 
 def test_artefacts_that_were_damaged_are_built_anew(tmp_path: Path, data: Path) -> None:

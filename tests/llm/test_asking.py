@@ -62,7 +62,7 @@ def test_where_most_brought_no_answer_nobody_is_told_to_ask_all_anew(monkeypatch
     backend = ScriptedBackend(lambda request: None)
     backend.least_usable = 0.1
     told = "rejected: no such plan"
-    monkeypatch.setattr(backend, "_reply", lambda request: ChatReply(request.key, None, told))
+    monkeypatch.setattr(backend, "_reply", lambda request: ChatReply(request.key, None, told, lost=True))
     with pytest.raises(RunStopped, match="rejected: no such plan.*run the same command") as caught:
         _run(backend, 1000)
     assert "llm_chat_revision" not in str(caught.value)

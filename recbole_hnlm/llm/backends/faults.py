@@ -51,11 +51,11 @@ def sort_error(error: Exception, secret: Secret) -> Exception:
     if isinstance(error, (openai.APITimeoutError, asyncio.TimeoutError)):
         return Fault("timeout", "no whole answer in time")
     if isinstance(error, openai.APIConnectionError):
-        return Fault("connection", _clean(error.__cause__ or error, secret))
+        return Fault("connection", clean(error.__cause__ or error, secret))
     if isinstance(error, openai.APIStatusError):
-        return _sort_status(error, _clean(error, secret))
+        return _sort_status(error, clean(error, secret))
     if isinstance(error, (openai.OpenAIError, ValueError)):
-        return Fault("garbled", _clean(error, secret))
+        return Fault("garbled", clean(error, secret))
     return error
 
 
@@ -79,6 +79,7 @@ def _sort_status(error: Any, detail: str) -> Exception:
     return Refusal(detail)
 
 
-def _clean(error: object, secret: Secret) -> str:
+def clean(error: object, secret: Secret) -> str:
+    """What a server or its client says, on one line, cut short and freed of the key."""
     text = secret.hide(" ".join(str(error).split()) or type(error).__name__)
     return text if len(text) <= _LONGEST_DETAIL else f"{text[:_LONGEST_DETAIL]}..."

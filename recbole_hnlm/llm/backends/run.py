@@ -134,4 +134,4 @@ class Run:
 def as_reply(key: str, answer: Answer, first: bool) -> ChatReply:
     """An answer as the reply to ``key``; its tokens go to the ``first`` of those who asked for it."""
     read, written = (answer.prompt_tokens, answer.completion_tokens) if first else (0, 0)
-    return ChatReply(key, answer.text, answer.error, read, written, cached=not first)
+    return ChatReply(key, answer.text, answer.error, read, written, cached=not first, lost=not answer.final)

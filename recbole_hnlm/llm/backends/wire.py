@@ -7,14 +7,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from recbole_hnlm.llm.backends.faults import Fault
+from recbole_hnlm.llm.backends.faults import Fault, clean
 from recbole_hnlm.llm.backends.outcome import Answer, too_long
 from recbole_hnlm.llm.backends.secret import Secret
 from recbole_hnlm.llm.backends.tokens import BYTES_PER_TOKEN
 from recbole_hnlm.llm.chat import ChatRequest
 from recbole_hnlm.options.chat import OpenAIOptions
 
-_LONGEST_DETAIL = 300
 _READ_ERRORS = (KeyError, IndexError, TypeError, AttributeError)
 
 
@@ -99,4 +98,4 @@ def _check_error(data: Mapping[str, Any], secret: Secret) -> None:
     error = data.get("error") if isinstance(data, Mapping) and not data.get("choices") else None
     if error:
         told = error.get("message") or error if isinstance(error, Mapping) else error
-        raise Fault("server error", secret.hide(" ".join(str(told).split()))[:_LONGEST_DETAIL])
+        raise Fault("server error", clean(told, secret))
