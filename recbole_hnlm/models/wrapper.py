@@ -22,6 +22,7 @@ from recbole_hnlm.models.batches import CANDIDATES, VECTOR_ROWS, exchanged_batch
 from recbole_hnlm.models.comparators.base import CommittingMixin
 from recbole_hnlm.models.head import HardNegativeHead
 from recbole_hnlm.models.item_space import LookupSpace, StepRows, build_item_space
+from recbole_hnlm.models.node_contrast import contrast_methods
 from recbole_hnlm.models.propagation import Propagator
 from recbole_hnlm.models.ranking_term import ranking_methods, sums_over_pairs
 from recbole_hnlm.models.support import refuse_unsupported
@@ -232,7 +233,7 @@ def hnlm(model_class: type) -> type:
             "__module__": model_class.__module__,
             "__doc__": model_class.__doc__,
         }
-        namespace |= {**vectorised_methods(model_class), **ranking_methods(model_class)}
+        namespace |= vectorised_methods(model_class) | contrast_methods(model_class) | ranking_methods(model_class)
         made_by: Any = _Wrapped if type(model_class) is type else type(model_class)
         _WRAPPED[model_class] = made_by(model_class.__name__, (HardNegativeMixin, model_class), namespace)
     return _WRAPPED[model_class]

@@ -13,7 +13,7 @@ from recbole_runs import made, write_dataset
 from torch import Tensor
 from torch.nn import functional
 
-from recbole_hnlm.models.comparators.contrast import contrast
+from recbole_hnlm.models.contrast import contrast
 from recbole_hnlm.models.ranking_losses import RANKING_LOSSES, RankingBatch
 from recbole_hnlm.options.loss import RANKING_LOSS_OPTIONS
 from recbole_hnlm.training.watching import watching

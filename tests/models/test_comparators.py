@@ -20,9 +20,9 @@ from recbole_hnlm.config import HNLMConfig, PlainConfig
 from recbole_hnlm.export import export_checkpoint, plain_state
 from recbole_hnlm.llm import sharding
 from recbole_hnlm.models.comparators.base import Step, read_instead
-from recbole_hnlm.models.comparators.contrast import contrast
 from recbole_hnlm.models.comparators.llmrec import kept_triples, pick_by_text
 from recbole_hnlm.models.comparators.reference import best_unseen
+from recbole_hnlm.models.contrast import contrast
 from recbole_hnlm.quick_start import build_model, prepare
 from recbole_hnlm.samplers import TrainingInteractions
 from recbole_hnlm.training.watching import watching
@@ -102,6 +102,25 @@ class TestContrast:
         assert float(found) == pytest.approx(expected, rel=1e-9)
         inputs = (rows.requires_grad_(), pool.requires_grad_())
         assert torch.autograd.gradcheck(lambda a, p: contrast(a, a.flip(1), p, temperature, (ids, pool_ids)), inputs)
+
+    @pytest.mark.parametrize("block", [1, 1 << 19])
+    @pytest.mark.parametrize("drawn", [False, True])
+    def test_counting_an_anchor_is_repeating_it(self, monkeypatch: pytest.MonkeyPatch, drawn: bool, block: int) -> None:
+        monkeypatch.setitem(contrast.__globals__, "_BLOCK_ENTRIES", block)
+        generator = torch.Generator().manual_seed(1)
+        rows, pool = (torch.randn(n, 4, generator=generator, dtype=torch.float64) for n in (37, 41))
+        counts = torch.arange(37) % 3 + 1
+        repeated = torch.repeat_interleave(counts)
+        ids, pool_ids = torch.arange(37), torch.arange(41) % 9
+
+        def grads(which: Tensor, counts: Tensor | None) -> tuple[Tensor, ...]:
+            inputs = (rows.clone().requires_grad_(), pool.clone().requires_grad_())
+            own = (ids[which], pool_ids) if drawn else None
+            loss = contrast(inputs[0][which], inputs[1][which], inputs[1], 0.2, own, counts)
+            return (loss, *torch.autograd.grad(loss, inputs))
+
+        for found, expected in zip(grads(ids, counts), grads(repeated, None), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
     @pytest.mark.parametrize("temperature", [0.01, 0.035, 0.2])
     def test_opposite_rows_in_single_precision_stay_finite(self, temperature: float) -> None:

@@ -9,7 +9,10 @@ import pytest
 import torch
 from recbole_runs import PROPAGATING, first_loss, made, write_dataset
 
+from recbole_hnlm.models import node_contrast
+from recbole_hnlm.models.contrast import contrast
 from recbole_hnlm.models.mean_of_hops import column_blocks
+from recbole_hnlm.models.node_contrast import contrast_methods
 from recbole_hnlm.models.products import csr_matrix
 
 
@@ -52,6 +55,31 @@ def test_equal_to_1e_6(folder: Path, case: str, sampler: str) -> None:
     for key, expected in gradients.items():
         scale = float(expected.abs().max())
         torch.testing.assert_close(fast_gradients[key], expected, rtol=1e-6, atol=1e-6 * scale, msg=key)
+
+
+@pytest.mark.parametrize(("name", "method"), [("SGL", "calc_ssl_loss"), ("NCL", "ssl_layer_loss")])
+def test_nodes_are_contrasted_once_each_and_as_recbole_does_where_it_is_asked_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, method: str
+) -> None:
+    anchors: list[tuple[int, float]] = []
+
+    def watched(rows: torch.Tensor, *args: Any, counts: torch.Tensor) -> torch.Tensor:
+        anchors.append((len(rows), float(counts.sum())))
+        return contrast(rows, *args, counts=counts)
+
+    monkeypatch.setattr(node_contrast, "contrast", watched)
+    _, _, model = loss_and_gradients(folder, name, neg_sampler="uniform", fast_propagation=False)
+    assert not anchors
+    loss_and_gradients(folder, name, neg_sampler="recbole")
+    assert not anchors
+    loss_and_gradients(folder, name, neg_sampler="uniform")
+    assert len(anchors) == 2  # users and items
+    assert all(distinct < pairs for distinct, pairs in anchors)  # the batch names some nodes twice
+    assert len({pairs for _, pairs in anchors}) == 1
+    own = type(name, (model.hnlm_base,), {method: lambda self, *args: torch.zeros(())})
+    assert method in contrast_methods(model.hnlm_base)
+    assert contrast_methods(own) == {}
+    assert contrast_methods(type("Heir", (model.hnlm_base,), {})) == contrast_methods(model.hnlm_base)
 
 
 @pytest.mark.parametrize("name", ["DGCF", "SpectralCF"])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_hnlm.models.comparators.base import Comparator, Step, Surroundings, two_layers
-from recbole_hnlm.models.comparators.contrast import contrast
+from recbole_hnlm.models.contrast import contrast
 from recbole_hnlm.options.comparator import RLMRecGenOptions
 
 

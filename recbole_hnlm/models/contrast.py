@@ -1,6 +1,6 @@
-"""InfoNCE as RLMRec (WWW'24) takes it: cosines of anchors with a pool of texts that holds each anchor's own.
+"""InfoNCE as RLMRec (WWW'24), SGL and NCL take it: cosines of anchors with a pool that holds each anchor's own target.
 
-Shapes: ``B`` anchors, ``P`` texts of the pool, ``D`` width.
+Shapes: ``B`` anchors, ``P`` targets of the pool, ``D`` width.
 """
 
 from __future__ import annotations
@@ -23,22 +23,24 @@ def contrast(
     pool: Tensor,
     temperature: float,
     ids: tuple[Tensor, Tensor] | None = None,
+    counts: Tensor | None = None,
 ) -> Tensor:
     r"""Summed loss of all anchors.
 
     .. math:: L = \sum_b -\frac{\cos(a_b, t_b)}{\tau} + \ln \sum_p \exp \frac{\cos(a_b, t_p)}{\tau}
 
-    As published, a text that stands in the pool twice counts twice, an anchor's own too. Logits are computed block by
+    As published, a target that stands in the pool twice counts twice, an anchor's own too. Logits are computed block by
     block with their gradients, so that memory is that of the rows and not ``B P``, and in single precision even under
     autocast.
 
     Args:
         anchors: Shape ``(B, D)``, of any norm.
-        targets: Own text of each, likewise.
-        pool: Texts of the sum, shape ``(P, D)``.
+        targets: Own target of each, likewise.
+        pool: Targets of the sum, shape ``(P, D)``.
         temperature: :math:`\tau`, above 0.
-        ids: Where the pool does not hold the own texts as such: whose text each anchor's own is, ``(B,)``, and each of
-            the pool, ``(P,)``. The pool's entries of the same owner are left out, and the own text joins by itself.
+        ids: Where the pool does not hold the own targets as such: whose each anchor's own is, ``(B,)``, and whose each
+            of the pool, ``(P,)``. The pool's entries of the same owner are left out, and the own one joins by itself.
+        counts: How many times each anchor counts, ``(B,)``; None for once.
 
     Returns:
         Scalar, 0 without anchors.
@@ -53,8 +55,11 @@ def contrast(
         anchors, targets, pool = units
         anchors = anchors / temperature
         own = (anchors * targets).sum(dim=1)
-        log_sums: Tensor = _SumOfLogSumExp.apply(anchors, pool, None if ids is None else own, ids, 1 / temperature)
-        return log_sums - own.sum()
+        counts = None if counts is None else counts.to(own.dtype)
+        log_sums: Tensor = _SumOfLogSumExp.apply(
+            anchors, pool, None if ids is None else own, ids, counts, 1 / temperature
+        )
+        return log_sums - (own if counts is None else counts * own).sum()
 
 
 class _SumOfLogSumExp(torch.autograd.Function):
@@ -67,6 +72,7 @@ class _SumOfLogSumExp(torch.autograd.Function):
         pool: Tensor,
         own: Tensor | None,
         ids: tuple[Tensor, Tensor] | None,
+        counts: Tensor | None,
         bound: float,
     ) -> Tensor:
         total = anchors.new_zeros(())
@@ -84,7 +90,11 @@ class _SumOfLogSumExp(torch.autograd.Function):
             if first is not None:
                 first = (first - top).exp()
                 sums = sums + first
-            total += (sums.log() + top).sum()
+            of_anchors = sums.log() + top
+            if counts is not None:
+                times = counts[block].unsqueeze(1)
+                of_anchors, sums = times * of_anchors, sums / times
+            total += of_anchors.sum()
             weights.div_(sums)
             torch.mm(weights, pool, out=grads[0][block])
             grads[1].addmm_(weights.T, anchors[block])
@@ -96,7 +106,7 @@ class _SumOfLogSumExp(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]  # noqa: ANN001
         saved = [grad * part for part in ctx.saved_tensors]
-        return (saved[0], saved[1], saved[2] if len(saved) > 2 else None, None, None)
+        return (saved[0], saved[1], saved[2] if len(saved) > 2 else None, None, None, None)
 
 
 def _largest(logits: Tensor, first: Tensor | None) -> Tensor:
