@@ -1,4 +1,4 @@
-"""Peak memory of a training process: LightGCN with hard negatives through this package, against RecBole by itself.
+"""Peak memory of a training process through this package, against RecBole by itself.
 
 python benchmarks/training_memory.py [--data-path ../shared/data]
 
@@ -16,19 +16,20 @@ import warnings
 from pathlib import Path
 
 from result import Result, table
-from training import HNLM, Contestant
+from training import HNLM, UNIFORM, Contestant
 from training_data import ensure_vectors, folder_of_data
 
 from recbole_hnlm.training.watching import peak_memory_mib
 
 LIMIT = 1.2
-STEPS = 12
-CONTESTANTS = {"RecBole": (True, {}), "hnlm": (False, HNLM)}
+STEPS = {"LightGCN": 12, "SGL": 2}
+RUNS = {"LightGCN": ("LightGCN + hnlm", HNLM), "SGL": ("SGL + uniform", UNIFORM)}
 
 
-def peak(name: str, data_path: Path, work: Path) -> float:
+def peak(model: str, plain: bool, data_path: Path, work: Path) -> float:
     """Peak resident memory in MiB of a process that trains one contestant."""
-    command = [sys.executable, __file__, "--child", name, "--data-path", str(data_path), "--work", str(work)]
+    command = [sys.executable, __file__, "--child", model, "--data-path", str(data_path), "--work", str(work)]
+    command += ["--plain"] if plain else []
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=work)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed: {done.stderr[-2000:]}")
@@ -36,34 +37,39 @@ def peak(name: str, data_path: Path, work: Path) -> float:
 
 
 def measure(repeats: int = 2, data_path: Path = Path("../shared/data"), work: Path | None = None) -> list[Result]:
-    """One row: how often ours fits into RecBole's peak."""
+    """A row a model: how often ours fits into RecBole's peak."""
     if work is None:
         with tempfile.TemporaryDirectory() as place:
             return measure(repeats, data_path, Path(place))
     data, _ = folder_of_data(data_path.resolve(), work)
     ensure_vectors(data, work)
-    rounds = [{name: peak(name, data, work) for name in CONTESTANTS} for _ in range(repeats)]
-    ratios = sorted(found["RecBole"] / found["hnlm"] for found in rounds)
-    last = rounds[-1]
-    note = f"peaks {last['RecBole']:,.0f} and {last['hnlm']:,.0f} MiB; ours may take {LIMIT} times RecBole's"
+    return [_row(model, repeats, data, work) for model in RUNS]
+
+
+def _row(model: str, repeats: int, data: Path, work: Path) -> Result:
+    rounds = [[peak(model, plain, data, work) for plain in (True, False)] for _ in range(repeats)]
+    ratios = sorted(theirs / ours for theirs, ours in rounds)
+    theirs, ours = rounds[-1]
+    note = f"peaks {theirs:,.0f} and {ours:,.0f} MiB; ours may take {LIMIT} times RecBole's"
+    work_done = f"memory of {RUNS[model][0]} training"
     middle = ratios[len(ratios) // 2]
-    work_done = "memory of LightGCN + hnlm training"
-    return [Result(work_done, "RecBole's LightGCN", middle, ratios[0], ratios[-1], round(1 / LIMIT, 2), note)]
+    return Result(work_done, f"RecBole's {model}", middle, ratios[0], ratios[-1], round(1 / LIMIT, 2), note)
 
 
 def main() -> None:
     """Print the row; as a child, train and print the peak."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-path", type=Path, default=Path("../shared/data"), help="folder that holds yelp2018/")
-    parser.add_argument("--child", choices=list(CONTESTANTS), help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=list(RUNS), help=argparse.SUPPRESS)
+    parser.add_argument("--plain", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     sys.argv = sys.argv[:1]  # RecBole reads the command line too
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     if args.child:
-        plain, values = CONTESTANTS[args.child]
-        Contestant("LightGCN", args.data_path, args.work, plain, dict(values)).seconds(STEPS)
+        values = {} if args.plain else RUNS[args.child][1]
+        Contestant(args.child, args.data_path, args.work, args.plain, dict(values)).seconds(STEPS[args.child])
         sys.stdout.write(f"{peak_memory_mib()}\n")
         return
     sys.stdout.write("\n".join(table(measure(2, args.data_path))) + "\n")
