@@ -14,6 +14,7 @@ import pandas as pd
 
 from recbole_hnlm.artefacts.cells import iter_cells
 from recbole_hnlm.artefacts.columnar import parse_columns
+from recbole_hnlm.artefacts.storage import hash_file
 
 FIELD_TYPES = ("token", "token_seq", "float", "float_seq")
 _FORBIDDEN = re.compile(r"[\t\n\r]")
@@ -28,11 +29,13 @@ class AtomicTable:
             the order of the file.
         frame: One string column per field; an empty cell is ``""``, never NaN.
         key: The field that names the user or item, the first column unless told otherwise.
+        sha256: Checksum of the file in hex; empty where the table was not read from one.
     """
 
     types: dict[str, str]
     frame: pd.DataFrame
     key: str
+    sha256: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a table whose parts do not belong together."""
@@ -92,7 +95,7 @@ def read_atomic(
     if frame is None:
         filled = [cells + [""] * (len(types) - len(cells)) for _, cells in rows]
         frame = pd.DataFrame(filled, columns=list(types), dtype=str)
-    return AtomicTable(types, frame, key or next(iter(types)))
+    return AtomicTable(types, frame, key or next(iter(types)), hash_file(path))
 
 
 def stream_atomic(

@@ -15,7 +15,7 @@ from recbole_hnlm.artefacts.storage import check_writable
 from recbole_hnlm.building.chat import build_by_chat
 from recbole_hnlm.building.grounded import neighbours_are_there
 from recbole_hnlm.building.hybrid import build_by_hybrid_prompts
-from recbole_hnlm.building.provenance import check_provenance
+from recbole_hnlm.building.provenance import check_provenance, check_sources
 from recbole_hnlm.building.sources import request_of, text_and_encoder, text_sources, texts_of
 from recbole_hnlm.building.teacher import teacher_class, train_teacher
 from recbole_hnlm.building.turns import in_turn, one_at_a_time
@@ -69,6 +69,7 @@ def ensure_artefacts(config: Any, run: RunOptions, train_data: Any) -> Path | No
                     return
         reader = ArtefactReader.open(directory, name, pairs_hash=hash_of_training_pairs(train_data._dataset))
         check_provenance(reader.manifest, run, directory)
+        check_sources(reader.manifest, config, run, train_data._dataset, directory)
 
     def absent_users() -> Callable[[], None] | None:
         lacking = lacks_user_text(run, directory, name)

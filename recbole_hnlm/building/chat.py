@@ -23,6 +23,7 @@ from recbole_hnlm.llm.negative_stage import Profiles
 from recbole_hnlm.llm.profiles import History
 from recbole_hnlm.llm.prompts import prompts_edition
 from recbole_hnlm.llm.reviews import read_reviews
+from recbole_hnlm.llm.source_text import sources_of
 from recbole_hnlm.llm.text_pipeline import TextRun, artefact_contents, run_text_pipeline, write_profiles
 from recbole_hnlm.models.text import training_pairs
 from recbole_hnlm.options import LLMOptions
@@ -209,20 +210,21 @@ def _reviews(config: Any, dataset: Any, pairs: tuple[list[str], list[str]], run:
 
 
 def _provenance(run: RunOptions, text: TextRun, encoder: TextEncoder) -> Provenance:
-    options, chat = run.llm, run.chat
+    options, chat, corpus = run.llm, run.chat, text.corpus
     assert chat is not None
     return Provenance(
         encoder=encoder.name,
         encoder_revision=encoder.revision,
         pooling=encoder.pooling,
         template=text.prompts().name,
-        item_fields=tuple(text.corpus.item_fields),
-        user_fields=tuple(text.corpus.user_fields),
+        item_fields=tuple(corpus.item_fields),
+        user_fields=tuple(corpus.user_fields),
         settings={
             **profile_settings(options),
             "encoder_backend": encoder.backend,
             "encoder_precision": encoder.precision,
             "text_width": options.text_width,
             "chat": chat_settings(chat, options),
+            "sources": sources_of((corpus.item_table, corpus.item_fields), (corpus.user_table, corpus.user_fields)),
         },
     )

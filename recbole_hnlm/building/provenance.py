@@ -1,4 +1,4 @@
-"""Whether artefacts that are there are those that a run asks for: what made them, against the run's options."""
+"""Whether artefacts that are there are those that a run asks for: what made them, against options and text."""
 
 from __future__ import annotations
 
@@ -7,15 +7,22 @@ from typing import Any
 
 from recbole_hnlm.artefacts import Manifest
 from recbole_hnlm.artefacts.manifest import Provenance
+from recbole_hnlm.artefacts.storage import hash_file
 from recbole_hnlm.building.chat import backend_family, chat_settings
+from recbole_hnlm.building.sources import source_files, tables_of
+from recbole_hnlm.llm import select_text_fields
 from recbole_hnlm.llm.item_vectors import TEACHER_ENCODER
+from recbole_hnlm.llm.source_text import text_digest
 from recbole_hnlm.options import LLMOptions
 from recbole_hnlm.options.hybrid import HybridRun
 from recbole_hnlm.run_options import RunOptions
 from recbole_hnlm.run_options.chat import ChatRun
 from recbole_hnlm.run_options.hybrid import hybrid_settings
 
-_APART = ("encoder_backend", "encoder_precision", "text_width", "chat", "hybrid", "text_fields", "user_text_fields")
+_APART = (
+    *("encoder_backend", "encoder_precision", "text_width", "chat", "hybrid", "text_fields", "user_text_fields"),
+    "sources",
+)
 Compared = dict[str, tuple[Any, Any]]
 """Option -> what the artefacts were made with, and what this run asks for."""
 
@@ -43,6 +50,33 @@ def check_provenance(manifest: Manifest, run: RunOptions, directory: Path) -> No
             raise ValueError(
                 f"the artefacts in {directory} were made with {key}={found!r}, this run asks for {asked!r}; "
                 "rebuild with --hnlm_rebuild=True, or give the option the value that made them"
+            )
+
+
+def check_sources(manifest: Manifest, config: Any, run: RunOptions, dataset: Any, directory: Path) -> None:
+    """Refuse artefacts that were made of another text than the dataset's files hold now.
+
+    Files that are no longer there are not missed, and artefacts that do not tell what they were made of are taken.
+
+    Raises:
+        ValueError: Naming the file whose text has changed.
+    """
+    made: dict[str, dict[str, str]] | None = manifest.provenance.settings.get("sources")
+    files = source_files(config)
+    if made is None or all(
+        not path.is_file() or made[kind].get("file") == hash_file(path) for kind, path in files.items()
+    ):
+        return
+    items, users = tables_of(config, dataset, run.llm)
+    for kind, table, named in (
+        ("item", items, run.llm.text_fields),
+        ("user", users, run.llm.user_text_fields),
+    ):
+        if table is not None and text_digest(table, select_text_fields(table, named)) != made[kind].get("text", ""):
+            raise ValueError(
+                f"the text of {files[kind]} is not what the artefacts in {directory} were made of; rebuild with "
+                "--hnlm_rebuild=True (what was encoded or answered for unchanged texts is kept), or put the old file "
+                "back"
             )
 
 

@@ -56,17 +56,23 @@ def text_and_encoder(
     return items, users, encoder
 
 
+def source_files(config: Any) -> dict[str, Path]:
+    """Where the dataset's item and user files are, or would be."""
+    home, name = Path(config["data_path"]), str(config["dataset"])
+    return {kind: home / f"{name}.{kind}" for kind in ("item", "user")}
+
+
 def tables_of(config: Any, dataset: Any, options: LLMOptions) -> tuple[AtomicTable | None, AtomicTable | None]:
     """The dataset's item and user files, with the fields that the options name."""
-    home, name = Path(config["data_path"]), str(config["dataset"])
-    items = _table(home / f"{name}.item", dataset.iid_field, dataset, config)
-    users = _table(home / f"{name}.user", dataset.uid_field, dataset, config)
+    item_file, user_file = source_files(config).values()
+    items = _table(item_file, dataset.iid_field, dataset, config)
+    users = _table(user_file, dataset.uid_field, dataset, config)
     if items is not None:
         select_text_fields(items, options.text_fields)
     if users is not None:
         select_text_fields(users, options.user_text_fields)
     if items is None and options.text_fields:
-        raise ValueError(f"llm_text_fields={options.text_fields} but there is no {home / name}.item; put it there")
+        raise ValueError(f"llm_text_fields={options.text_fields} but there is no {item_file}; put it there")
     return items, users
 
 

@@ -35,6 +35,7 @@ from recbole_hnlm.llm.profiles import (
 )
 from recbole_hnlm.llm.report import BuildReport
 from recbole_hnlm.llm.request import BuildRequest
+from recbole_hnlm.llm.source_text import sources_of
 from recbole_hnlm.options import LLMOptions
 
 _LOG = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class BuildTexts:
         user_fields: Fields of the users' profiles.
         items: Profile of each item by rank, ``""`` for none.
         users: Profile of each user by rank.
+        sources: What the manifest records of the files that were read.
     """
 
     pairs: RankedPairs
@@ -80,6 +82,7 @@ class BuildTexts:
     user_fields: tuple[str, ...]
     items: list[str]
     users: list[str]
+    sources: dict[str, dict[str, str]]
 
 
 def build_artefacts(request: BuildRequest, encoder: TextEncoder | None = None) -> BuildReport:
@@ -129,13 +132,15 @@ def read_texts(request: BuildRequest) -> BuildTexts:
     """
     pairs = _rank_pairs(request)
     item_fields, user_fields = choose_fields(request)
+    sources = sources_of((request.item_table, item_fields), (request.user_table, user_fields))
     if request.profiles is not None:
         written = request.profiles
-        return BuildTexts(pairs, item_fields, user_fields, list(written.items), list(written.users))
+        return BuildTexts(pairs, item_fields, user_fields, list(written.items), list(written.users), sources)
     items = item_profiles(request.item_table, item_fields, pairs.items, request.options.profile_words)
     told, fields = sum(map(bool, items)), ", ".join(item_fields) or "no field"
     _LOG.info("item profiles from %s: %d of %d items have text", fields, told, len(items))
-    return BuildTexts(pairs, item_fields, user_fields, items, _user_texts(request, pairs, item_fields, user_fields))
+    users = _user_texts(request, pairs, item_fields, user_fields)
+    return BuildTexts(pairs, item_fields, user_fields, items, users, sources)
 
 
 def choose_fields(request: BuildRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -210,7 +215,7 @@ def _provenance(request: BuildRequest, found: ItemVectors, texts: BuildTexts) ->
         item_fields=texts.item_fields,
         user_fields=texts.user_fields,
         teacher=dict(request.teacher),
-        settings={**profile_settings(request.options), **found.settings},
+        settings={**profile_settings(request.options), **found.settings, "sources": texts.sources},
     )
 
 

@@ -94,6 +94,18 @@ def test_artefacts_of_another_model_or_way_are_refused(
         run_recbole_hnlm("BPR", "tiny", config_dict=other)
 
 
+def test_another_text_is_refused_and_asks_again_for_what_it_changes_alone(folder: Path, server: ChatServer) -> None:
+    run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, server))
+    asked = sum(server.asked.values())
+    item = folder / "tiny" / "tiny.item"
+    item.write_text(item.read_text().replace("number 7\t", "number seven\t"))
+    with pytest.raises(ValueError, match=r"the text of .*tiny\.item is not what .* made of"):
+        run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, server))
+    assert sum(server.asked.values()) == asked
+    run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, server, hnlm_rebuild=True))
+    assert 0 < sum(server.asked.values()) - asked < asked
+
+
 def command(monkeypatch: pytest.MonkeyPatch, folder: Path, given: dict[str, Any], *flags: str) -> None:
     """Run ``recbole-hnlm build`` with a YAML file."""
     path = folder / "run.yaml"

@@ -98,6 +98,10 @@ def test_one_command_tunes_asks_and_trains_and_a_second_build_makes_nothing_agai
     plain = {key: value for key, value in values(folder, qwen).items() if key in settings(folder, "BPR")}
     with pytest.raises(ValueError, match="made with llm_negatives='hybrid', this run asks for 'teacher'"):
         run_recbole_hnlm("BPR", "tiny", config_dict={**plain, "neg_sampler": "hnlm", "llm_teacher_model": "BPR"})
+    item = folder / "tiny" / "tiny.item"
+    item.write_text(item.read_text().replace("number 7", "number seven"))
+    with pytest.raises(ValueError, match=r"the text of .*tiny\.item is not what .* made of"):
+        run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, qwen))
 
 
 def test_every_pair_has_the_vector_of_its_own_prompt(folder: Path, qwen: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,7 +162,7 @@ def _write(
 
 def _provenance(request: BuildRequest, texts: BuildTexts, adapter: Path, settings: Mapping[str, Any]) -> Provenance:
     info, options = read_info(adapter), request.options
-    made_by = {"text_width": options.text_width, **settings}
+    made_by = {"text_width": options.text_width, "sources": texts.sources, **settings}
     return Provenance(
         encoder=info.base,
         encoder_revision=info.revision,
