@@ -99,7 +99,7 @@ class Batches:
     def _finish(self, job: dict[str, Any]) -> None:
         from scripted_server import completion, scripted
 
-        good, bad = [], []
+        good, bad, late = [], [], False
         for line in self.contents[job["input_file_id"]].splitlines():
             request = json.loads(line)
             prompt = request["body"]["messages"][-1]["content"]
@@ -114,6 +114,14 @@ class Batches:
                 return
             if step == "lost":
                 continue
+            if step in {"late", "late and lost"} and self.submitted[request["custom_id"]] == 1:
+                late = True
+                if step == "late":
+                    error = {"code": "batch_expired", "message": "the window is over"}
+                    bad.append(
+                        json.dumps({"id": "r", "custom_id": request["custom_id"], "response": None, "error": error})
+                    )
+                continue
             if step == "narrow":
                 step = "length" if request["body"]["max_tokens"] < 100 else "ok"
             status, reply, _ = scripted(step, prompt, {})
@@ -124,7 +132,7 @@ class Batches:
                 "response": {"status_code": status, "request_id": "q", "body": reply},
             }
             (good if status == 200 else bad).append(json.dumps(entry))
-        job["status"] = "completed"
+        job["status"] = "expired" if late else "completed"
         job["output_file_id"] = self._file("out", "\n".join(good).encode(), "batch_output")["id"] if good else None
         job["error_file_id"] = self._file("bad", "\n".join(bad).encode(), "batch_output")["id"] if bad else None
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from recbole_hnlm.artefacts.storage import directory_lock
 from recbole_hnlm.llm.backends.base import CachedBackend
 from recbole_hnlm.llm.backends.batch_calls import ENDPOINT, BatchCalls
-from recbole_hnlm.llm.backends.faults import Fault
 from recbole_hnlm.llm.backends.jobs import BatchJob, JobStore, JobWriter, Waiting
 from recbole_hnlm.llm.backends.openai_chat import counter_of, describe, require_client
 from recbole_hnlm.llm.backends.outcome import Answer, BudgetExceeded, RunStopped
@@ -22,7 +21,7 @@ from recbole_hnlm.llm.backends.run import as_reply
 from recbole_hnlm.llm.backends.secret import read_secret
 from recbole_hnlm.llm.backends.spending import BATCH_DISCOUNT, Budget
 from recbole_hnlm.llm.backends.summary import RunSummary
-from recbole_hnlm.llm.backends.wire import read_answer, request_body
+from recbole_hnlm.llm.backends.wire import LOST, UNASKED, read_line, request_body
 from recbole_hnlm.llm.chat import ChatReply, ChatRequest
 from recbole_hnlm.options.chat import BatchOptions, OpenAIOptions, SpendingOptions
 
@@ -30,8 +29,6 @@ _LOG = logging.getLogger(__name__)
 _MEGABYTE = 1_000_000
 _OVER = {"completed", "failed", "expired", "cancelled"}
 _KEPT_AT_A_TIME = 1000
-_LONGEST_DETAIL = 300
-_LOST = Answer(None, "lost", "the job ended without an answer; the next run asks again")
 
 
 class OpenAIBatchBackend(CachedBackend):
@@ -81,7 +78,8 @@ class OpenAIBatchBackend(CachedBackend):
 
         Raises:
             BudgetExceeded: If the next job could exceed the budget.
-            RunStopped: If a job failed as a whole, or the server refuses to go on or cannot be reached.
+            RunStopped: If a job failed as a whole or ended before all of it was asked, or the server refuses to go on
+                or cannot be reached.
             RuntimeError: If answers cannot be kept.
         """
         summary = self.summary = RunSummary(cost=None if self._model.prices is None else 0.0)
@@ -116,6 +114,7 @@ class _BatchRun:
         self._calls = BatchCalls(self._options, self._secret, self._store, backend.summary)
         self._failures: dict[bytes, Answer] = {}
         self._states: dict[str, str] = {}
+        self._unasked = 0
 
     def close(self) -> None:
         self._calls.close()
@@ -126,7 +125,7 @@ class _BatchRun:
         self._work_off()
         given: set[bytes] = set()
         for key, digest in self._waiting.all():
-            answer = self._backend.cache.get(digest) or self._failures.get(digest, _LOST)
+            answer = self._backend.cache.get(digest) or self._failures.get(digest, LOST)
             if digest in given:
                 self._backend.summary.count_again(answer)
             yield as_reply(key, answer, first=digest not in given)
@@ -179,6 +178,11 @@ class _BatchRun:
             jobs = [job for job in under_way if not (job.batch_id and self._is_merged(job))]
             if len(jobs) == len(under_way):
                 time.sleep(self._batch.batch_poll)
+        if self._unasked:
+            raise RunStopped(
+                f"{self._unasked} requests were not asked before their batch jobs expired or were cancelled; every "
+                "answer so far is kept, and the same command submits the others anew"
+            )
 
     def _reserve(self, job: BatchJob) -> bool:
         return self._budget.reserve(job.name, job.prompt_tokens, job.completion_tokens, job.requests)
@@ -200,22 +204,25 @@ class _BatchRun:
                 f"the server failed batch job {job.batch_id} as a whole ({why}); mend that and run the same command, "
                 "which submits its requests anew"
             )
-        self._merge(job, files)
+        unasked = self._merge(job, files)
+        self._unasked += unasked if found.status != "completed" else 0
         self._store.remove(job)
         return True
 
-    def _merge(self, job: BatchJob, files: list[str]) -> None:
+    def _merge(self, job: BatchJob, files: list[str]) -> int:
+        """Put a job's answers into the cache; returns how many of its requests have none."""
         summary, limits = self._backend.summary, self._store.limits(job)
-        read = written = 0
+        read = written = unasked = 0
         kept: list[tuple[bytes, int, Answer]] = []
         for file_id in files:
             for line in self._calls.download(job, file_id).splitlines():
-                digest, answer = self._read(line, limits)
+                digest, answer = read_line(line, limits, self._secret)
                 limit = None if digest is None else limits.pop(digest, None)
                 if digest is None or limit is None:
                     continue
                 read, written = read + answer.prompt_tokens, written + answer.completion_tokens
                 summary.count(answer)
+                unasked += answer.cause == UNASKED
                 kept.append((digest, limit, answer))
                 if answer.text is None:
                     self._failures[digest] = answer
@@ -224,22 +231,6 @@ class _BatchRun:
                     kept.clear()
         self._backend.keep(kept)
         for _ in limits:
-            summary.count(_LOST)
+            summary.count(LOST)
         self._budget.settle(job.name, job.prompt_tokens, read, written)
-
-    def _read(self, line: bytes, limits: dict[bytes, int]) -> tuple[bytes | None, Answer]:
-        """The request that a line of a job's answers belongs to, None if that cannot be told, and the answer."""
-        try:
-            entry = json.loads(line)
-            digest = bytes.fromhex(entry["custom_id"])
-            response = entry.get("response") or {}
-            if response.get("status_code") == 200:
-                return digest, read_answer(response["body"], self._secret, limits.get(digest, 0))
-            detail = entry.get("error") or response.get("body")
-            told = self._secret.hide(json.dumps(detail))[:_LONGEST_DETAIL]
-            remedy = "; llm_json_schema=never sends none" if "response_format" in told else ""
-            return digest, Answer(None, "rejected", told + remedy)
-        except Fault as fault:
-            return digest, Answer(None, fault.cause, fault.detail)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return None, _LOST
+        return unasked + len(limits)

@@ -15,6 +15,11 @@ from recbole_hnlm.llm.chat import ChatRequest
 from recbole_hnlm.options.chat import OpenAIOptions
 
 _READ_ERRORS = (KeyError, IndexError, TypeError, AttributeError)
+_LONGEST_DETAIL = 300
+UNASKED = "not asked"
+"""Cause of failure of a request that its batch job did not come to."""
+LOST = Answer(None, "lost", "the job ended without an answer; the next run asks again")
+"""What became of a request of which its batch job says nothing."""
 
 
 def request_body(request: ChatRequest, options: OpenAIOptions, with_schema: bool) -> dict[str, Any]:
@@ -99,3 +104,27 @@ def _check_error(data: Mapping[str, Any], secret: Secret) -> None:
     if error:
         told = error.get("message") or error if isinstance(error, Mapping) else error
         raise Fault("server error", clean(told, secret))
+
+
+def read_line(line: bytes, limits: Mapping[bytes, int], secret: Secret) -> tuple[bytes | None, Answer]:
+    """A line of a batch job's answers: the request it belongs to, None if that cannot be told, and the answer.
+
+    Args:
+        line: The line.
+        limits: Keys of the job's requests in the cache, each with the most tokens of its answer.
+        secret: What no message may hold.
+    """
+    try:
+        entry = json.loads(line)
+        digest = bytes.fromhex(entry["custom_id"])
+        response = entry.get("response") or {}
+        if response.get("status_code") == 200:
+            return digest, read_answer(response["body"], secret, limits.get(digest, 0))
+        detail = entry.get("error") or response.get("body")
+        told = secret.hide(json.dumps(detail))[:_LONGEST_DETAIL]
+        remedy = "; llm_json_schema=never sends none" if "response_format" in told else ""
+        return digest, Answer(None, "rejected" if response else UNASKED, told + remedy)
+    except Fault as fault:
+        return digest, Answer(None, fault.cause, fault.detail)
+    except (ValueError, *_READ_ERRORS):
+        return None, LOST

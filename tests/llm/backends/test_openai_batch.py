@@ -115,6 +115,20 @@ def _files(folder: Path) -> list[tuple[str, bytes]]:
 
 
 class TestFaults:
+    @pytest.mark.parametrize("script", ["late", "late and lost"])
+    def test_what_a_job_did_not_come_to_is_submitted_anew(
+        self, server: ScriptedServer, tmp_path: Path, script: str
+    ) -> None:
+        texts = [*TEXTS, f"[[{script}]] a", f"[[{script}]] b"]
+        made = backend(server, tmp_path)
+        with pytest.raises(RunStopped, match="2 requests were not asked before their batch jobs expired .* anew"):
+            ask(made, *texts)
+        assert len(server.batches.jobs) == 3 and made.summary.answered == 25
+        assert not list((tmp_path / "batches").rglob("*.json*"))
+        replies = ask(backend(server, tmp_path), *texts)
+        assert all(reply.text for reply in replies.values())
+        assert sorted(set(server.batches.submitted.values())) == [1, 2] and server.batches.submitted.total() == 29
+
     @pytest.mark.parametrize(
         "call", ["POST /v1/files", "POST /v1/batches", "GET /v1/batches/", "GET /v1/files/file-2/content"]
     )
