@@ -13,6 +13,7 @@ from recbole_hnlm.llm.encoders import TextEncoder
 from recbole_hnlm.llm.grounding import Grounding, GroundingInput, ground
 from recbole_hnlm.llm.negative_stage import NegativeTexts, Profiles
 from recbole_hnlm.llm.negative_vectors import embed_texts
+from recbole_hnlm.llm.source_text import text_digest
 from recbole_hnlm.llm.text_pipeline import TextRun, negative_table
 
 NO_MODEL = "text neighbours of the positive"
@@ -55,12 +56,14 @@ def write_text_neighbours(run: TextRun, encoder: TextEncoder) -> tuple[Grounding
 
 def neighbours_provenance(run: TextRun, encoder: TextEncoder) -> dict[str, Any]:
     """What decides the neighbours, beside the training pairs."""
+    table, fields = run.corpus.item_table, run.corpus.item_fields
     return {
         "model": NO_MODEL,
         "encoder": encoder.name,
         "encoder_revision": encoder.revision,
         "text_width": run.text_width,
-        "item_fields": list(run.corpus.item_fields),
+        "item_fields": list(fields),
+        "item_text": "" if table is None else text_digest(table, fields),
         "words": run.corpus.template_words,
         **dataclasses.asdict(run.grounding),
     }

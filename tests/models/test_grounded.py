@@ -83,6 +83,11 @@ def test_without_the_file_text_neighbours_stand_in(tmp_path: Path, caplog: pytes
     made(tmp_path, "BPR", neg_sampler="semantic", seed=9)  # another split: they are made anew
     assert file.read_bytes() != before[0]
     made(tmp_path, "BPR", neg_sampler="semantic", seed=9)
+    before = file.read_bytes(), file.stat().st_mtime_ns
+    items = tmp_path / "tiny" / "tiny.item"
+    items.write_text(items.read_text().replace("number 2", "number 1"))  # another text: likewise
+    made(tmp_path, "BPR", neg_sampler="semantic", seed=9)
+    assert file.read_bytes() != before[0]
 
 
 def test_without_text_or_in_a_folder_of_the_users_nothing_stands_in(tmp_path: Path) -> None:
