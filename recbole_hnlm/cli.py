@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 logger = logging.getLogger(__name__)
+_FURTHER = "Every --key=value beside these is a setting of RecBole or recbole_hnlm, as in a YAML file."
 
 
 def run_main(arguments: list[str] | None = None) -> dict[str, Any] | None:
@@ -24,7 +27,7 @@ def run_main(arguments: list[str] | None = None) -> dict[str, Any] | None:
     parser.add_argument("--port", default=None, help="port of the host with rank 0 (5678; a free one on a single host)")
     parser.add_argument("--group_offset", type=int, default=0, help="rank of this host's first process")
     parser.add_argument("--compare_base", action="store_true", help="also train the model as RecBole does, and compare")
-    args, _ = parser.parse_known_args(arguments)
+    args, unknown = parser.parse_known_args(arguments)
     group = {key: getattr(args, key) for key in ("nproc", "world_size", "ip", "port", "group_offset")}
 
     def work() -> dict[str, Any] | None:
@@ -38,12 +41,12 @@ def run_main(arguments: list[str] | None = None) -> dict[str, Any] | None:
             results.append((f"{args.model}, RecBole", plain))
         result = launch(args.model, args.dataset, _files(args), processes=group)
         results.append((run_name(args.model, result) if result is not None else "", result))
-        told = [(name, ran) for name, ran in results if ran is not None]
+        told = [(name, ran) for name, ran in results if ran is not None and ran["test_result"] is not None]
         if told:
             logging.getLogger().info("\n%s", "\n".join(comparison_lines(told)))
         return result
 
-    return _guarded(work)
+    return _guarded(work, sys.argv[1:] if arguments is None else arguments, unknown)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -53,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     own = {"compare": _compare, "analyse": _analyse}.get(arguments[0] if arguments else "")
     if own is not None:
-        _guarded(lambda: own(arguments[1:]))
+        _guarded(lambda: own(arguments[1:]), (), ())
         return
     parser = argparse.ArgumentParser(prog="recbole-hnlm", description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -68,27 +71,45 @@ def main(arguments: list[str] | None = None) -> None:
     commands.add_parser("compare", help="tune and train a grid of rows alike, and make its tables", add_help=False)
     commands.add_parser("analyse", help="one analysis: ablation, alpha, sparsity ... as table and plot", add_help=False)
     _add_common(add_leak_parser(commands))
-    args, _ = parser.parse_known_args(arguments)
+    args, unknown = parser.parse_known_args(arguments)
     work = {"build": _build, "inspect": _inspect, "export": _export, "check-leak": _check_leak}[args.command]
-    _guarded(lambda: work(args))
+    _guarded(lambda: work(args), arguments, unknown)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", "-m", default="LightGCN", help="name of a RecBole general model")
     parser.add_argument("--dataset", "-d", default="ml-100k", help="name of the dataset")
-    parser.add_argument("--config_files", default=None, help="YAML files, separated by spaces")
+    parser.add_argument("--config_files", nargs="+", default=None, help="YAML files, separated by spaces")
+    parser.epilog = _FURTHER
 
 
 def _files(args: argparse.Namespace) -> list[str] | None:
-    return args.config_files.strip().split(" ") if args.config_files else None
+    from recbole_hnlm.user_settings import files_named
+
+    return files_named(args.config_files)
 
 
-def _guarded(work: Any) -> Any:
+def _guarded(work: Callable[[], Any], arguments: Sequence[str], unknown: Sequence[str]) -> Any:
+    """Do the work under the command's settings; whatever a user can mend ends with its message and status 2.
+
+    Args:
+        work: What to do.
+        arguments: All arguments of the command.
+        unknown: Those that it does not know itself, which have to be settings.
+    """
+    from recbole_hnlm.compat.arguments import settings_alone
     from recbole_hnlm.options.imports import import_from_here
+    from recbole_hnlm.user_settings import split_setting
 
     import_from_here()  # a console script finds no module beside the user's files
     try:
-        return work()
+        for argument in unknown:
+            split_setting(argument)
+        with settings_alone(arguments):
+            return work()
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; what was built or answered is kept, and the log names the best epoch's checkpoint\n")
+        raise SystemExit(130) from None
     except (ValueError, TypeError, OSError, ImportError, NotImplementedError) as error:
         logger.debug("what led to the error", exc_info=True)
         _end_with(error)
@@ -101,8 +122,17 @@ def _guarded(work: Any) -> Any:
 
 
 def _end_with(error: Exception) -> NoReturn:
-    sys.stderr.write(f"{type(error).__name__}: {error}\n")
+    sys.stderr.write(f"{type(error).__name__}: {error}{_place_of(error)}\n")
     raise SystemExit(2) from error
+
+
+def _place_of(error: Exception) -> str:
+    """Where an error arose that nobody of this package has put into words."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    ours = Path(frame.filename).is_relative_to(Path(__file__).parent)
+    if ours or isinstance(error, (OSError, NotImplementedError)):
+        return ""
+    return f" (in {frame.name} of {'/'.join(Path(frame.filename).parts[-3:])}, line {frame.lineno})"
 
 
 def _build(args: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import copyreg
 import importlib.resources
+import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -22,6 +23,7 @@ from recbole_hnlm.options.parsing import option_keys, parse_options
 from recbole_hnlm.run_options import RunOptions, base_sampler_of, parse_run
 from recbole_hnlm.run_options.checks import NO_SAMPLER, RECBOLE_SAMPLER, TEXT_SAMPLER, WRAPPED_KEYS, GeneralOptions
 from recbole_hnlm.training.processes import join_group
+from recbole_hnlm.user_settings import check_recbole_values, read_settings_files, settings_of_command_line
 
 _OURS = (SAMPLER_KEY, RANKING_KEY, HNLMOptions.PREFIX, LLMOptions.PREFIX, COMPARATOR_PREFIX, *WRAPPED_KEYS)
 """Beginnings of our keys, but for those that plain runs obey too."""
@@ -51,7 +53,7 @@ def translate_recbole_spelling(values: dict[str, Any]) -> None:
         ValueError: If the two spellings disagree, or a value would be dropped.
     """
     args = values.get("train_neg_sample_args")
-    if not isinstance(args, Mapping):
+    if not isinstance(args, Mapping):  # see check_recbole_values
         return
     distribution = args.get("distribution", "uniform")
     theirs = distribution in _RECBOLE_DISTRIBUTIONS
@@ -121,6 +123,13 @@ class HNLMConfig(Config):
         known = {*self.__dict__["_recbole_keys"], *_READ_WITHOUT_DEFAULT, *option_keys(GeneralOptions, "")}
         return sorted(key for key in self.external_config_dict if key not in known and not key.startswith(_OURS))
 
+    def _load_config_files(self, file_list: Any) -> dict[str, Any]:
+        return read_settings_files(file_list, self.yaml_loader)
+
+    def _load_cmd_line(self) -> dict[str, Any]:
+        given = [] if "ipykernel_launcher" in sys.argv[0] else sys.argv[1:]
+        return dict(self._convert_config_dict(settings_of_command_line(given)))
+
     def _merge_external_config_dict(self) -> None:
         super()._merge_external_config_dict()
         values = self.external_config_dict
@@ -157,6 +166,7 @@ class HNLMConfig(Config):
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         final: dict[str, Any] = super()._get_final_config_dict()
+        check_recbole_values(final)
         run = parse_run(final, self.external_config_dict, self.__dict__["_recbole_keys"])
         self.__dict__["run"] = run
         if run is not None:
@@ -170,7 +180,8 @@ class HNLMConfig(Config):
         try:
             super()._set_default_parameters()
         except NotImplementedError as error:  # of a metric that RecBole does not know
-            raise ValueError(f"{error}; a list on the command line is --metrics=\"['Recall','NDCG']\"") from error
+            listed = "; a list on the command line is --metrics=\"['Recall','NDCG']\""
+            raise ValueError(f"{error}{listed if 'no metric named' in str(error) else ''}") from error
 
     def _init_device(self) -> None:
         if "local_rank" not in self.final_config_dict:

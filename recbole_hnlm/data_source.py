@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from recbole_hnlm.artefacts.atomic import parse_header
 from recbole_hnlm.model_lookup import dataset_for
 
 _NAMED = {
@@ -22,6 +23,7 @@ _NAMED = {
     "llm_chat_model": "*", "neg_sampler_folder": "*.neg_text*",
 }  # fmt: skip
 """Settings that may name a file or a folder, and which of its files they stand for."""
+_MARK = "\ufeff"
 _ATOMIC = ("inter", "user", "item", "kg", "link", "net")
 
 
@@ -30,7 +32,8 @@ def check_dataset_files(config: Any) -> None:
 
     Raises:
         FileNotFoundError: With the path where the files are expected and what they are called.
-        ValueError: If ``val_interval`` filters by a field that ``load_col`` leaves out, naming both.
+        ValueError: If ``val_interval`` filters by a field that ``load_col`` leaves out, naming both, or a file's first
+            line does not name users and items.
     """
     _check_filtered_fields(config)
     path, name = str(config["data_path"]), str(config["dataset"])
@@ -39,6 +42,9 @@ def check_dataset_files(config: Any) -> None:
     expected = [f"{name}.inter" if part is None else f"{name}.{part}.inter" for part in [*parts, *masked]]
     missing = [file for file in expected if not os.path.isfile(os.path.join(path, file))]
     saved = Path(str(config["checkpoint_dir"])).glob(f"{glob.escape(name)}-*Dataset.pth")  # RecBole reads it by itself
+    for file in expected:
+        if file not in missing:
+            _check_header(Path(path, file), config)
     if not missing or config["save_dataset"] or config["dataset_save_path"] or (not masked and any(saved)):
         return
     if not os.path.exists(path) and _downloadable(config, name):
@@ -47,6 +53,31 @@ def check_dataset_files(config: Any) -> None:
         f"dataset {name!r} needs {', '.join(missing)} in {os.path.abspath(path)}; put the atomic files there "
         "or set data_path to the folder that holds the dataset's folder"
     )
+
+
+def _check_header(path: Path, config: Any) -> None:
+    """Refuse a file of interactions whose columns RecBole would not find."""
+    separator, encoding = config["field_separator"], str(config["encoding"] or "utf-8")
+    try:
+        with path.open(encoding=encoding) as file:
+            line = file.readline()
+        types = parse_header(line.removeprefix(_MARK), separator)
+        for field in types:
+            if ":" in field:
+                raise ValueError(f"header column {field!r} names several")
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is no atomic file ({error}); its first line names the columns and their types, such as "
+            f"user_id:token and item_id:token, parted by field_separator ({separator!r})"
+        ) from error
+    if line.startswith(_MARK):
+        raise ValueError(
+            f"{path} begins with a byte order mark, which RecBole takes for a part of the first column's name; save it "
+            "without, or set encoding: utf-8-sig"
+        )
+    for key in ("USER_ID_FIELD", "ITEM_ID_FIELD"):
+        if config[key] not in types:
+            raise ValueError(f"{path} has no column {config[key]!r}; set {key} to one of its columns, {list(types)}")
 
 
 def _check_filtered_fields(config: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,21 @@ def export_checkpoint(checkpoint: Path, directory: Path) -> tuple[Path, Path]:
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
+        ValueError: If it is none.
     """
     from safetensors.torch import save_file
 
     if not checkpoint.is_file():
         raise FileNotFoundError(f"no checkpoint {checkpoint}; a training run prints the path of its own")
-    stored = torch.load(checkpoint, map_location="cpu", weights_only=False)
+    try:
+        stored = torch.load(checkpoint, map_location="cpu", weights_only=False)
+        state, settings_of_run = stored["state_dict"], stored["config"].final_config_dict
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{checkpoint} is no checkpoint of RecBole's ({type(error).__name__}: {error})") from error
     directory.mkdir(parents=True, exist_ok=True)
     weights, settings = directory / "model.safetensors", directory / "config.json"
-    save_file({name: value.contiguous() for name, value in plain_state(stored["state_dict"]).items()}, weights)
-    values = {key: _plain(value) for key, value in stored["config"].final_config_dict.items()}
+    save_file({name: value.contiguous() for name, value in plain_state(state).items()}, weights)
+    values = {key: _plain(value) for key, value in settings_of_run.items()}
     settings.write_text(json.dumps(values, indent=2, sort_keys=True), encoding="utf-8")
     return weights, settings
 

@@ -62,6 +62,15 @@ def parser_of(analysis: Analysis, name: str) -> argparse.ArgumentParser:
     return made
 
 
+def _overview() -> str:
+    """What there is to analyse, a line each."""
+    told = {name: (type(analysis_of(name)).__doc__ or "").split("\n")[0] for name in ANALYSES}
+    width = max(map(len, told))
+    lines = [f"  {name:{width}}  {line}" for name, line in told.items()]
+    usage = "usage: recbole-hnlm analyse NAME --dataset=... --out=...  (analyse NAME --help tells the rest)"
+    return "\n".join([usage, "", *lines, ""])
+
+
 def main(arguments: Sequence[str]) -> Written:
     """Carry out ``analyse NAME --dataset=... --out=...``.
 
@@ -69,7 +78,7 @@ def main(arguments: Sequence[str]) -> Written:
         ValueError: On anything that cannot be trained, before a run is started.
     """
     if not arguments or arguments[0].startswith("-"):
-        sys.stdout.write(f"usage: recbole-hnlm analyse {{{','.join(ANALYSES)}}} --dataset=... --out=...\n")
+        sys.stdout.write(_overview())
         raise SystemExit(0 if arguments and arguments[0] in ("-h", "--help") else 2)
     name = arguments[0]
     analysis = analysis_of(name)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.resources
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from recbole_hnlm.compare.rows import Grid
 from recbole_hnlm.config import packaged_defaults
 from recbole_hnlm.graph_models import GRAPH_MODELS
 from recbole_hnlm.options.parsing import nearest, reject_misspelled
+from recbole_hnlm.user_settings import split_setting, told_of
 
 LISTS = ("neg_samplers", "comparators", "losses", "baselines", "controls")
 MAPPINGS = ("datasets", "models")
@@ -70,7 +70,8 @@ def read_request(given: Mapping[str, Any], settings: Sequence[str] = ()) -> Aske
     plan = _plan_file(given["plan"]) if given.get("plan") else {}
     asked = {**plan, **{key: value for key, value in given.items() if value is not None}}
     files = _listed(asked.get("config_files"))
-    shared = {**_files(files), **_mapping("settings", asked.get("settings")), **_read_settings(settings)}
+    filed = _reader()._load_config_files(files)
+    shared = {**filed, **_mapping("settings", asked.get("settings")), **_read_settings(settings)}
     rows = _mapping("rows", asked.get("rows"))
     first_seed = shared.pop("seed", FIRST_SEED)
     names = {key: tuple(_listed(asked.get(key))) for key in LISTS}
@@ -118,7 +119,7 @@ def _known_keys() -> set[str]:
 def _plan_file(path: str) -> dict[str, Any]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no plan {path}; see --help for what it holds")
-    with _told_of(path):
+    with told_of(path):
         plan = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_reader().yaml_loader) or {}
     for key in _mapping("the plan", plan):
         if key not in _PLAN_KEYS:
@@ -135,35 +136,9 @@ def _reader() -> Any:
     return made
 
 
-@contextlib.contextmanager
-def _told_of(path: str) -> Iterator[None]:
-    """Put the file before what is wrong with its YAML."""
-    try:
-        yield
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-
-
-def _files(paths: Sequence[str]) -> dict[str, Any]:
-    for path in paths:
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"there is no file {path}; check --config_files")
-    found: dict[str, Any] = {}
-    for path in paths:
-        with _told_of(path):
-            found.update(_reader()._load_config_files([path]))
-    return found
-
-
 def _read_settings(arguments: Sequence[str]) -> dict[str, Any]:
     """``--key=value`` as RecBole reads it."""
-    settings: dict[str, Any] = {}
-    for argument in arguments:
-        key, equals, value = argument.removeprefix("--").partition("=")
-        if not argument.startswith("--") or not equals or not key:
-            raise ValueError(f"cannot read {argument!r}; settings of the runs are written --key=value")
-        settings[key] = value
-    return dict(_reader()._convert_config_dict(settings))
+    return dict(_reader()._convert_config_dict(dict(map(split_setting, arguments))))
 
 
 def _listed(given: Any) -> list[str]:

@@ -42,15 +42,25 @@ def parse_options(options: type[OptionsT], prefix: str, values: Mapping[str, Any
     for field in dataclasses.fields(options):  # type: ignore[arg-type]
         key = prefix + field.name
         if key in values:
-            given[field.name] = _coerce(key, values[key], hints[field.name])
+            given[field.name] = coerce(key, values[key], hints[field.name])
+        elif field.default is field.default_factory is dataclasses.MISSING:
+            raise ValueError(
+                f"{key} has no value; give one, or a default in {options.__qualname__} or in the YAML of defaults"
+            )
     return options(**given)
 
 
-def _coerce(key: str, value: Any, hint: Any) -> Any:
+def coerce(key: str, value: Any, hint: Any) -> Any:
+    """``value`` as its option has it.
+
+    Raises:
+        TypeError: If it does not have the option's type.
+        ValueError: If it is not among the option's choices.
+    """
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         inner = [arg for arg in typing.get_args(hint) if arg is not type(None)]
-        return None if value is None or value == "None" else _coerce(key, value, inner[0])
+        return None if value is None or value == "None" else coerce(key, value, inner[0])
     if origin is Literal:
         choices = typing.get_args(hint)
         if value not in choices:

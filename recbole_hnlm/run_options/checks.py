@@ -20,6 +20,8 @@ RECBOLE_SAMPLER = "recbole"
 """RecBole's own drawing by ``train_neg_sample_args``, unchanged; text may still be mixed in."""
 TEXT_SAMPLER = "hnlm"
 NO_SAMPLER = "none"
+NAMES_BESIDE = (TEXT_SAMPLER, RECBOLE_SAMPLER, NO_SAMPLER)
+"""What ``neg_sampler`` may name beside samplers."""
 WRAPPED_KEYS = ("fast_propagation", "adam")
 """Keys without prefix that only a wrapped model obeys."""
 PLAIN_KEYS = ("torch_threads", "masked_filename")

@@ -26,6 +26,7 @@ from recbole_hnlm.options.loss import OWN_LOSS, RANKING_KEY, RANKING_PREFIX, Ran
 from recbole_hnlm.options.parsing import parse_options, reject_unknown, useless_hnlm_keys
 from recbole_hnlm.run_options.chat import ChatRun, parse_chat
 from recbole_hnlm.run_options.checks import (
+    NAMES_BESIDE,
     NO_SAMPLER,
     RECBOLE_SAMPLER,
     SAMPLER_PREFIX,
@@ -149,7 +150,7 @@ def parse_run(values: Mapping[str, Any], given: Iterable[str], recbole_keys: Ite
     active = sampler is not None and sampler != NO_SAMPLER
     rule = base_sampler_of(values)
     with_text = sampler == TEXT_SAMPLER
-    rule_type = None if not active or rule == RECBOLE_SAMPLER else sampler_class(checked_rule(rule))
+    rule_type = None if not active or rule == RECBOLE_SAMPLER else sampler_class(checked_rule(rule), NAMES_BESIDE)
     llm = parse_options(LLMOptions, LLMOptions.PREFIX, values)
     compared = comparator_of(values) if with_text else None
     ranking = parse_ranking(values)

@@ -7,6 +7,7 @@ A new sampler is one file in this folder, one line in :data:`SAMPLERS` and one Y
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 
 from recbole_hnlm.options.imports import import_class
 from recbole_hnlm.samplers.base import NegativeSampler
@@ -26,8 +27,12 @@ SAMPLERS: dict[str, str] = {
 }
 
 
-def sampler_class(sampler: str | type[NegativeSampler]) -> type[NegativeSampler]:
+def sampler_class(sampler: str | type[NegativeSampler], beside: Sequence[str] = ()) -> type[NegativeSampler]:
     """The class of a sampler given by name, by ``"package.module:Class"``, or as the class itself.
+
+    Args:
+        sampler: What the user has written.
+        beside: Names that are no samplers but may stand in a sampler's place, for the message.
 
     Raises:
         ValueError: If the name is unknown (naming the nearest) or the path cannot be imported.
@@ -36,12 +41,13 @@ def sampler_class(sampler: str | type[NegativeSampler]) -> type[NegativeSampler]
     if isinstance(sampler, str):
         target = SAMPLERS.get(sampler, sampler)
         if not target.partition(":")[2]:
-            close = difflib.get_close_matches(sampler, SAMPLERS, n=1)
+            names = [*beside, *sorted(SAMPLERS)]
+            close = difflib.get_close_matches(sampler.lower(), names, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"unknown neg_sampler {sampler!r}, choose one of {sorted(SAMPLERS)} or module:Class{hint}")
+            raise ValueError(f"unknown neg_sampler {sampler!r}, choose one of {names} or module:Class{hint}")
         found = import_class(target, "neg_sampler")
     else:
         found = sampler
     if not (isinstance(found, type) and issubclass(found, NegativeSampler)):
-        raise TypeError(f"neg_sampler {sampler!r} should be a NegativeSampler class, got {found!r}")
+        raise TypeError(f"neg_sampler {sampler!r} should be a NegativeSampler class, its name or module:Class")
     return found

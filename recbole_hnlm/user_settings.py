@@ -1,0 +1,119 @@
+"""What users hand over beside a dictionary, read strictly: YAML files, ``--key=value``, and RecBole's own values."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recbole_hnlm.options.parsing import coerce
+
+logger = logging.getLogger(__name__)
+_NUMBERS: dict[str, type] = {
+    **dict.fromkeys(("epochs", "train_batch_size", "eval_batch_size", "eval_step", "stopping_step", "seed"), int),
+    **dict.fromkeys(("learning_rate", "weight_decay"), float),
+}
+"""Settings of RecBole's that it compares with numbers, wherever that leads."""
+
+
+@contextlib.contextmanager
+def told_of(path: str | Path) -> Iterator[None]:
+    """Put the file before what is wrong with its YAML."""
+    try:
+        yield
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+
+
+def read_settings_files(paths: Sequence[str] | str | None, loader: Any) -> dict[str, Any]:
+    """The settings of YAML files, later ones over earlier ones.
+
+    Args:
+        paths: The files; a single one may come without a list.
+        loader: RecBole's YAML loader, which reads ``1e-3`` as a number.
+
+    Raises:
+        FileNotFoundError: If one is not there; before any is read.
+        ValueError: If one is no YAML, or holds anything but ``key: value``.
+    """
+    paths = [paths] if isinstance(paths, (str, Path)) else list(paths or ())
+    for path in paths:
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"there is no file {path}; check --config_files")
+    found: dict[str, Any] = {}
+    for path in paths:
+        with told_of(path):
+            read = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=loader)
+        if not isinstance(read, Mapping | None):
+            raise ValueError(f"{path} should hold settings as key: value, got a {type(read).__name__}")
+        found.update(read or {})
+    return found
+
+
+def files_named(given: Sequence[str] | None) -> list[str] | None:
+    """The paths after ``--config_files``: one word each, or several in one with spaces between, as RecBole has them."""
+    if not given:
+        return None
+    return [path for word in given for path in ([word] if Path(word).is_file() else word.split())]
+
+
+def split_setting(argument: str) -> tuple[str, str]:
+    """Key and value of ``--key=value``; the value may hold ``=``.
+
+    Raises:
+        ValueError: If it has another form.
+    """
+    key, equals, value = argument.removeprefix("--").partition("=")
+    if not argument.startswith("--") or not equals or not key:
+        raise ValueError(f"cannot read {argument!r}; settings of the runs are written --key=value, with the =")
+    return key, value
+
+
+def settings_of_command_line(arguments: Sequence[str]) -> dict[str, str]:
+    """The ``--key=value`` among arguments; a warning names the others, which may be those of a script.
+
+    Raises:
+        ValueError: If a key comes twice with different values.
+    """
+    found: dict[str, str] = {}
+    others = []
+    for argument in arguments:
+        try:
+            key, value = split_setting(argument)
+        except ValueError:
+            others.append(argument)
+            continue
+        if found.setdefault(key, value) != value:
+            raise ValueError(f"--{key} is given twice, as {found[key]!r} and as {value!r}; keep one")
+    if others:
+        logger.warning("not read as settings, which are written --key=value: %s", " ".join(others))
+    return found
+
+
+def check_recbole_values(values: Mapping[str, Any]) -> None:
+    """Refuse values of RecBole's own settings that would fail later without their name.
+
+    Raises:
+        TypeError: If one is no number, where RecBole needs a number.
+        ValueError: If a split by ratio has other than three shares, or negatives are named in RecBole's place for a
+            mapping.
+    """
+    for key, kind in _NUMBERS.items():
+        if values.get(key) is not None:
+            coerce(key, values[key], kind)
+    asked = values.get("eval_args")
+    how = asked.get("split") if isinstance(asked, Mapping) else None
+    shares = how.get("RS") if isinstance(how, Mapping) else None
+    if shares is not None and (not isinstance(shares, (list, tuple)) or len(shares) != 3):
+        raise ValueError(
+            f"eval_args: split: RS: {shares!r} should be the shares of train, valid and test, e.g. [8,1,1]"
+        )
+    negatives = values.get("train_neg_sample_args")
+    if not isinstance(negatives, Mapping) and negatives not in (None, "None"):
+        raise ValueError(
+            f"train_neg_sample_args={negatives!r} should map RecBole's keys to values; neg_sampler names a sampler"
+        )
