@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 PEERS = {
     "peers": "amazon-office", "peers-bpr": "amazon-office", "peers-ml-100k": "ml-100k", "peers-bpr-ml-100k": "ml-100k",
     "peers-bpr-movietweetings": "movietweetings", "peers-movietweetings": "movietweetings",
-    "peers-bpr-goodbooks": "goodbooks", "peers-ngcf": "amazon-office", "peers-simgcl": "amazon-office",
+    "peers-bpr-goodbooks": "goodbooks", "peers-ngcf": "amazon-office", "peers-simgcl": "amazon-office", "peers-sgl": "amazon-office",
     "sparing": "amazon-office", "sparing-movietweetings": "movietweetings", "sparing-ml-100k": "ml-100k",
 }  # fmt: skip
 """Folders of ``results/`` with a table of ``compare`` -> the dataset in it."""
