@@ -67,9 +67,7 @@ def ensure_artefacts(config: Any, run: RunOptions, train_data: Any) -> Path | No
                     if is_sharded():
                         wait_for_all(cache_directory(run))
                     return
-        reader = ArtefactReader.open(directory, name, pairs_hash=hash_of_training_pairs(train_data._dataset))
-        check_provenance(reader.manifest, run, directory)
-        check_sources(reader.manifest, config, run, train_data._dataset, directory)
+        refuse_unfit_artefacts(config, run, train_data._dataset, directory)
 
     def absent_users() -> Callable[[], None] | None:
         lacking = lacks_user_text(run, directory, name)
@@ -87,6 +85,17 @@ def ensure_artefacts(config: Any, run: RunOptions, train_data: Any) -> Path | No
             "(hnlm_artefact_dir) or copy it"
         )
     return directory
+
+
+def refuse_unfit_artefacts(config: Any, run: RunOptions, dataset: Any, directory: Path) -> None:
+    """Refuse artefacts that are there, and damaged or not those that the run asks for.
+
+    Raises:
+        ValueError: Naming what is wrong with them, and the remedy.
+    """
+    found = ArtefactReader.open(directory, str(config["dataset"]), pairs_hash=hash_of_training_pairs(dataset))
+    check_provenance(found.manifest, run, directory)
+    check_sources(found.manifest, config, run, dataset, directory)
 
 
 def reads_artefacts(run: RunOptions) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from recbole_hnlm.building.artefacts import reads_artefacts
+from recbole_hnlm.artefacts.manifest import ArtefactPaths
+from recbole_hnlm.building.artefacts import reads_artefacts, refuse_unfit_artefacts
 from recbole_hnlm.building.chat import asked_of, chat_backend
 from recbole_hnlm.building.hybrid import told_of_others
 from recbole_hnlm.building.sources import told_sources
@@ -36,4 +38,17 @@ def plan(config: Any, run: RunOptions, train_data: Any) -> str:
     by_model = getattr(run.sampler_options, "judge", "rule") == "llm"
     judged = judging.stand_ins(text.corpus.history, len(text.corpus.users)) if by_model else []
     also = AlsoAsked(reads_artefacts(run), picks, judged, told_of_others(config, run))
-    return dry_run(text, chat_backend(config, run, sources.cache, estimates_only=True), also).table()
+    table: str = dry_run(text, chat_backend(config, run, sources.cache, estimates_only=True), also).table()
+    return table + _in_the_way(config, run, dataset, sources.directory)
+
+
+def _in_the_way(config: Any, run: RunOptions, dataset: Any, directory: Path) -> str:
+    """Why the build would refuse to begin, where artefacts are there that it does not replace by itself."""
+    there = ArtefactPaths(directory, str(config["dataset"])).manifest.exists()
+    if run.hnlm is None or run.hnlm.rebuild or not there or not reads_artefacts(run):
+        return ""
+    try:
+        refuse_unfit_artefacts(config, run, dataset, directory)
+    except ValueError as error:
+        return f"\n\nthe build will not begin: {error}"
+    return ""

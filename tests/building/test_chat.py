@@ -139,6 +139,19 @@ def test_dry_run_tells_and_asks_nothing(
     assert stopped.value.code == 2 and "llm_backend=template asks no model" in capsys.readouterr().err
 
 
+def test_a_dry_run_tells_of_artefacts_in_the_way(
+    folder: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    template = settings(folder, "BPR", neg_sampler="hnlm", epochs=1, llm_teacher_epochs=1)
+    run_recbole_hnlm("BPR", "tiny", config_dict={**template, "checkpoint_dir": str(folder / "saved")})
+    command(monkeypatch, folder, values(folder, server), "--dry_run")
+    told = capsys.readouterr().out
+    assert "the build will not begin: " in told and "rebuild with --hnlm_rebuild=True" in told
+    command(monkeypatch, folder, values(folder, server, hnlm_rebuild=True), "--dry_run")
+    told = capsys.readouterr().out
+    assert "  all " in told and "will not begin" not in told and not server.asked
+
+
 def test_pairs_of_users_alike_are_not_taken_for_one(
     folder: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
