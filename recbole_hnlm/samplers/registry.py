@@ -49,5 +49,7 @@ def sampler_class(sampler: str | type[NegativeSampler], beside: Sequence[str] = 
     else:
         found = sampler
     if not (isinstance(found, type) and issubclass(found, NegativeSampler)):
-        raise TypeError(f"neg_sampler {sampler!r} should be a NegativeSampler class, its name or module:Class")
+        raise TypeError(
+            f"neg_sampler {sampler!r} should be a NegativeSampler class, its name or module:Class, got {found!r}"
+        )
     return found

@@ -19,7 +19,7 @@ from recbole_hnlm.llm.sharding import group, is_sharded, local_device, shares
 BUILD = [
     *("-m", "recbole_hnlm.cli", "build", "--model=BPR", "--dataset=small", "--data_path=.", "--use_gpu=False"),
     *("--llm_teacher_model=BPR", "--llm_teacher_epochs=1", "--llm_teacher_draws=2", "--llm_encoder_batch_size=1"),
-    *("--show_progress=False"),
+    "--show_progress=False",
 ]
 ITEMS = 320
 

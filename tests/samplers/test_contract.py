@@ -94,7 +94,7 @@ class TestSamplerClass:
             sampler_class(path)
 
     def test_path_to_something_else(self, outside_module: str) -> None:
-        with pytest.raises(TypeError, match="should be a NegativeSampler class, got 3"):
+        with pytest.raises(TypeError, match="should be a NegativeSampler class, its name or module:Class, got 3"):
             sampler_class(f"{outside_module}:not_a_sampler")
 
     @pytest.mark.parametrize("wrong", [int, 3, None])
