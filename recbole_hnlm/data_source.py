@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import functools
 import glob
@@ -15,7 +16,8 @@ from typing import Any
 
 import yaml
 
-from recbole_hnlm.artefacts.atomic import parse_header
+from recbole_hnlm.artefacts.atomic import stream_atomic
+from recbole_hnlm.config import encoding_of
 from recbole_hnlm.model_lookup import dataset_for
 
 _NAMED = {
@@ -23,7 +25,6 @@ _NAMED = {
     "llm_chat_model": "*", "neg_sampler_folder": "*.neg_text*",
 }  # fmt: skip
 """Settings that may name a file or a folder, and which of its files they stand for."""
-_MARK = "\ufeff"
 _ATOMIC = ("inter", "user", "item", "kg", "link", "net")
 
 
@@ -57,20 +58,11 @@ def check_dataset_files(config: Any) -> None:
 
 def _check_header(path: Path, config: Any) -> None:
     """Refuse a file of interactions whose columns RecBole would not find."""
-    separator, encoding = config["field_separator"], str(config["encoding"] or "utf-8")
-    try:
-        with path.open(encoding=encoding) as file:
-            line = file.readline()
-        types = parse_header(line.removeprefix(_MARK), separator)
-        for field in types:
-            if ":" in field:
-                raise ValueError(f"header column {field!r} names several")
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is no atomic file ({error}); its first line names the columns and their types, such as "
-            f"user_id:token and item_id:token, parted by field_separator ({separator!r})"
-        ) from error
-    if line.startswith(_MARK):
+    encoding = encoding_of(config)
+    types, _ = stream_atomic(path, separator=config["field_separator"], encoding=encoding)
+    with path.open("rb") as file:
+        marked = file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
+    if marked and codecs.lookup(encoding).name == "utf-8":
         raise ValueError(
             f"{path} begins with a byte order mark, which RecBole takes for a part of the first column's name; save it "
             "without, or set encoding: utf-8-sig"

@@ -103,6 +103,15 @@ class TestCommandLine:
         assert "b.pth is no checkpoint of RecBole's" in ended(capsys, main, "export", "--checkpoint=b.pth")
 
 
+def test_arguments_of_a_script_of_ones_own_are_told_and_left_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sys.argv", ["mine.py", "train", "--learning_rate=0.5", "--neg_sampler", "dns"])
+    config = HNLMConfig("BPR", "tiny", config_dict={"neg_sampler": "uniform"})
+    assert config["learning_rate"] == 0.5 and config["neg_sampler"] == "uniform"
+    assert "not read as settings, which are written --key=value: train --neg_sampler dns" in caplog.text
+
+
 class TestFiles:
     @pytest.mark.parametrize(
         ("text", "message"),
@@ -143,6 +152,7 @@ class TestFiles:
         ),
         ({"neg_sampler": "hnml"}, r"choose one of \['hnlm', 'recbole', 'none', .*did you mean 'hnlm'"),
         ({"neg_sampler": "DNS"}, "did you mean 'dns'"),
+        ({"neg_sampler": "hnlm", "hnlm_base_sampler": "dnss"}, r"choose one of \['recbole', 'ahns'"),
         ({"neg_sampler": False}, "neg_sampler False should be a NegativeSampler class, its name or module:Class"),
         ({"metrics": ["AUC"], "valid_metric": "AUC"}, "Full sort evaluation do not match value-based metrics!$"),
         ({"metrics": "['Recal']"}, r"no metric named .*; a list on the command line is --metrics="),
@@ -170,7 +180,11 @@ def test_a_sampler_of_ones_own_without_a_default_is_told(tmp_path: Path) -> None
             {},
             r"tiny\.inter is no atomic file .*expected name:type.*field_separator",
         ),
-        ("user_id:token,item_id:token,rating:float,timestamp:float", {}, r"tiny\.inter is no atomic file .*\('\\t'\)"),
+        (
+            "user_id:token,item_id:token,rating:float,timestamp:float",
+            {},
+            r"tiny\.inter is no atomic file .*field_separator '\\t'",
+        ),
         ("\ufeffuser_id:token\titem_id:token\trating:float\ttimestamp:float", {}, "begins with a byte order mark"),
         ("userID:token\tproductID:token\trating:float\ttimestamp:float", {}, "no column 'user_id'; set USER_ID_FIELD"),
         (

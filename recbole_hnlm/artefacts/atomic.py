@@ -63,8 +63,11 @@ def parse_header(line: str, separator: str = "\t") -> dict[str, str]:
     types: dict[str, str] = {}
     for column in line.rstrip("\r\n").split(separator):
         name, _, kind = column.rpartition(":")
-        if not name or kind not in FIELD_TYPES:
-            raise ValueError(f"header column {column!r}: expected name:type, {list(FIELD_TYPES)}")
+        if not name or ":" in name or kind not in FIELD_TYPES:
+            raise ValueError(
+                f"header column {column!r}: expected name:type, {list(FIELD_TYPES)}, parted by the field_separator "
+                f"{separator!r}"
+            )
         if name in types:
             raise ValueError(f"header column {name!r} occurs twice")
         types[name] = kind

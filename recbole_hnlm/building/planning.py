@@ -37,16 +37,15 @@ def plan(config: Any, run: RunOptions, train_data: Any) -> str:
         picks = picking.stand_ins(text.corpus, run.chat.text.history_words, run.triples.top_items)
     by_model = getattr(run.sampler_options, "judge", "rule") == "llm"
     judged = judging.stand_ins(text.corpus.history, len(text.corpus.users)) if by_model else []
-    also = AlsoAsked(reads_artefacts(run), picks, judged, told_of_others(config, run))
+    reads = reads_artefacts(run)
+    also = AlsoAsked(reads, picks, judged, told_of_others(config, run))
     table: str = dry_run(text, chat_backend(config, run, sources.cache, estimates_only=True), also).table()
-    return table + _in_the_way(config, run, dataset, sources.directory)
+    there = reads and ArtefactPaths(sources.directory, text.dataset).manifest.exists()
+    return table + (_in_the_way(config, run, dataset, sources.directory) if there and not run.hnlm.rebuild else "")
 
 
 def _in_the_way(config: Any, run: RunOptions, dataset: Any, directory: Path) -> str:
-    """Why the build would refuse to begin, where artefacts are there that it does not replace by itself."""
-    there = ArtefactPaths(directory, str(config["dataset"])).manifest.exists()
-    if run.hnlm is None or run.hnlm.rebuild or not there or not reads_artefacts(run):
-        return ""
+    """Why the build would refuse to begin, artefacts being there that it does not replace by itself."""
     try:
         refuse_unfit_artefacts(config, run, dataset, directory)
     except ValueError as error:

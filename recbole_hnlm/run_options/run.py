@@ -150,7 +150,8 @@ def parse_run(values: Mapping[str, Any], given: Iterable[str], recbole_keys: Ite
     active = sampler is not None and sampler != NO_SAMPLER
     rule = base_sampler_of(values)
     with_text = sampler == TEXT_SAMPLER
-    rule_type = None if not active or rule == RECBOLE_SAMPLER else sampler_class(checked_rule(rule), NAMES_BESIDE)
+    beside = (RECBOLE_SAMPLER,) if with_text else NAMES_BESIDE
+    rule_type = None if not active or rule == RECBOLE_SAMPLER else sampler_class(checked_rule(rule), beside)
     llm = parse_options(LLMOptions, LLMOptions.PREFIX, values)
     compared = comparator_of(values) if with_text else None
     ranking = parse_ranking(values)
