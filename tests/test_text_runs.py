@@ -38,10 +38,17 @@ def loss_of(model: Any, batch: Any, state: torch.Tensor) -> Any:
     return model.calculate_loss(batch)
 
 
-def test_items_start_at_their_text(folder: Path) -> None:
-    model, _ = made(folder, "BPR", **PLAIN, hnlm_init_scale=0.3)
+@pytest.mark.parametrize(
+    ("name", "given", "scale"),
+    [("BPR", {"hnlm_init_scale": 0.3}, 0.3), ("BPR", {}, 0.02), ("LightGCN", {"hnlm_init_scale": 0.3}, 0.3),
+     ("LightGCN", {}, 0.2)],
+)  # fmt: skip
+def test_items_start_at_their_text_and_larger_where_a_graph_averages(
+    folder: Path, name: str, given: dict[str, float], scale: float
+) -> None:
+    model, _ = made(folder, name, **PLAIN, **given)
     text = model.hnlm.text_head.text
-    expected = 0.3 * principal_components(text.items, text.item_mask, 8)
+    expected = scale * principal_components(text.items, text.item_mask, 8)
     torch.testing.assert_close(model.item_embedding.weight[text.item_mask].detach(), expected[text.item_mask])
 
 

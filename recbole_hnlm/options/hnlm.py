@@ -54,8 +54,9 @@ class HNLMOptions:
     init: Literal["text", "random"] = "text"
     """Start of the item embeddings: leading principal components of the text vectors (users: mean of their items), or
     the model's own start. Text is the default since it gave most of the gain at no cost per step (results/)."""
-    init_scale: float = 0.2
-    """Standard deviation of the entries of a text start, above 0; 0.2 was best of 0.05, 0.1 and 0.2 on validation."""
+    init_scale: float | None = None
+    """Standard deviation of the entries of a text start, above 0. ``None`` = 0.2 where the model propagates over the
+    graph, which averages much of it away, else 0.02: what validation preferred (results/)."""
     sparing: float = 0.0
     """How much ``ranking_loss`` sampled_softmax, bsl or psl spares negatives near to the user's text, which are more
     often false ones: each counts ``exp(-sparing z)`` times, z its cosine with the user's text in the user's standard
@@ -82,7 +83,8 @@ class HNLMOptions:
         require(self.temperature > 0, f"hnlm_temperature={self.temperature} must be above 0, e.g. 0.2")
         require(self.aligned_pairs >= 0, f"hnlm_aligned_pairs={self.aligned_pairs} is negative; 0 means all pairs")
         require(self.projector_width > 0, f"hnlm_projector_width={self.projector_width} must be above 0, e.g. 256")
-        require(self.init_scale > 0, f"hnlm_init_scale={self.init_scale} must be above 0, e.g. 0.2")
+        scale = self.init_scale
+        require(scale is None or scale > 0, f"hnlm_init_scale={scale} must be above 0, e.g. 0.02")
         require(math.isfinite(self.sparing), f"hnlm_sparing={self.sparing} is not a number to weigh by; try 0.2")
         require(0 <= self.min_coverage <= 1, f"hnlm_min_coverage={self.min_coverage} is outside [0, 1]")
 
@@ -92,6 +94,12 @@ class HNLMOptions:
         if self.alignment_weight is not None:
             return self.alignment_weight
         return 0.001 if self.preset == "anchored" else 0.01
+
+    def start_scale(self, propagates: bool) -> float:
+        """The scale of a text start with the default for a model that propagates, or does not, filled in."""
+        if self.init_scale is not None:
+            return self.init_scale
+        return 0.2 if propagates else 0.02
 
     @property
     def aligns(self) -> bool:
