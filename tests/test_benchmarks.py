@@ -115,6 +115,15 @@ def test_results_show_the_tables_of_the_road() -> None:
         assert all(line in page for line in road.table(dataset, runs)) and len(runs) == len(rows)
 
 
+def test_results_show_how_large_a_start_from_text_should_be() -> None:
+    from start_scale import POINTS, table
+
+    page = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    lines = table(str(ROOT / "results" / "road" / "start-scale"))
+    assert len(lines) == 2 + len(POINTS) and all(line.count("0.") >= 4 for line in lines[2:])
+    assert all(line in page for line in lines)
+
+
 @pytest.mark.parametrize("folder", PEERS)
 def test_results_show_the_table_that_the_ledger_of_peers_gives(tmp_path: Path, folder: str) -> None:
     """Made anew from the raw runs: a figure that was typed, or a run that went missing, is found."""
