@@ -33,6 +33,9 @@ POINTS: dict[tuple[str, str], dict[str, Any]] = {
     ("ml-100k", "LightGCN"): {**GRAPH, "neg_sampler_candidates": 8},
 }
 """Dataset and model -> the settings that all starts share."""
+COLUMNS = {"inter": ["user_id", "item_id", "rating"], "item": ["item_id", "title", "authors", "genres"]}
+DATA = {**FILTERS, "goodbooks": {**FILTERS["goodbooks"], "load_col": COLUMNS}}
+"""What of each dataset is taken."""
 
 
 def ledger_of(out: str, dataset: str, model: str) -> Ledger:
@@ -63,7 +66,7 @@ def main() -> None:
     if "run" in args.work:
         for (dataset, model), shared in POINTS.items():
             ledger, out = ledger_of(args.out, dataset, model), f"{args.out}/work/{dataset}"
-            config = json.dumps({**({} if model == "BPR" else {"n_layers": 3}), **FILTERS.get(dataset, {})})
+            config = json.dumps({**({} if model == "BPR" else {"n_layers": 3}), **DATA.get(dataset, {})})
             told = {**vars(args), "dataset": dataset, "out": out, "model": model, "epochs": 300, "config": config}
             for name, values in STARTS.items():
                 values = {**values, **shared}
