@@ -56,7 +56,8 @@ class HNLMOptions:
     the model's own start. Text is the default since it gave most of the gain at no cost per step (results/)."""
     init_scale: float | None = None
     """Standard deviation of the entries of a text start, above 0. ``None`` = 0.2 where the model propagates over the
-    graph, which averages much of it away, else 0.02: what validation preferred (results/)."""
+    graph, which averages much of it away, else 0.02: what validation preferred at learning rates about 0.001
+    (results/). A rate several times as high soon forgets a small start."""
     sparing: float = 0.0
     """How much ``ranking_loss`` sampled_softmax, bsl or psl spares negatives near to the user's text, which are more
     often false ones: each counts ``exp(-sparing z)`` times, z its cosine with the user's text in the user's standard
