@@ -93,6 +93,13 @@ ROWS = {
 """Dataset -> way -> its settings, at a learning rate that suits all of them."""
 
 
+def train_missing(ledger: Ledger, rows: dict[str, dict[str, Any]], given: argparse.Namespace) -> None:
+    """Train the rows that the ledger has no run of on the first seed, one after another."""
+    for name, values in rows.items():
+        if ledger.find(name, values, SEEDS[0]) is None:
+            ledger.add(run_once(given, name, values, SEEDS[0]))
+
+
 def table(dataset: str, runs: list[Run]) -> list[str]:
     """Lines of a Markdown table in the order of :data:`ROWS`."""
     found = {run["row"]: run for run in runs}
@@ -118,9 +125,7 @@ def main() -> None:
         out = f"{args.out}/work/{args.dataset}"
         config = json.dumps({"n_layers": 3, **FILTERS.get(args.dataset, {})})
         given = argparse.Namespace(**{**vars(args), "out": out, "model": "LightGCN", "epochs": 300, "config": config})
-        for name, values in ROWS[args.dataset].items():
-            if ledger.find(name, values, SEEDS[0]) is None:
-                ledger.add(run_once(given, name, values, SEEDS[0]))
+        train_missing(ledger, ROWS[args.dataset], given)
     if "table" in args.work:
         sys.stdout.write("\n".join(table(args.dataset, ledger.runs)) + "\n")
 

@@ -12,8 +12,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from accuracy import SEEDS, Ledger, run_once
+from accuracy import SEEDS, Ledger
 from hybrid_rows import FILTERS
+from road import train_missing
 
 TEXT = {"neg_sampler": "hnlm", "hnlm_alpha": 0.0}
 STARTS: dict[str, dict[str, Any]] = {
@@ -38,6 +39,11 @@ DATA = {**FILTERS, "goodbooks": {**FILTERS["goodbooks"], "load_col": COLUMNS}}
 """What of each dataset is taken."""
 
 
+def rows_of(shared: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The starts at the settings that they share."""
+    return {name: {**values, **shared} for name, values in STARTS.items()}
+
+
 def ledger_of(out: str, dataset: str, model: str) -> Ledger:
     """The finished runs of a dataset and a model."""
     return Ledger(Path(out) / f"{dataset}-{model}", "a")
@@ -48,7 +54,7 @@ def table(out: str) -> list[str]:
     lines = [f"| | {' | '.join(STARTS)} |", "|---" * (1 + len(STARTS)) + "|"]
     for (dataset, model), shared in POINTS.items():
         ledger = ledger_of(out, dataset, model)
-        runs = [ledger.find(name, {**values, **shared}, SEEDS[0]) for name, values in STARTS.items()]
+        runs = [ledger.find(name, values, SEEDS[0]) for name, values in rows_of(shared).items()]
         cells = [f"{run['valid']['ndcg@20']:.4f}" if run else "" for run in runs]
         lines.append(f"| {model}, {dataset} | {' | '.join(cells)} |")
     return lines
@@ -65,13 +71,9 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     if "run" in args.work:
         for (dataset, model), shared in POINTS.items():
-            ledger, out = ledger_of(args.out, dataset, model), f"{args.out}/work/{dataset}"
-            config = json.dumps({**({} if model == "BPR" else {"n_layers": 3}), **DATA.get(dataset, {})})
-            told = {**vars(args), "dataset": dataset, "out": out, "model": model, "epochs": 300, "config": config}
-            for name, values in STARTS.items():
-                values = {**values, **shared}
-                if ledger.find(name, values, SEEDS[0]) is None:
-                    ledger.add(run_once(argparse.Namespace(**told), name, values, SEEDS[0]))
+            told = {"dataset": dataset, "model": model, "out": f"{args.out}/work/{dataset}", "epochs": 300}
+            given = argparse.Namespace(**{**vars(args), **told, "config": json.dumps(DATA.get(dataset, {}))})
+            train_missing(ledger_of(args.out, dataset, model), rows_of(shared), given)
     if "table" in args.work:
         sys.stdout.write("\n".join(table(args.out)) + "\n")
 
