@@ -1,4 +1,5 @@
-"""How large a start from text should be, one run a scale, judged on validation; resumable.
+"""How large a start from text should be, and whether it should be spread over the training pairs: one run each, judged
+on validation; resumable.
 
 python benchmarks/start_scale.py run table --data-path ../shared/data --out results/road/start-scale
 """
@@ -20,7 +21,11 @@ TEXT = {"neg_sampler": "hnlm", "hnlm_alpha": 0.0}
 STARTS: dict[str, dict[str, Any]] = {
     "dns": {"neg_sampler": "dns"},
     "own start": {**TEXT, "hnlm_init": "random"},
-    **{f"{scale}": {**TEXT, "hnlm_init_scale": scale} for scale in (0.01, 0.02, 0.03, 0.05, 0.1, 0.2)},
+    **{
+        f"{scale}": {**TEXT, "hnlm_init_hops": 0, "hnlm_init_scale": scale}
+        for scale in (0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
+    },
+    **{f"{scale}, spread": {**TEXT, "hnlm_init_hops": 3, "hnlm_init_scale": scale} for scale in (0.02, 0.2)},
 }
 """What the rows start from: nothing of text, the model's own start with alignment, or text at a scale."""
 GRAPH = {"learning_rate": 0.001, "reg_weight": 1e-5}

@@ -213,6 +213,7 @@ class TestMessages:
             ({"hnlm_aligned_pairs": -1}, r"hnlm_aligned_pairs=-1 is negative; 0 means all pairs"),
             ({"hnlm_projector_width": 0}, r"hnlm_projector_width=0 must be above 0"),
             ({"hnlm_init_scale": 0}, r"hnlm_init_scale=0.0 must be above 0"),
+            ({"hnlm_init_hops": -1}, r"hnlm_init_hops=-1 is negative; 0 takes each item's own text alone"),
             ({"hnlm_min_coverage": 1.01}, r"hnlm_min_coverage=1.01 is outside \[0, 1\]"),
             (
                 {"hnlm_preset": "anchord"},

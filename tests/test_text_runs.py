@@ -7,6 +7,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from recbole_runs import settings, write_dataset
@@ -14,7 +15,7 @@ from recbole_runs import settings, write_dataset
 from recbole_hnlm import hnlm, run_recbole_hnlm
 from recbole_hnlm.config import HNLMConfig
 from recbole_hnlm.models.losses import joint_ranking_loss
-from recbole_hnlm.models.start import principal_components
+from recbole_hnlm.models.start import PairMeans, principal_components, spread
 from recbole_hnlm.quick_start import build_model, prepare
 
 PLAIN = {"hnlm_alpha": 0.0, "hnlm_alignment_weight": 0.0, "neg_sampler_candidates": 4}
@@ -39,17 +40,20 @@ def loss_of(model: Any, batch: Any, state: torch.Tensor) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "scale"),
-    [("BPR", {"hnlm_init_scale": 0.3}, 0.3), ("BPR", {}, 0.02), ("LightGCN", {"hnlm_init_scale": 0.3}, 0.3),
-     ("LightGCN", {}, 0.2)],
+    ("name", "given", "scale", "hops"),
+    [("BPR", {"hnlm_init_scale": 0.3, "hnlm_init_hops": 0}, 0.3, 0), ("BPR", {}, 0.02, 3),
+     ("LightGCN", {"hnlm_init_scale": 0.3, "hnlm_init_hops": 1}, 0.3, 1), ("LightGCN", {}, 0.2, 0)],
 )  # fmt: skip
-def test_items_start_at_their_text_and_larger_where_a_graph_averages(
-    folder: Path, name: str, given: dict[str, float], scale: float
+def test_items_start_at_their_text_larger_where_a_graph_averages_and_spread_where_none_does(
+    folder: Path, name: str, given: dict[str, float], scale: float, hops: int
 ) -> None:
     model, _ = made(folder, name, **PLAIN, **given)
     text = model.hnlm.text_head.text
-    expected = scale * principal_components(text.items, text.item_mask, 8)
-    torch.testing.assert_close(model.item_embedding.weight[text.item_mask].detach(), expected[text.item_mask])
+    rows = principal_components(text.items, text.item_mask, 8).numpy()
+    expected = scale * spread(rows, text.item_mask.numpy(), PairMeans(model.hnlm.interactions), hops)
+    found = model.item_embedding.weight.detach().numpy()
+    np.testing.assert_allclose(found[text.item_mask], expected[text.item_mask], rtol=1e-4, atol=1e-6)
+    assert hops == 0 or not np.allclose(found[text.item_mask], scale * rows[text.item_mask], rtol=0.1)
 
 
 def test_the_hard_vector_is_mixed_into_the_negative_of_the_loss(folder: Path) -> None:

@@ -70,8 +70,8 @@ def attach_parts(model: Any, config: Any, dataset: Any, run: RunOptions) -> None
         model.commit_rows()
     elif options.reads_text:  # else the guard alone does
         if options.init != "random" and space.items:
-            scale = options.start_scale(propagates=space.is_table)
-            start_from_text(space.items, space.users, text, head.interactions, scale)
+            start = options.start_of(propagates=space.is_table)
+            start_from_text(space.items, space.users, text, head.interactions, scale=start.scale, hops=start.hops)
         blocks = run.negatives if head.sampler is not None else config["train_neg_sample_args"]["sample_num"]
         head.text_head = TextHead(options, text, model.row_width(), run.seed, int(blocks))
 

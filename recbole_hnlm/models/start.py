@@ -1,8 +1,12 @@
-"""A start of the embeddings from text: leading principal components for items, means of their items for users."""
+"""A start of the embeddings from text: leading principal components for items, spread over the training pairs where
+asked, and means of their items for users."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy import sparse
 from torch import Tensor, nn
 
 from recbole_hnlm.models.text import TextVectors
@@ -25,12 +29,72 @@ def principal_components(vectors: Tensor, mask: Tensor, width: int) -> Tensor:
     return (coordinates / coordinates[mask].std().clamp_min(1e-12)).float()
 
 
+class PairMeans:
+    """Means over training pairs, by products with a sparse matrix: no row is copied once a pair.
+
+    Args:
+        interactions: Training pairs.
+    """
+
+    def __init__(self, interactions: TrainingInteractions) -> None:
+        items = torch.remainder(interactions.keys, interactions.n_items).cpu().numpy()
+        self.per_user, self.per_item = (
+            counts.cpu().numpy() for counts in (interactions.user_counts, interactions.item_counts)
+        )
+        starts = np.concatenate([[0], np.cumsum(self.per_user)])
+        ones = np.ones(len(items), dtype=np.float32)
+        self._pairs = sparse.csr_matrix((ones, items, starts), shape=(interactions.n_users, interactions.n_items))
+
+    def of_users(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Mean row of each user's items, ``(N, D) -> (U, D)``; zeros for users without a pair."""
+        return _divided(self._pairs @ rows, self.per_user)
+
+    def of_items(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Mean row of each item's users, ``(U, D) -> (N, D)``; zeros for items without a pair."""
+        return _divided(self._pairs.T @ rows, self.per_item)
+
+
+def _divided(sums: NDArray[np.float32], counts: NDArray[np.int64]) -> NDArray[np.float32]:
+    sums /= np.maximum(counts, 1).astype(np.float32)[:, None]
+    return sums
+
+
+def spread(rows: NDArray[np.float32], mask: NDArray[np.bool_], means: PairMeans, hops: int) -> NDArray[np.float32]:
+    """The sum of item rows and of what they become hop by hop, each hop the mean over an item's users of the mean over
+    their items: what text says of an item, and what it says of items bought together with it.
+
+    Each hop is centred and brought back to unit variance, or it would shrink towards the one vector that all share.
+
+    Args:
+        rows: Item rows of unit variance over ``mask``, shape ``(N, D)``.
+        mask: Items that have a row, shape ``(N,)``; all others are zeros, and stay so.
+        means: Means over training pairs.
+        hops: How often.
+
+    Returns:
+        Shape ``(N, D)``, unit variance over ``mask``; with no hop the rows as they are.
+    """
+    if hops == 0:
+        return rows
+    reached = mask & (means.per_item > 0)
+    total, hop = rows.copy(), rows
+    for _ in range(hops):
+        hop = means.of_items(means.of_users(hop))
+        hop[reached] -= hop[reached].mean(axis=0)
+        hop[~reached] = 0
+        hop /= max(float(hop[reached].std()), 1e-12)
+        total += hop
+    return total / max(float(total[mask].std()), 1e-12)
+
+
 def start_from_text(
     items: list[nn.Embedding],
     users: list[nn.Embedding],
     text: TextVectors,
     interactions: TrainingInteractions,
+    *,
     scale: float,
+    hops: int = 0,
 ) -> None:
     """Overwrite embeddings by text. Items without text, users without such items and padding keep the model's own
     start, and so do columns for which the text has no component: zeros of both sides would never move.
@@ -41,18 +105,16 @@ def start_from_text(
         text: Text vectors.
         interactions: Training pairs.
         scale: Standard deviation of the entries.
+        hops: How far text is spread over the training pairs (:func:`spread`).
     """
-    owner = torch.div(interactions.keys, interactions.n_items, rounding_mode="floor").to(text.items.device)
-    item = interactions.keys.to(text.items.device) - owner * interactions.n_items
-    told = torch.zeros(interactions.n_users, dtype=torch.bool, device=item.device)
-    told[owner[text.item_mask[item]]] = True
+    means, mask = PairMeans(interactions), text.item_mask.cpu().numpy()
+    told = torch.from_numpy(means.of_users(mask[:, None].astype(np.float32))[:, 0] > 0)
     for slot, module in enumerate(items):
-        start = principal_components(text.items, text.item_mask, module.embedding_dim) * scale
+        components = principal_components(text.items, text.item_mask, module.embedding_dim)
+        start = spread(components.cpu().numpy(), mask, means, hops) * np.float32(scale)
         filled = start.shape[1]
         with torch.no_grad():
-            module.weight[text.item_mask, :filled] = start[text.item_mask]
+            module.weight[text.item_mask, :filled] = torch.from_numpy(start[mask]).to(module.weight)
             if slot < len(users) and users[slot].embedding_dim == module.embedding_dim:
-                total = torch.zeros(interactions.n_users, filled, device=start.device)
-                total.index_add_(0, owner, start[item])
-                mean = total / interactions.user_counts.to(total.device).clamp_min(1).unsqueeze(1)
-                users[slot].weight[told, :filled] = mean[told]
+                mean = torch.from_numpy(means.of_users(start))
+                users[slot].weight[told.to(users[slot].weight.device), :filled] = mean[told].to(users[slot].weight)

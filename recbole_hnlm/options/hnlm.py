@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 from recbole_hnlm.options.requiring import require
+
+
+class TextStart(NamedTuple):
+    """How embeddings start from text: standard deviation of the entries, and hops over the training pairs."""
+
+    scale: float
+    hops: int
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,9 @@ class HNLMOptions:
     """Standard deviation of the entries of a text start, above 0. ``None`` = 0.2 where the model propagates over the
     graph, which averages much of it away, else 0.02: what validation preferred at learning rates about 0.001
     (results/). A rate several times as high soon forgets a small start."""
+    init_hops: int | None = None
+    """How often a text start takes in what text says of items that share users, by means over the training pairs, at
+    least 0. ``None`` = 0 where the model propagates over the graph, which does so itself, else 3."""
     sparing: float = 0.0
     """How much ``ranking_loss`` sampled_softmax, bsl or psl spares negatives near to the user's text, which are more
     often false ones: each counts ``exp(-sparing z)`` times, z its cosine with the user's text in the user's standard
@@ -86,6 +96,8 @@ class HNLMOptions:
         require(self.projector_width > 0, f"hnlm_projector_width={self.projector_width} must be above 0, e.g. 256")
         scale = self.init_scale
         require(scale is None or scale > 0, f"hnlm_init_scale={scale} must be above 0, e.g. 0.02")
+        hops = self.init_hops
+        require(hops is None or hops >= 0, f"hnlm_init_hops={hops} is negative; 0 takes each item's own text alone")
         require(math.isfinite(self.sparing), f"hnlm_sparing={self.sparing} is not a number to weigh by; try 0.2")
         require(0 <= self.min_coverage <= 1, f"hnlm_min_coverage={self.min_coverage} is outside [0, 1]")
 
@@ -96,11 +108,11 @@ class HNLMOptions:
             return self.alignment_weight
         return 0.001 if self.preset == "anchored" else 0.01
 
-    def start_scale(self, propagates: bool) -> float:
-        """The scale of a text start with the default for a model that propagates, or does not, filled in."""
-        if self.init_scale is not None:
-            return self.init_scale
-        return 0.2 if propagates else 0.02
+    def start_of(self, propagates: bool) -> TextStart:
+        """The text start with the defaults for a model that propagates, or does not, filled in."""
+        default = TextStart(scale=0.2, hops=0) if propagates else TextStart(scale=0.02, hops=3)
+        scale = default.scale if self.init_scale is None else self.init_scale
+        return TextStart(scale, default.hops if self.init_hops is None else self.init_hops)
 
     @property
     def aligns(self) -> bool:

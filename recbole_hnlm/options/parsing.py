@@ -148,7 +148,8 @@ def useless_hnlm_keys(options: HNLMOptions, guarded: bool = False) -> dict[str, 
         reason = f"hnlm_preset={options.preset} has Eq. 9 as its alignment, weighed by hnlm_alignment_weight"
         useless["hnlm_hard_alignment_weight"] = reason
     if options.init == "random":
-        useless["hnlm_init_scale"] = "hnlm_init=random keeps the model's own start"
+        start = ("hnlm_init_scale", "hnlm_init_hops")
+        useless.update(dict.fromkeys(start, "hnlm_init=random keeps the model's own start"))
     if not options.aligns:
         keys = ("hnlm_temperature", "hnlm_aligned_pairs", "hnlm_scale_free")
         useless.update(dict.fromkeys(keys, "there is no alignment to shape: its weight is 0"))

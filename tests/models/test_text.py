@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from recbole_hnlm.models.controls import ControlledPairs, controlled
 from recbole_hnlm.models.head import TextHead
-from recbole_hnlm.models.start import principal_components, start_from_text
 from recbole_hnlm.models.statistics import StepStatistics
 from recbole_hnlm.models.text import TextVectors
 from recbole_hnlm.options import HNLMOptions
@@ -171,42 +169,6 @@ def test_controls_permute_or_replace_only_items_with_text(text: TextVectors) -> 
     assert not np.array_equal(shuffled.read(np.arange(5)), Pairs.matrix)
     gaussian = ControlledPairs(Pairs(), 5, S, "gaussian", seed=1)
     assert np.array_equal(gaussian.read(rows)[1], gaussian.read(np.array([3]))[0])
-
-
-def test_principal_components_are_those_of_numpys_svd(text: TextVectors) -> None:
-    found = principal_components(text.items, text.item_mask, 3)
-    known = text.items[text.item_mask].double().numpy()
-    centred = known - known.mean(axis=0)
-    _, _, axes = np.linalg.svd(centred, full_matrices=False)
-    expected = centred @ axes[:3].T
-    ours = found[text.item_mask].double().numpy()
-    np.testing.assert_allclose(np.abs(ours), np.abs(expected / expected.std(ddof=1)), rtol=1e-4, atol=1e-5)
-    assert torch.equal(found[~text.item_mask], torch.zeros(2, 3))
-    assert principal_components(text.items, text.item_mask, S + 3).shape == (N, S)
-
-
-def test_a_start_from_text_leaves_the_rest_at_the_models_own(
-    text: TextVectors, interactions: TrainingInteractions
-) -> None:
-    items, users = nn.Embedding(N, 3), nn.Embedding(U, 3)
-    before = items.weight.detach().clone(), users.weight.detach().clone()
-    start_from_text([items], [users], text, interactions, scale=0.2)
-    expected = 0.2 * principal_components(text.items, text.item_mask, 3)
-    torch.testing.assert_close(items.weight[text.item_mask].detach(), expected[text.item_mask])
-    torch.testing.assert_close(users.weight[1].detach(), (expected[2] + expected[3]) / 2)
-    for weight, old, mask in ((items.weight, before[0], text.item_mask), (users.weight, before[1], text.user_mask)):
-        assert torch.equal(weight[~mask], old[~mask])
-
-
-def test_columns_that_text_does_not_reach_keep_the_models_own_start(
-    text: TextVectors, interactions: TrainingInteractions
-) -> None:
-    """Where both sides of an inner product are zero neither ever moves, and the model would have the text's rank."""
-    items, users = nn.Embedding(N, S + 2), nn.Embedding(U, S + 2)
-    before = items.weight.detach().clone(), users.weight.detach().clone()
-    start_from_text([items], [users], text, interactions, scale=0.2)
-    assert torch.equal(items.weight[:, S:], before[0][:, S:]) and torch.equal(users.weight[:, S:], before[1][:, S:])
-    assert not torch.equal(items.weight[text.item_mask, :S], before[0][text.item_mask, :S])
 
 
 @pytest.mark.parametrize("has_user_rows", [True, False])
