@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import subprocess
@@ -122,6 +123,23 @@ def test_results_show_how_large_a_start_from_text_should_be() -> None:
     lines = table(str(ROOT / "results" / "road" / "start-scale"))
     assert len(lines) == 2 + len(POINTS) and all(line.count("0.") >= 4 for line in lines[2:])
     assert all(line in page for line in lines)
+
+
+def test_results_show_what_leads_at_a_glance() -> None:
+    from overview import FOLDERS, table
+
+    lines = table(ROOT / "results")
+    page = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    assert all(line in page for line in lines)
+    assert set(FOLDERS) == {folder for folder in PEERS if folder.startswith("peers")}
+    with (ROOT / "results" / "peers-ngcf" / "table.csv").open(encoding="utf-8") as file:
+        rows = {(row["row"], row["metric"]): row for row in csv.DictReader(file)}
+    ours = [rows["hnlm", metric] for metric in ("recall@20", "ndcg@20")]
+    assert {row["against"] for row in ours} == {"dns"}
+    cell = " / ".join(f"{float(row['percent']):+.1f}" for row in ours)
+    p = " / ".join(f"{float(row['p_t']):.3f}" for row in ours)
+    told = next(line for line in lines if line.startswith("| NGCF, amazon-office | dns |"))
+    assert f"| {cell} % ({p}) |" in told
 
 
 @pytest.mark.parametrize("folder", PEERS)
