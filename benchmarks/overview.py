@@ -38,13 +38,16 @@ def outcomes_of(folder: Path) -> dict[str, Outcome]:
 
 
 def best_of(outcomes: Iterable[Outcome], kinds: tuple[str, ...]) -> Outcome | None:
-    """The row of some kinds with the highest mean of validation over its seeds."""
+    """The row of some kinds with the highest mean of validation over the seeds that all of these rows have."""
     of_kind = [outcome for outcome in outcomes if outcome.cell.row.kind in kinds]
-    return max(of_kind, key=_validation, default=None)
+    seeds = [{run["seed"] for run in outcome.done} for outcome in of_kind]
+    shared = set.intersection(*seeds) if seeds else set()
 
+    def validation(outcome: Outcome) -> float:
+        scores = [validation_score(run) for run in outcome.done if run["seed"] in shared]
+        return mean_and_deviation([score for score in scores if score is not None])[0]
 
-def _validation(outcome: Outcome) -> float:
-    return mean_and_deviation([validation_score(run) or 0.0 for run in outcome.done])[0]
+    return max(of_kind, key=validation, default=None)
 
 
 def by_seed(outcome: Outcome, metric: str) -> dict[int, float]:
