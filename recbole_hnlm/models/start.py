@@ -72,11 +72,11 @@ def spread(rows: NDArray[np.float32], mask: NDArray[np.bool_], means: PairMeans,
         hops: How often.
 
     Returns:
-        Shape ``(N, D)``, unit variance over ``mask``; with no hop the rows as they are.
+        Shape ``(N, D)``, unit variance over ``mask``; with no hop, or no such item in a pair, the rows as they are.
     """
-    if hops == 0:
-        return rows
     reached = mask & (means.per_item > 0)
+    if hops == 0 or not reached.any():
+        return rows
     total, hop = rows.copy(), rows
     for _ in range(hops):
         hop = means.of_items(means.of_users(hop))

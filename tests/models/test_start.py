@@ -89,6 +89,7 @@ def test_text_spreads_to_items_of_the_same_users_and_no_further(
     means, mask = PairMeans(interactions), text.item_mask.numpy()
     rows = principal_components(text.items, text.item_mask, 3).numpy()
     assert spread(rows, mask, means, 0) is rows
+    assert spread(rows, mask & (means.per_item == 0), means, 2) is rows  # none of them is in a pair: nothing to spread
     matrix = np.zeros((U, N))
     matrix[tuple(np.array(PAIRS).T)] = 1
     by_user, by_item = np.maximum(matrix.sum(1), 1), np.maximum(matrix.sum(0), 1)
