@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from recbole_hnlm.compare.blocks import Line, best_by_validation, blocks_of
 from recbole_hnlm.compare.ledger import Ledger
-from recbole_hnlm.compare.outcomes import Outcome, replay, validation_score
-from recbole_hnlm.compare.statistics import difference, mean_and_deviation
+from recbole_hnlm.compare.outcomes import replay
+from recbole_hnlm.compare.statistics import Difference
 from recbole_hnlm.compare.store import read_plan
 from recbole_hnlm.compare.tables import probability
 
@@ -22,84 +22,74 @@ FOLDERS = {
     "peers-bpr-ml-100k": "BPR, ml-100k",
 }  # fmt: skip
 """Folders of tables of ``compare`` -> what is in them."""
-TEXT, SAMPLER = ("text",), ("sampler",)
-OTHERS = ("loss", "baseline", "comparator")
+KINDS = {"sampler": ("sampler",), "text": ("text",), "other": ("loss", "baseline", "comparator")}
+"""What is named in a line -> kinds of rows that it is the best of, by validation."""
 HEAD = (
     "| | best sampler | R@20 / N@20 | `hnlm` over it (p) | permuted over it | best row of text | over it (p) "
     "| best other row | over the sampler |"
 )
 
 
-def outcomes_of(folder: Path) -> dict[str, Outcome]:
-    """The finished rows of a folder by name."""
+def leaders_of(folder: Path) -> dict[str, Line]:
+    """The lines of an overview by what is named in it, all held against the best sampler; what is not there is not
+    in it."""
     ledger = Ledger(folder)
-    found = [replay(cell, ledger) for cell in read_plan(folder)[0]]
-    return {outcome.cell.row.name: outcome for outcome in found if outcome.done}
+    outcomes = [outcome for cell in read_plan(folder)[0] if (outcome := replay(cell, ledger)).complete]
+    best = {
+        name: best_by_validation([outcome for outcome in outcomes if outcome.cell.row.kind in kinds])
+        for name, kinds in KINDS.items()
+    }
+    (block,) = blocks_of(outcomes, best["sampler"])
+    lines = {line.name: line for line in block.lines}
+    named = {**best, "hnlm": "hnlm", "permuted": "hnlm permuted"}
+    return {name: lines[row] for name, row in named.items() if row in lines}
 
 
-def best_of(outcomes: Iterable[Outcome], kinds: tuple[str, ...]) -> Outcome | None:
-    """The row of some kinds with the highest mean of validation over the seeds that all of these rows have."""
-    of_kind = [outcome for outcome in outcomes if outcome.cell.row.kind in kinds]
-    seeds = [{run["seed"] for run in outcome.done} for outcome in of_kind]
-    shared = set.intersection(*seeds) if seeds else set()
-
-    def validation(outcome: Outcome) -> float:
-        scores = [validation_score(run) for run in outcome.done if run["seed"] in shared]
-        return mean_and_deviation([score for score in scores if score is not None])[0]
-
-    return max(of_kind, key=validation, default=None)
+def differences(line: Line | None) -> list[Difference]:
+    """A line against the best sampler, by metric; nothing without a line."""
+    figures = [] if line is None else [line.figures[metric].against for metric in METRICS]
+    return [one for one in figures if one is not None]
 
 
-def by_seed(outcome: Outcome, metric: str) -> dict[int, float]:
-    """Test figures of a row."""
-    return {run["seed"]: run["test"][metric] for run in outcome.done}
-
-
-def over(ours: Outcome | None, theirs: Outcome, with_p: bool = False) -> str:
-    """A row's relative differences to another in percent, and p of the paired t-tests; empty without a row."""
-    if ours is None:
+def cells_of(line: Line | None, with_p: bool = False) -> str:
+    """A line's differences in percent, and p of the paired t-tests, not corrected; empty without a line."""
+    found = differences(line)
+    if not found:
         return ""
-    told = [difference(by_seed(ours, metric), by_seed(theirs, metric)) for metric in METRICS]
-    found = [one for one in told if one is not None]
     cell = " / ".join(f"{one.percent:+.1f}" for one in found) + " %"
     return f"{cell} ({' / '.join(probability(one.p_t) for one in found)})" if with_p else cell
 
 
-def line(title: str, rows: Mapping[str, Outcome]) -> str:
+def row(title: str, leaders: dict[str, Line]) -> str:
     """What leads, and by how much, among the rows of one dataset and backbone."""
-    sampler = best_of(rows.values(), SAMPLER)
-    if sampler is None:
-        raise ValueError(f"{title} has no finished row of a sampler to be held against")
-    text, other = best_of(rows.values(), TEXT), best_of(rows.values(), OTHERS)
-    figures = " / ".join(f"{mean_and_deviation(list(by_seed(sampler, metric).values()))[0]:.4f}" for metric in METRICS)
+    names = {name: line.name for name, line in leaders.items()}
+    figures = " / ".join(f"{leaders['sampler'].figures[metric].mean:.4f}" for metric in METRICS)
     cells = [
-        title, sampler.cell.row.name, figures, over(rows.get("hnlm"), sampler, with_p=True),
-        over(rows.get("hnlm permuted"), sampler), "" if text is None else text.cell.row.name,
-        over(text, sampler, with_p=True), "" if other is None else other.cell.row.name, over(other, sampler),
+        title, names["sampler"], figures, cells_of(leaders.get("hnlm"), with_p=True), cells_of(leaders.get("permuted")),
+        names.get("text", ""), cells_of(leaders.get("text"), with_p=True),
+        names.get("other", ""), cells_of(leaders.get("other")),
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |"
 
 
-def mean_line(blocks: Mapping[str, Mapping[str, Outcome]], backbone: str) -> str:
-    """What `hnlm`, and the best row of text, are above the best sampler on the mean of a backbone's datasets."""
-    cells = []
-    for chosen in (lambda rows: rows["hnlm"], lambda rows: best_of(rows.values(), TEXT)):
-        of_all: list[list[float]] = []
-        for title, rows in blocks.items():
-            sampler = best_of(rows.values(), SAMPLER)
-            if title.startswith(f"{backbone},") and sampler is not None:
-                both = [(by_seed(chosen(rows), metric), by_seed(sampler, metric)) for metric in METRICS]
-                of_all.append([one.percent for pair in both if (one := difference(*pair)) is not None])
-        cells.append(" / ".join(f"{sum(column) / len(column):+.1f}" for column in zip(*of_all, strict=True)) + " %")
-    return f"| {backbone}, mean of its {len(of_all)} | | | {cells[0]} | | | {cells[1]} | | |"
+def mean_row(backbone: str, leaders: list[dict[str, Line]]) -> str:
+    """What ``hnlm``, and the best row of text, are above the best sampler on the mean of a backbone's datasets."""
+    means = []
+    for name in ("hnlm", "text"):
+        columns = zip(*(differences(one[name]) for one in leaders), strict=True)
+        means.append(
+            " / ".join(f"{sum(one.percent for one in column) / len(column):+.1f}" for column in columns) + " %"
+        )
+    return f"| {backbone}, mean of its {len(leaders)} | | | {means[0]} | | | {means[1]} | | |"
 
 
 def table(results: Path) -> list[str]:
     """Lines of a Markdown table."""
-    blocks = {title: outcomes_of(results / folder) for folder, title in FOLDERS.items()}
-    body = [line(title, rows) for title, rows in blocks.items()]
-    means = [mean_line(blocks, backbone) for backbone in ("BPR", "LightGCN")]
-    return [HEAD, "|---" * (HEAD.count("|") - 1) + "|", *body, *means]
+    leaders = {title: leaders_of(results / folder) for folder, title in FOLDERS.items()}
+    body = [row(title, found) for title, found in leaders.items()]
+    for backbone in ("BPR", "LightGCN"):
+        body.append(mean_row(backbone, [one for title, one in leaders.items() if title.startswith(f"{backbone},")]))
+    return [HEAD, "|---" * (HEAD.count("|") - 1) + "|", *body]
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -140,6 +141,10 @@ def test_results_show_what_leads_at_a_glance() -> None:
     p = " / ".join(f"{float(row['p_t']):.3f}" for row in ours)
     told = next(line for line in lines if line.startswith("| NGCF, amazon-office | dns |"))
     assert f"| {cell} % ({p}) |" in told
+    cells = [line.split("|")[4] for line in lines if line.startswith("| BPR,")]
+    percents = [[float(one) for one in cell.split(" %")[0].split(" / ")] for cell in cells]
+    *single, mean = percents
+    assert len(single) == 4 and mean == pytest.approx(np.mean(single, axis=0), abs=0.11)  # of rounded figures
 
 
 @pytest.mark.parametrize("folder", PEERS)

@@ -118,7 +118,7 @@ def _block(dataset: str, backbone: str, outcomes: list[Outcome], against: str | 
     told = [outcome for outcome in outcomes if outcome.done and not outcome.missing]
     whole = [outcome for outcome in told if outcome.complete]
     names = [outcome.cell.row.name for outcome in told]
-    base = against if against in names else _best([one for one in whole if one.cell.row.kind in ID_ONLY])
+    base = against if against in names else best_by_validation([one for one in whole if one.cell.row.kind in ID_ONLY])
     shared = _shared_seeds(whole)
     metrics = list(told[0].done[0]["test"]) if told else []
     columns = {metric: _figures(told, metric, base, shared) for metric in metrics}
@@ -136,8 +136,12 @@ def _shared_seeds(outcomes: Sequence[Outcome]) -> tuple[int, ...]:
     return tuple(sorted(set.intersection(*seeds))) if seeds else ()
 
 
-def _best(outcomes: Sequence[Outcome]) -> str | None:
-    """Name of the best row on validation over the seeds that all have; None where they share none."""
+def best_by_validation(outcomes: Sequence[Outcome]) -> str | None:
+    """Name of the best row on validation over the seeds that all have; None where they share none.
+
+    Args:
+        outcomes: Finished rows of one dataset and backbone.
+    """
     shared = _shared_seeds(outcomes)
     if not shared:
         return None

@@ -15,7 +15,7 @@ from recbole_hnlm.samplers import TrainingInteractions
 
 U, N, S = 5, 8, 6
 PAIRS = [(1, 2), (1, 3), (2, 3), (2, 4), (3, 4), (3, 7)]
-"""Item 7 has no text; 1, 5 and 6 have text and no user; 4 is no user's."""
+"""Item 7 has no text; items 1, 5 and 6 have text and no user; user 4 has no pair."""
 
 
 @pytest.fixture
