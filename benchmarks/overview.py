@@ -17,9 +17,9 @@ METRICS = ("recall@20", "ndcg@20")
 FOLDERS = {
     "peers": "LightGCN, amazon-office", "peers-ngcf": "NGCF, amazon-office", "peers-sgl": "SGL, amazon-office",
     "peers-simgcl": "SimGCL, amazon-office", "peers-bpr": "BPR, amazon-office",
-    "peers-bpr-goodbooks": "BPR, goodbooks", "peers-movietweetings": "LightGCN, movietweetings",
-    "peers-bpr-movietweetings": "BPR, movietweetings", "peers-ml-100k": "LightGCN, ml-100k",
-    "peers-bpr-ml-100k": "BPR, ml-100k",
+    "peers-goodbooks": "LightGCN, goodbooks", "peers-bpr-goodbooks": "BPR, goodbooks",
+    "peers-movietweetings": "LightGCN, movietweetings", "peers-bpr-movietweetings": "BPR, movietweetings",
+    "peers-ml-100k": "LightGCN, ml-100k", "peers-bpr-ml-100k": "BPR, ml-100k",
 }  # fmt: skip
 """Folders of tables of ``compare`` -> what is in them."""
 KINDS = {"sampler": ("sampler",), "text": ("text",), "other": ("loss", "baseline", "comparator")}

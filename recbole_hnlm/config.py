@@ -157,10 +157,10 @@ class HNLMConfig(Config):
         values = self.external_config_dict
         names = ["hnlm"]
         rule = base_sampler_of({**packaged_defaults("hnlm.yaml"), **values})
-        if isinstance(rule, str) and ":" not in rule:
+        if isinstance(rule, str) and ":" not in rule:  # a rule of the user's own has its own defaults
             names.append(f"sampler/{rule}")
-        if values.get(SAMPLER_KEY) == TEXT_SAMPLER and rule not in (None, RECBOLE_SAMPLER, "uniform", "popularity"):
-            names.append(f"sampler/{TEXT_SAMPLER}")
+            if values.get(SAMPLER_KEY) == TEXT_SAMPLER and rule not in (RECBOLE_SAMPLER, "uniform", "popularity"):
+                names.append(f"sampler/{TEXT_SAMPLER}")
         for name in names:
             self.internal_config_dict.update(packaged_defaults(f"{name}.yaml"))
 

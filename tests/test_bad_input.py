@@ -107,6 +107,7 @@ def test_too_little_coverage_stops_the_run(tmp_path: Path) -> None:
         ({"hnlm_alpah": 0.1}, "did you mean 'hnlm_alpha'"),
         ({"hnlm_alpha": 1.5}, r"outside \[0, 1\]"),
         ({"neg_sampler": "dns_mn", "neg_sampler_top_m": 50}, "exceeds the 32 candidates"),
+        ({"hnlm_base_sampler": "dns_mn", "neg_sampler_top_m": 9}, "exceeds the 8 candidates"),
         ({"neg_sampler": "uniform", "hnlm_alpha": 0.1}, "hnlm_alpha has no effect here"),
         ({"neg_sampler_candidates": "many"}, "should be int"),
         ({"valid_metric": "MRR@10"}, "valid_metric=MRR@10 is not computed"),

@@ -29,7 +29,8 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 PEERS = {
     "peers": "amazon-office", "peers-bpr": "amazon-office", "peers-ml-100k": "ml-100k", "peers-bpr-ml-100k": "ml-100k",
     "peers-bpr-movietweetings": "movietweetings", "peers-movietweetings": "movietweetings",
-    "peers-bpr-goodbooks": "goodbooks", "peers-ngcf": "amazon-office", "peers-simgcl": "amazon-office", "peers-sgl": "amazon-office",
+    "peers-bpr-goodbooks": "goodbooks", "peers-goodbooks": "goodbooks",
+    "peers-ngcf": "amazon-office", "peers-simgcl": "amazon-office", "peers-sgl": "amazon-office",
     "sparing": "amazon-office", "sparing-movietweetings": "movietweetings", "sparing-ml-100k": "ml-100k",
 }  # fmt: skip
 """Folders of ``results/`` with a table of ``compare`` -> the dataset in it."""
@@ -118,12 +119,24 @@ def test_results_show_the_tables_of_the_road() -> None:
 
 
 def test_results_show_how_large_a_start_from_text_should_be() -> None:
-    from start_scale import POINTS, table
+    from screening import table
+    from start_scale import LINES
 
     page = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
-    lines = table(str(ROOT / "results" / "road" / "start-scale"))
-    assert len(lines) == 2 + len(POINTS) and all(line.count("0.") >= 4 for line in lines[2:])
+    lines = table(str(ROOT / "results" / "road" / "start-scale"), LINES)
+    assert len(lines) == 2 + len(LINES) and all(line.count("0.") >= 4 for line in lines[2:])
     assert all(line in page for line in lines)
+
+
+def test_results_show_how_many_candidates_were_tried() -> None:
+    from candidate_counts import COUNTS, LINES
+    from screening import table
+
+    page = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    lines = table(str(ROOT / "results" / "road" / "candidates"), LINES)
+    assert len(lines) == 2 + len(LINES) and all(line.count("0.") == len(COUNTS) for line in lines[2:])
+    told = page.partition("<!-- candidates: begin -->\n")[2].partition("<!-- candidates: end -->")[0]
+    assert told.splitlines() == lines
 
 
 def test_results_show_what_leads_at_a_glance() -> None:

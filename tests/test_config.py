@@ -108,8 +108,13 @@ class TestPrecedence:
     def test_hnlm_has_its_own_number_of_candidates(self) -> None:
         own = packaged_defaults("sampler/hnlm.yaml")[self.KEY]
         assert own != packaged_defaults("sampler/dns.yaml")[self.KEY]
-        assert _run(_config(neg_sampler="hnlm")).sampler_options.candidates == own
+        for rule in ("dns", "dtl", "semantic", "dns_mn"):
+            assert _run(_config(neg_sampler="hnlm", hnlm_base_sampler=rule)).sampler_options.candidates == own
         assert _run(_config(neg_sampler="hnlm", **{self.KEY: 21})).sampler_options.candidates == 21
+
+    def test_hnlm_leaves_a_rule_of_the_users_own_its_number_of_candidates(self) -> None:
+        outside = "tests.test_options:OutsideSelector"
+        assert _run(_config(neg_sampler="hnlm", hnlm_base_sampler=outside)).sampler_options.candidates == 2
 
     def test_without_the_key_the_configuration_is_recboles(self) -> None:
         ours, theirs = _config(embedding_size=8), Config("BPR", "ml-100k", config_dict={"embedding_size": 8})

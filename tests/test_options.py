@@ -184,7 +184,7 @@ class TestMessages:
             ),
             ({"neg_sampler_candidates": True}, r"neg_sampler_candidates=True should be int, got bool"),
             ({"neg_sampler_candidates": 8.5}, r"neg_sampler_candidates=8.5 should be int, got float"),
-            ({"neg_sampler_candidates": None}, r"neg_sampler_candidates=None should be int, got NoneType"),
+            ({"neg_sampler_num": None}, r"neg_sampler_num=None should be int, got NoneType"),
             ({"neg_sampler_num": "2"}, r"neg_sampler_num='2' should be int, got str"),
             ({"neg_sampler_seed": 1.5}, r"neg_sampler_seed=1.5 should be int, got float"),
             ({"hnlm_alpha": "half"}, r"hnlm_alpha='half' should be float, got str"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from recbole_hnlm.samplers.candidates import CandidateDrawer, UniformCandidates
+from recbole_hnlm.samplers.candidates import CandidateDrawer, UniformCandidates, candidates_for
 from recbole_hnlm.samplers.interactions import TrainingInteractions
 
 if TYPE_CHECKING:
@@ -197,11 +197,12 @@ class NegativeSampler(ABC):
 class CandidateOptions:
     """Options of samplers that choose among candidates."""
 
-    candidates: int = 32
-    """Candidates drawn per pair, with replacement."""
+    candidates: int | None = 32
+    """Candidates drawn per pair, with replacement; ``None`` = as many as suit the catalogue
+    (:func:`~recbole_hnlm.samplers.candidates.candidates_for`)."""
 
     def __post_init__(self) -> None:
-        if self.candidates < 1:
+        if self.candidates is not None and self.candidates < 1:
             raise ValueError(f"neg_sampler_candidates={self.candidates} must be at least 1")
 
 
@@ -212,8 +213,9 @@ class CandidateSampler(NegativeSampler):
 
     @property
     def candidates_per_negative(self) -> int:
-        """``C`` of the options."""
-        return int(self.options.candidates)
+        """``C``: of the options, or what suits the catalogue."""
+        given = self.options.candidates
+        return candidates_for(self.interactions.n_items - 1) if given is None else int(given)
 
 
 class Selector(CandidateSampler):

@@ -6,6 +6,7 @@ Shapes: ``B`` pairs, ``C`` candidates per pair.
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -14,6 +15,22 @@ from torch import Tensor
 from recbole_hnlm.samplers.interactions import TrainingInteractions
 
 _REDRAWS = 16  # rounds of rejection before the popularity drawer falls back to an exact draw over the whole catalogue
+FEWEST, MOST = 8, 32
+"""Bounds of :func:`candidates_for`."""
+_ITEMS_PER_CANDIDATE = 300
+
+
+def candidates_for(n_items: int) -> int:
+    """How many candidates suit a catalogue: one for 300 items, as a power of two from 8 to 32.
+
+    The hardest of a few hundredths of a small catalogue is too often an item that the user would take, and the hardest
+    of a few thousandths of a large one is not hard (``results/``, "how many candidates").
+
+    Args:
+        n_items: Number of items without padding.
+    """
+    power = 2 ** round(math.log2(max(n_items, 1) / _ITEMS_PER_CANDIDATE))
+    return int(min(max(power, FEWEST), MOST))
 
 
 class CandidateDrawer(ABC):

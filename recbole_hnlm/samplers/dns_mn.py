@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from recbole_hnlm.samplers.base import CandidateOptions, Selector
+from recbole_hnlm.samplers.candidates import FEWEST
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,10 @@ class TopMOptions(CandidateOptions):
         super().__post_init__()
         if self.top_m < 1:
             raise ValueError(f"neg_sampler_top_m={self.top_m} must be at least 1")
-        if self.top_m > self.candidates:
+        candidates = FEWEST if self.candidates is None else self.candidates
+        if self.top_m > candidates:
             raise ValueError(
-                f"neg_sampler_top_m={self.top_m} exceeds the {self.candidates} candidates per pair; "
+                f"neg_sampler_top_m={self.top_m} exceeds the {candidates} candidates per pair; "
                 "lower neg_sampler_top_m or raise neg_sampler_candidates"
             )
 

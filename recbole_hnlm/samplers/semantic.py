@@ -77,7 +77,7 @@ class GroundedTable:
 class SemanticOptions(CandidateOptions):
     """Options of :class:`SemanticSampler`."""
 
-    candidates: int = 8
+    candidates: int | None = 8
     """Candidates drawn per pair, with replacement; fewer than an id-only rule takes, as grounded ones are hard."""
     share: float = 0.1
     """Share of the candidates that are grounded items of the pair, in [0, 1]; the others are uniform. Keep it small:

@@ -66,7 +66,8 @@ def test_every_packaged_row_starts_at_its_defaults_within_its_space(data: Path) 
     named = {"comparators": comparators, "losses": losses, "baselines": baselines}
     made = cells(data, models=("LightGCN",), neg_samplers=(*samplers, "hnlm"), **named)
     unknown = {(cell.row.name, key) for cell in made for key in cell.space if key not in cell.start}
-    assert unknown == {("hnlm", "hnlm_alignment_weight")}  # its default is the preset's
+    by_catalogue = {(name, "neg_sampler_candidates") for name in ("hnlm", "dtl", "semantic")}
+    assert unknown == {("hnlm", "hnlm_alignment_weight"), *by_catalogue}  # the weight's default is the preset's
     outside = {
         (cell.row.name, key) for cell in made for key, value in cell.start.items() if not cell.space[key].holds(value)
     }

@@ -12,7 +12,7 @@ from torch import Tensor
 from recbole_hnlm.samplers import CandidateSampler, NegativeSampler
 from recbole_hnlm.samplers.ahns import AdaptiveHardnessSelector, AdaptiveOptions
 from recbole_hnlm.samplers.base import CandidateOptions
-from recbole_hnlm.samplers.candidates import UniformCandidates
+from recbole_hnlm.samplers.candidates import UniformCandidates, candidates_for
 from recbole_hnlm.samplers.dins import BoundaryOptions, DimensionMixSynthesizer
 from recbole_hnlm.samplers.dns import DynamicSelector
 from recbole_hnlm.samplers.dns_mn import TopMOptions, TopMSelector
@@ -80,6 +80,26 @@ class TestFixedPoints:
     def test_softmax_of_equal_scores_is_equal(self, rho: float) -> None:
         weights = build(SoftmaxWeigher, rho=rho).weigh(torch.full((3, 1), 0.3), torch.full((3, 8), 1.7))  # type: ignore[attr-defined]
         torch.testing.assert_close(weights, torch.full((3, 8), 1 / 8))
+
+
+class TestCandidatesOfACatalogue:
+    @pytest.mark.parametrize(
+        ("items", "count"),
+        [(1, 8), (1682, 8), (3394, 8), (3395, 16), (6788, 16), (6789, 32), (10_000, 32), (38_048, 32), (10**8, 32)],
+    )
+    def test_one_for_300_items_within_bounds(self, items: int, count: int) -> None:
+        assert candidates_for(items) == count
+
+    @pytest.mark.parametrize(("items", "count"), [(3394, 8), (3395, 16)])
+    def test_a_rule_without_a_number_draws_as_many(self, items: int, count: int) -> None:
+        interactions = tiny_interactions(n_items=items + 1)  # with padding, which is no item
+        rule = DynamicSelector(CandidateOptions(candidates=None), interactions, torch.Generator())
+        users, _ = tiny_batch()
+        assert rule.draw_candidates(users, negatives=2).shape == (len(users), 2 * count)
+
+    def test_a_number_is_taken_at_its_word(self) -> None:
+        interactions = tiny_interactions(n_items=10_001)
+        assert DynamicSelector(CandidateOptions(9), interactions, torch.Generator()).candidates_per_negative == 9
 
 
 class TestDynamic:
