@@ -112,6 +112,13 @@ def build_model(config: HNLMConfig, train_data: Any) -> Any:
     return model_class(config, train_data._dataset).to(config["device"])
 
 
+def _told_options(run: RunOptions | None, model: Any) -> dict[str, Any]:
+    """What a run has used, with the number of candidates where the catalogue decided it."""
+    told = {} if run is None else describe_options(run)
+    key = "neg_sampler_candidates"
+    return {**told, key: model.hnlm.sampler.candidates_per_negative} if told.get(key, 0) is None else told
+
+
 def train(config: HNLMConfig, loaders: tuple[Any, Any, Any], saved: bool = True) -> dict[str, Any]:
     """Fit, select by validation, test; see :func:`run_recbole_hnlm` for what comes back."""
     train_data, valid_data, test_data = loaders
@@ -137,7 +144,7 @@ def train(config: HNLMConfig, loaders: tuple[Any, Any, Any], saved: bool = True)
         "best_valid_result": best_result,
         "test_result": test_result,
         "hnlm": {
-            "options": describe_options(run) if run is not None else {},
+            "options": _told_options(run, model),
             "epochs": len(seconds),
             "best_epoch": trainer.best_epoch,
             "fit_seconds": fit_seconds,

@@ -37,6 +37,7 @@ def test_result_holds_recboles_and_ours(folder: Path) -> None:
     assert {"best_valid_score", "valid_score_bigger", "best_valid_result", "test_result"} < set(result)
     ours = result["hnlm"]
     assert ours["epochs"] == 2 and ours["options"]["hnlm_alpha"] == 0.1 and ours["fit_seconds"] > 0
+    assert ours["options"]["neg_sampler_candidates"] == 8  # of so small a catalogue, where nobody says how many
     told = ours["negatives"][0]
     assert {"rank_loss", "alignment_loss", "coverage", "hardness", "negative_popularity", "false_negative_rate"} <= set(
         told

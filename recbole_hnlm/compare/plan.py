@@ -212,7 +212,7 @@ def _cell(request: Request, dataset: str, row: Row, shared: dict[str, Any]) -> t
 
 
 def _defaults(space: Space, config: HNLMConfig) -> Point:
-    """What a run takes for the settings of a space that nobody sets; left out where it depends on other settings."""
+    """What a run takes for the settings of a space that nobody sets; without those that others, or the data, decide."""
     ours = describe_options(config.run) if config.run is not None else {}
     found = {key: config[key] if config[key] is not None else ours.get(key) for key in space}
     return {key: value for key, value in found.items() if value is not None}

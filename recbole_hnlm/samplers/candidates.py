@@ -23,8 +23,8 @@ _ITEMS_PER_CANDIDATE = 300
 def candidates_for(n_items: int) -> int:
     """How many candidates suit a catalogue: one for 300 items, as a power of two from 8 to 32.
 
-    The hardest of a few hundredths of a small catalogue is too often an item that the user would take, and the hardest
-    of a few thousandths of a large one is not hard (``results/``, "how many candidates").
+    The hardest of 2 % of a catalogue is too often an item that the user would take, and the hardest of a thousandth of
+    it is not hard (``results/``, "how many candidates").
 
     Args:
         n_items: Number of items without padding.
