@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +114,11 @@ def build_model(config: HNLMConfig, train_data: Any) -> Any:
 
 
 def _told_options(run: RunOptions | None, model: Any) -> dict[str, Any]:
-    """What a run has used, with the number of candidates where the catalogue decided it."""
-    told = {} if run is None else describe_options(run)
-    key = "neg_sampler_candidates"
-    return {**told, key: model.hnlm.sampler.candidates_per_negative} if told.get(key, 0) is None else told
+    """What a run has used; of its sampler's options as the sampler has them, which knows the data."""
+    if run is None:
+        return {}
+    sampler = model.hnlm.sampler
+    return describe_options(run if sampler is None else replace(run, sampler_options=sampler.options))
 
 
 def train(config: HNLMConfig, loaders: tuple[Any, Any, Any], saved: bool = True) -> dict[str, Any]:

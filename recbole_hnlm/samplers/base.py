@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
@@ -211,11 +211,15 @@ class CandidateSampler(NegativeSampler):
 
     Options = CandidateOptions
 
+    def __init__(self, options: Any, interactions: TrainingInteractions, generator: torch.Generator) -> None:
+        if options.candidates is None:
+            options = replace(options, candidates=candidates_for(interactions.n_items - 1))
+        super().__init__(options, interactions, generator)
+
     @property
     def candidates_per_negative(self) -> int:
-        """``C``: of the options, or what suits the catalogue."""
-        given = self.options.candidates
-        return candidates_for(self.interactions.n_items - 1) if given is None else int(given)
+        """``C`` of the options."""
+        return int(self.options.candidates)
 
 
 class Selector(CandidateSampler):
