@@ -198,8 +198,7 @@ class CandidateOptions:
     """Options of samplers that choose among candidates."""
 
     candidates: int | None = 32
-    """Candidates drawn per pair, with replacement; ``None`` = as many as suit the catalogue
-    (:func:`~recbole_hnlm.samplers.candidates.candidates_for`)."""
+    """Candidates drawn per pair, with replacement; ``None`` = as many as suit the catalogue (``candidates_for``)."""
 
     def __post_init__(self) -> None:
         if self.candidates is not None and self.candidates < 1:
@@ -212,9 +211,9 @@ class CandidateSampler(NegativeSampler):
     Options = CandidateOptions
 
     def __init__(self, options: Any, interactions: TrainingInteractions, generator: torch.Generator) -> None:
-        if options.candidates is None:
-            options = replace(options, candidates=candidates_for(interactions.n_items - 1))
         super().__init__(options, interactions, generator)
+        if options.candidates is None:
+            self.options = replace(options, candidates=candidates_for(interactions.n_items - 1))
 
     @property
     def candidates_per_negative(self) -> int:
@@ -234,10 +233,8 @@ class Selector(CandidateSampler):
             return Negatives(candidates)
         with torch.no_grad():
             scores = view.score(users, candidates)  # (B, C)
-            positive_scores = None
-            if self.needs_positive_score:
-                positive_scores = view.score(users, positives.unsqueeze(1)).squeeze(1)
-            column = self.select(positive_scores, scores)
+            positive = view.score(users, positives.unsqueeze(1)).squeeze(1) if self.needs_positive_score else None
+            column = self.select(positive, scores)
         return Negatives(candidates.gather(1, column.unsqueeze(1)))
 
     @abstractmethod
