@@ -524,6 +524,21 @@ def test_a_command_trains_once_and_writes_table_csv_and_plot(
     assert {path.name: path.read_bytes() for path in out.glob("popularity.*")} == files
 
 
+def test_runs_with_other_defaults_are_told_below_the_table(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(work: Any, arguments: tuple[Any, ...]) -> AtOnce:
+        groups = {GROUPS[0]: {"recall@5": 0.5}}
+        taken = {"neg_sampler_num": "7" if arguments[0].seed == 2021 else "1", "neg_sampler_gone": "3"}
+        return AtOnce({**arguments[0].described(), "status": "ok", "groups": groups, "defaults": taken})
+
+    monkeypatch.setattr("recbole_hnlm.compare.analyse_command.Child", start)
+    command = ["popularity", "--dataset=tiny", "--model=BPR", f"--out={tmp_path}", "--no_progress", "--seeds=2",
+               "--neg_samplers", "dns", *shared(folder)]  # fmt: skip
+    (note,) = [note for note in main(command).table.notes if "defaults" in note]
+    assert note.startswith("dns: trained with other defaults (neg_sampler_num=7, now 1);")
+
+
 def test_failed_runs_are_told_below_the_table(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def start(work: Any, arguments: tuple[Any, ...]) -> AtOnce:
         setting = arguments[0]

@@ -13,6 +13,7 @@ from recbole_hnlm.compare.analyses import ANALYSES, Analysis, Entry, Reading, an
 from recbole_hnlm.compare.analyses.probe import train_and_probe
 from recbole_hnlm.compare.analyses.readings import comma_separated
 from recbole_hnlm.compare.children import Child
+from recbole_hnlm.compare.defaults import told_of_defaults
 from recbole_hnlm.compare.fitness import refuse_unfit_cells
 from recbole_hnlm.compare.ledger import FAILED, OK, Ledger, Record, RunSetting
 from recbole_hnlm.compare.plan import Cell, cells_of
@@ -91,7 +92,11 @@ def main(arguments: Sequence[str]) -> Written:
     cells = cells_of_entries(asked, entries, args.model)
     refuse_unfit_cells(cells)
     done = train_cells(asked, cells, analysis.probes, retry_failed=args.retry_failed, show=not args.no_progress)
-    return write(analysis, name, asked, list(zip(entries, done, strict=True)))
+    notes = []
+    for cell, records in zip(cells, done, strict=True):
+        told = told_of_defaults(cell.defaults, records)
+        notes += [f"{cell.row.name}: {told}"] if told else []
+    return write(analysis, name, asked, list(zip(entries, done, strict=True)), notes)
 
 
 def cells_of_entries(asked: Asked, entries: Sequence[Entry], model: str) -> list[Cell]:
@@ -137,8 +142,10 @@ def _probing(folder: Path) -> Callable[[RunSetting], Child]:
     return lambda setting: Child(train_and_probe, (setting, folder))
 
 
-def write(analysis: Analysis, name: str, asked: Asked, done: Sequence[tuple[Entry, list[Record]]]) -> Written:
-    """Table as Markdown and CSV, and the plot as SVG.
+def write(
+    analysis: Analysis, name: str, asked: Asked, done: Sequence[tuple[Entry, list[Record]]], notes: Sequence[str] = ()
+) -> Written:
+    """Table as Markdown and CSV, and the plot as SVG; ``notes`` come below the table's own.
 
     Raises:
         ValueError: If no run has succeeded, or none tells what the analysis reads.
@@ -161,7 +168,7 @@ def write(analysis: Analysis, name: str, asked: Asked, done: Sequence[tuple[Entr
     if not readings:
         raise ValueError(f"the runs have ended well, but none tells what {name} reads; choose other rows or settings")
     table = analysis.table(readings, next(iter(asked.request.datasets)))
-    table = replace(table, notes=(*table.notes, *failures))
+    table = replace(table, notes=(*table.notes, *notes, *failures))
     contents = {"md": markdown([table], f"![]({name}.svg)"), "csv": comma_separated(readings),
                 "svg": svg_element(analysis.plot(readings))}  # fmt: skip
     files = []

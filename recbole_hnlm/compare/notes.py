@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from recbole_hnlm.compare.blocks import Block, Line
+from recbole_hnlm.compare.defaults import told_of_defaults
 from recbole_hnlm.compare.ledger import canonical
 from recbole_hnlm.compare.statistics import least_wilcoxon
 
@@ -21,7 +22,7 @@ def notes_of(block: Block) -> list[str]:
     notes = [*_seed_notes(block), *_test_notes(block), *_setting_notes(block)]
     if len(versions_of(block)) > 1:
         notes.append("Rows were trained with several versions of packages, which cost.md names; a new --out has one.")
-    for told in (_collapsed, _cut_short):
+    for told in (_collapsed, _cut_short, _by_other_defaults):
         notes += [f"{line.name}: {note}" for line in block.lines if (note := told(line))]
     partial = [line for line in block.lines if not line.outcome.complete]
     for line in partial:
@@ -130,6 +131,10 @@ def _collapsed(line: Line) -> str:
     ends = ", ".join(f"{run['seed']} after {run['epochs']} epochs" for run in low)
     share = f"{100 * _COLLAPSED:.0f} % of the best one on validation"
     return f"not all seeds learned: below {share}, seed {ends}; try a larger stopping_step."
+
+
+def _by_other_defaults(line: Line) -> str:
+    return told_of_defaults(line.outcome.cell.defaults, line.outcome.done)
 
 
 def versions_of(block: Block) -> list[dict[str, str]]:

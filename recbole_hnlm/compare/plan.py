@@ -13,6 +13,7 @@ from recbole.utils import ModelType
 from recbole.utils.argument_list import dataset_arguments
 
 from recbole_hnlm.compare.checks import check_artefact_dir, check_text
+from recbole_hnlm.compare.defaults import defaults_of, start_of
 from recbole_hnlm.compare.ledger import RunSetting, digest
 from recbole_hnlm.compare.rows import ID_ONLY, Grid, Row, rows_of
 from recbole_hnlm.compare.spaces import L2, Point, Space, packaged_rows, read_space
@@ -20,7 +21,6 @@ from recbole_hnlm.config import HNLMConfig
 from recbole_hnlm.data_source import check_dataset_files, data_digest, load_dataset, named_files_digest
 from recbole_hnlm.options.chat import ASKING_KEYS
 from recbole_hnlm.options.imports import source_digest
-from recbole_hnlm.run_options import describe_options
 from recbole_hnlm.selection import check_selection
 
 DEFAULTS: dict[str, Any] = {
@@ -67,6 +67,7 @@ class Cell:
         seeds: Seeds of the final runs; trials take the first.
         data: Hash of the dataset's files.
         code: Hash of the files with classes of the user's own and of files that settings name; empty without any.
+        defaults: Our options that neither ``values`` nor a point gives, as a run takes them; no part of any key.
     """
 
     dataset: str
@@ -80,6 +81,7 @@ class Cell:
     seeds: tuple[int, ...]
     data: str = ""
     code: str = ""
+    defaults: Mapping[str, str] = field(default_factory=dict)
 
     def setting(self, point: Point, seed: int) -> RunSetting:
         """The run of this cell at a point with a seed."""
@@ -198,7 +200,8 @@ def _cell(request: Request, dataset: str, row: Row, shared: dict[str, Any]) -> t
     if config["MODEL_TYPE"] is ModelType.TRADITIONAL:  # RecBole trains it for one epoch
         values["eval_step"] = 1
     space = _resolved(row.space, config, fixed)
-    start = _defaults(space, CompareConfig(row.model, dataset, config_dict=values))
+    untuned = CompareConfig(row.model, dataset, config_dict=values)
+    start, defaults = start_of(space, untuned), defaults_of(untuned, {*values, *space})
     local = {**QUIET, **{key: values.pop(key) for key in _NOT_WHAT if key in values}}
     if "data_path" in local:
         local["data_path"] = str(Path(local["data_path"]).resolve())
@@ -207,15 +210,8 @@ def _cell(request: Request, dataset: str, row: Row, shared: dict[str, Any]) -> t
     named = [str(name) for name in (row.model, *(values.get(key, "") for key in _CLASSES))]
     code, files = source_digest([name for name in named if ":" in name]), named_files_digest(values)
     digests = data_digest(config), digest([code, files]) if files else code
-    cell = Cell(dataset, block, row, values, local, space, start, budget, request.seeds, *digests)
+    cell = Cell(dataset, block, row, values, local, space, start, budget, request.seeds, *digests, defaults)
     return cell, dropped.union(config.unread)
-
-
-def _defaults(space: Space, config: HNLMConfig) -> Point:
-    """What a run takes for the settings of a space that nobody sets; without those that others, or the data, decide."""
-    ours = describe_options(config.run) if config.run is not None else {}
-    found = {key: config[key] if config[key] is not None else ours.get(key) for key in space}
-    return {key: value for key, value in found.items() if value is not None}
 
 
 def _resolved(space: Space, config: HNLMConfig, fixed: set[str]) -> Space:

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from recbole_hnlm.compare.defaults import defaults_of
 from recbole_hnlm.compare.ledger import FAILED, OK, STOPPED, Record, RunSetting, digest
 from recbole_hnlm.compare.sharing import ensure_shared, refuses
 from recbole_hnlm.llm.backends.outcome import RunStopped
@@ -31,7 +32,7 @@ def train_once(setting: RunSetting, folder: Path) -> Record:
         with tempfile.TemporaryDirectory(prefix="compare-") as checkpoints:
             values = run_values(setting, folder, checkpoints)
             ensure_shared(setting, values, folder)
-            return {**setting.described(), "status": OK, **_figures(setting, values), **circumstances(values)}
+            return {**setting.described(), "status": OK, **_figures(setting, values), **circumstances(setting, values)}
     except Exception as error:  # a failing row is told in the table and stops no other
         return failure(setting, error)
 
@@ -87,10 +88,13 @@ def run_values(setting: RunSetting, folder: Path, checkpoints: str) -> dict[str,
     return values
 
 
-def circumstances(values: Mapping[str, Any]) -> Record:
-    """Versions and machine of a run with these settings."""
+def circumstances(setting: RunSetting, values: Mapping[str, Any]) -> Record:
+    """What a run with these values took for what nobody gave it, and its versions and machine."""
+    from recbole_hnlm.compare.plan import CompareConfig
+
     packages = ("recbole_hnlm", "torch", "recbole", "numpy")
     return {
+        "defaults": defaults_of(CompareConfig(setting.model, setting.dataset, config_dict=dict(values)), values),
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}},
         "machine": {
             "host": platform.node(),

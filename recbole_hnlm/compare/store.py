@@ -81,7 +81,7 @@ def _described(cell: Cell) -> dict[str, Any]:
         "dataset": cell.dataset, "data": cell.data, "backbone": cell.block, "row": row.name, "kind": row.kind,
         "model": row.model, "values": cell.values, "space": _space(cell.space), "start": cell.start,
         "trials": cell.budget, "seeds": list(cell.seeds), "made_by": row.values,
-        **({"code": cell.code} if cell.code else {}),
+        "defaults": cell.defaults, **({"code": cell.code} if cell.code else {}),
     }  # fmt: skip
 
 
@@ -94,5 +94,5 @@ def _read(told: dict[str, Any]) -> Cell:
     space, block = read_space(dict(told["space"])), told["backbone"]
     row = Row(told["row"], told["model"], told["kind"], told["made_by"], space, everywhere=not block)
     seeds = tuple(told["seeds"])
-    digests = told["data"], told.get("code", "")
-    return Cell(told["dataset"], block, row, told["values"], {}, space, told["start"], told["trials"], seeds, *digests)
+    known = told["data"], told.get("code", ""), told.get("defaults", {})
+    return Cell(told["dataset"], block, row, told["values"], {}, space, told["start"], told["trials"], seeds, *known)

@@ -10,16 +10,22 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from compare_runs import cells, request, train_all
 
+import recbole_hnlm.config as config_module
 from recbole_hnlm.compare.children import Child
+from recbole_hnlm.compare.command import compare, report
 from recbole_hnlm.compare.ledger import FAILED, OK
 from recbole_hnlm.compare.plan import Request, cells_of
+from recbole_hnlm.compare.request import Asked
 from recbole_hnlm.compare.runner import train_once
+from recbole_hnlm.compare.tables import accuracy_table
+from recbole_hnlm.config import packaged_defaults
 
 SMALL = {"embedding_size": 8, "epochs": 4, "use_gpu": False, "train_batch_size": 128}
 TABLES = ("table.md", "table.csv", "table.tex")
@@ -94,6 +100,32 @@ def test_a_record_holds_what_the_tables_need(tmp_path: Path, data: Path) -> None
     assert 100 < stepped["peak_memory_mib"] < 5000
     assert {"python", "torch", "recbole", "recbole_hnlm"} <= set(stepped["versions"])
     assert not list(Path.cwd().rglob("*.pth"))
+
+
+def test_a_default_that_has_changed_since_is_told_below_the_table(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a later version nothing is trained again; the row that reads the option says so, also in later reports."""
+    out, asked = tmp_path / "out", request(data, neg_samplers=("uniform", "ahns"), tune=1, seeds=1)
+    asked = replace(asked, shared={**asked.shared, **SMALL})
+
+    def notes() -> list[str]:
+        found = [compare(Asked(asked, out, 1, None), cells_of(asked), show=False), report(out)]
+        first, second = ([note for note in accuracy_table(block).notes if "defaults" in note] for (block,) in found)
+        assert first == second
+        return first
+
+    assert notes() == []
+    before, real = (out / "runs-1.jsonl").read_bytes(), packaged_defaults
+
+    def of_a_later_version(name: str) -> dict[str, Any]:
+        return {**real(name), **({"neg_sampler_exponent": -9.0} if name == "sampler/ahns.yaml" else {})}
+
+    monkeypatch.setattr(config_module, "packaged_defaults", of_a_later_version)
+    old = real("sampler/ahns.yaml")["neg_sampler_exponent"]
+    told = f"ahns: trained with other defaults (neg_sampler_exponent={old}, now -9.0); a new --out trains it with these."
+    assert notes() == [told]
+    assert (out / "runs-1.jsonl").read_bytes() == before
 
 
 def test_a_run_that_fails_says_why(tmp_path: Path, data: Path) -> None:
