@@ -20,10 +20,16 @@ from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions, LLMOptions
 from recbole_hnlm.options.comparator import COMPARATOR_PREFIX
 from recbole_hnlm.options.loss import RANKING_KEY
 from recbole_hnlm.options.parsing import option_keys, parse_options
-from recbole_hnlm.run_options import RunOptions, base_sampler_of, parse_run
+from recbole_hnlm.run_options import RunOptions, base_sampler_of, parse_given
 from recbole_hnlm.run_options.checks import NO_SAMPLER, RECBOLE_SAMPLER, TEXT_SAMPLER, WRAPPED_KEYS, GeneralOptions
 from recbole_hnlm.training.processes import join_group
-from recbole_hnlm.user_settings import check_recbole_values, read_settings_files, settings_of_command_line
+from recbole_hnlm.user_settings import (
+    check_recbole_values,
+    overruled,
+    read_settings_files,
+    refuse_to_save_loaders,
+    settings_of_command_line,
+)
 
 _OURS = (SAMPLER_KEY, RANKING_KEY, HNLMOptions.PREFIX, LLMOptions.PREFIX, COMPARATOR_PREFIX, *WRAPPED_KEYS)
 """Beginnings of our keys, but for those that plain runs obey too."""
@@ -99,6 +105,8 @@ class HNLMConfig(Config):
     """
 
     external_config_dict: dict[str, Any]
+    set_aside: list[str]
+    """Options that were written for a sampler whose place another took, and that this one does not read."""
     default_sampler: ClassVar[str | None] = None
     """The sampler of a configuration that names none; None leaves RecBole as it is."""
 
@@ -167,13 +175,15 @@ class HNLMConfig(Config):
     def _get_final_config_dict(self) -> dict[str, Any]:
         final: dict[str, Any] = super()._get_final_config_dict()
         check_recbole_values(final)
-        run = parse_run(final, self.external_config_dict, self.__dict__["_recbole_keys"])
+        earlier = overruled((self.file_config_dict, self.variable_config_dict, self.cmd_config_dict), SAMPLER_KEY)
+        known = self.__dict__["_recbole_keys"]
+        run, self.__dict__["set_aside"] = parse_given(final, self.external_config_dict, known, earlier)
         self.__dict__["run"] = run
         if run is not None:
             refuse_unsupported(self.model_class, str(final[SAMPLER_KEY]))
             if run.sampler_type is not None:  # negatives are drawn on the device, the loader hands out pairs
                 final["train_neg_sample_args"] = None
-                _refuse_to_save_loaders(final)
+                refuse_to_save_loaders(final)
         return final
 
     def _set_default_parameters(self) -> None:
@@ -205,7 +215,7 @@ class HNLMConfig(Config):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickle as RecBole's own Config with plain classes, so that a checkpoint needs nothing of ours to be read."""
-        state = {key: value for key, value in self.__dict__.items() if key not in ("run", "_recbole_keys")}
+        state = {key: value for key, value in self.__dict__.items() if key not in ("run", "set_aside", "_recbole_keys")}
         state["model_class"] = getattr(self.model_class, "hnlm_base", self.model_class)
         for name, values in state.items():
             if isinstance(values, dict) and isinstance(values.get(SAMPLER_KEY), type):
@@ -227,19 +237,6 @@ class PlainConfig(HNLMConfig):
         super()._merge_external_config_dict()
         kept = {key: value for key, value in self.external_config_dict.items() if not key.startswith(_OURS)}
         self.external_config_dict = {**kept, SAMPLER_KEY: NO_SAMPLER}
-
-
-def _refuse_to_save_loaders(values: Mapping[str, Any]) -> None:
-    """Refuse ``save_dataloaders`` where the loaders draw nothing: RecBole's own runs would read them and fail.
-
-    Raises:
-        ValueError: If they would be saved.
-    """
-    if values.get("save_dataloaders"):
-        raise ValueError(
-            f"save_dataloaders would leave loaders without RecBole's sampler in {values['checkpoint_dir']}, which its "
-            f"own runs read and fail on; remove it under neg_sampler={values[SAMPLER_KEY]}, save_dataset keeps the data"
-        )
 
 
 def set_threads(config: Config) -> None:

@@ -95,6 +95,9 @@ def split(config: HNLMConfig) -> tuple[Any, Any, Any]:
         logging.basicConfig(level=logging.ERROR)  # no log file of its own
     logger.info(sys.argv)
     logger.info(config)
+    if config.set_aside:
+        taken = f"neg_sampler={config['neg_sampler']}"
+        logger.warning("%s was given over the one that %s was written for; that is not read", taken, config.set_aside)
     if config.unread:
         logger.warning("with %s nothing reads %s; remove it, or check the spelling", config["model"], config.unread)
     data = load_dataset(config)

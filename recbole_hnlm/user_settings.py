@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from recbole_hnlm.options import SAMPLER_KEY
 from recbole_hnlm.options.parsing import coerce
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,15 @@ def settings_of_command_line(arguments: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def overruled(layers: Sequence[Mapping[str, Any]], key: str) -> set[str]:
+    """What is given only below the last layer that changes ``key``: it was written beside another value of that key."""
+    last, value = 0, None
+    for place, layer in enumerate(layers):
+        if key in layer and layer[key] != value:
+            last, value = place, layer[key]
+    return {name for layer in layers[:last] for name in layer} - {name for layer in layers[last:] for name in layer}
+
+
 def check_recbole_values(values: Mapping[str, Any]) -> None:
     """Refuse values of RecBole's own settings that would fail later without their name.
 
@@ -116,4 +126,17 @@ def check_recbole_values(values: Mapping[str, Any]) -> None:
     if not isinstance(negatives, Mapping) and negatives not in (None, "None"):
         raise ValueError(
             f"train_neg_sample_args={negatives!r} should map RecBole's keys to values; neg_sampler names a sampler"
+        )
+
+
+def refuse_to_save_loaders(values: Mapping[str, Any]) -> None:
+    """Refuse ``save_dataloaders`` where the loaders draw nothing: RecBole's own runs would read them and fail.
+
+    Raises:
+        ValueError: If they would be saved.
+    """
+    if values.get("save_dataloaders"):
+        raise ValueError(
+            f"save_dataloaders would leave loaders without RecBole's sampler in {values['checkpoint_dir']}, which its "
+            f"own runs read and fail on; remove it under neg_sampler={values[SAMPLER_KEY]}, save_dataset keeps the data"
         )

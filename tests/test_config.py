@@ -7,7 +7,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -249,6 +249,60 @@ class TestUnreadKeys:
         data = write_dataset(tmp_path)
         split(_config(dataset="tiny", data_path=str(data), lr=0.1, state="WARNING"))
         assert "with BPR nothing reads ['lr']; remove it" in caplog.text
+
+
+class TestASamplerGivenOverAnother:
+    """A config for one sampler, and ``--neg_sampler=`` another: what was written for the first does not stand in its way."""
+
+    WRITTEN: ClassVar = {"neg_sampler": "hnlm", "hnlm_alpha": 0.1, "llm_text_width": 64, "neg_sampler_candidates": 16}
+
+    @pytest.mark.parametrize(
+        ("sampler", "left"),
+        [
+            ("dns", ["hnlm_alpha", "llm_text_width"]),
+            ("uniform", ["hnlm_alpha", "llm_text_width", "neg_sampler_candidates"]),
+            ("none", ["hnlm_alpha", "llm_text_width", "neg_sampler_candidates"]),
+            ("hnlm", []),
+        ],
+    )
+    def test_its_options_are_set_aside_and_shared_ones_stay(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str, left: list[str]
+    ) -> None:
+        files = [_write(tmp_path / "a.yaml", **self.WRITTEN)]
+        by_dictionary = _config(files=files, neg_sampler=sampler)
+        monkeypatch.setattr(sys, "argv", ["train.py", f"--neg_sampler={sampler}"])
+        by_command = _config(**self.WRITTEN)
+        for config in (by_dictionary, by_command):
+            assert sorted(config.set_aside) == left
+        if sampler in ("dns", "hnlm"):
+            assert _run(by_command).sampler_options.candidates == 16
+
+    def test_options_beside_the_sampler_or_above_it_are_refused(self, tmp_path: Path) -> None:
+        files = [_write(tmp_path / "a.yaml", neg_sampler="uniform")]
+        for values in ({"hnlm_alpha": 0.1}, {"neg_sampler": "dns", "hnlm_alpha": 0.1}):
+            with pytest.raises(ValueError, match="hnlm_alpha has no effect here"):
+                _config(files=files, **values)
+
+    def test_the_same_sampler_again_sets_nothing_aside(self, tmp_path: Path) -> None:
+        files = [_write(tmp_path / "a.yaml", neg_sampler="dns", hnlm_alpha=0.1)]
+        with pytest.raises(ValueError, match="hnlm_alpha has no effect here"):
+            _config(files=files, neg_sampler="dns")
+
+    def test_given_again_beside_the_sampler_it_is_refused(self, tmp_path: Path) -> None:
+        files = [_write(tmp_path / "a.yaml", **self.WRITTEN)]
+        with pytest.raises(ValueError, match="hnlm_alpha has no effect here"):
+            _config(files=files, neg_sampler="dns", hnlm_alpha=0.1)
+
+    def test_a_misspelled_option_is_refused_all_the_same(self, tmp_path: Path) -> None:
+        files = [_write(tmp_path / "a.yaml", neg_sampler="hnlm", hnlm_alhpa=0.1)]
+        with pytest.raises(ValueError, match="did you mean 'hnlm_alpha'"):
+            _config(files=files, neg_sampler="dns")
+
+    def test_the_run_tells(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        files = [_write(tmp_path / "a.yaml", neg_sampler="hnlm", hnlm_alpha=0.1)]
+        data = write_dataset(tmp_path)
+        split(_config(dataset="tiny", files=files, data_path=str(data), neg_sampler="dns", state="WARNING"))
+        assert "neg_sampler=dns was given over the one that ['hnlm_alpha'] was written for" in caplog.text
 
 
 class TestRefusedBeforeDataIsRead:

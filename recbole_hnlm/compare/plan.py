@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from recbole_hnlm.config import HNLMConfig
 from recbole_hnlm.data_source import check_dataset_files, data_digest, load_dataset, named_files_digest
 from recbole_hnlm.options.chat import ASKING_KEYS
 from recbole_hnlm.options.imports import source_digest
+from recbole_hnlm.options.parsing import UselessOption
 from recbole_hnlm.selection import check_selection
 
 DEFAULTS: dict[str, Any] = {
@@ -36,7 +36,6 @@ _NOT_WHAT = (*LOCAL, *sorted(ASKING_KEYS))
 _SHARED_BY_ROWS = ("topk", "metrics", "valid_metric")
 _CLASSES = ("neg_sampler", "hnlm_base_sampler", "neg_sampler_reference_model", "llm_teacher_model")
 """Settings that may name a class of the user's own, beside the model."""
-_USELESS = re.compile(r"^(\w+) has no effect here")
 
 
 def shaping(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,11 +180,10 @@ def _cell(request: Request, dataset: str, row: Row, shared: dict[str, Any]) -> t
         try:
             config = CompareConfig(row.model, dataset, config_dict={**values, **point})
             break
-        except ValueError as error:
-            useless = _USELESS.match(str(error))
-            if useless is None or useless[1] not in shared or useless[1] in row.values:
+        except UselessOption as error:
+            if error.key not in shared or error.key in row.values:
                 raise
-            dropped.add(useless[1])
+            dropped.add(error.key)
     if row.kind in ID_ONLY and config.run is not None and config.run.reads_text:
         text = sorted(key for key in shared if key.startswith("hnlm_"))
         raise ValueError(

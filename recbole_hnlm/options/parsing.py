@@ -91,6 +91,18 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+class UselessOption(ValueError):
+    """An option that the run would not read.
+
+    Attributes:
+        key: The option.
+    """
+
+    def __init__(self, message: str, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
+
+
 def reject_unknown(given: Iterable[str], known: Iterable[str], elsewhere: Mapping[str, str]) -> None:
     """Refuse keys that carry one of our prefixes, or nearly our whole name, and mean nothing in this run.
 
@@ -100,7 +112,8 @@ def reject_unknown(given: Iterable[str], known: Iterable[str], elsewhere: Mappin
         elsewhere: Keys of ours without effect in this run, mapped to the reason.
 
     Raises:
-        ValueError: Naming the key, and the nearest known one or why it has no effect.
+        UselessOption: On a key without effect, with the reason.
+        ValueError: On another one, with the nearest known one.
     """
     known = tuple(known)
     everything = (*known, *elsewhere)
@@ -108,7 +121,7 @@ def reject_unknown(given: Iterable[str], known: Iterable[str], elsewhere: Mappin
         if key in known:
             continue
         if key in elsewhere:
-            raise ValueError(f"{key} has no effect here: {elsewhere[key]}; remove it")
+            raise UselessOption(f"{key} has no effect here: {elsewhere[key]}; remove it", key)
         prefixes = ("neg_sampler", "ranking_loss", HNLMOptions.PREFIX, LLMOptions.PREFIX, COMPARATOR_PREFIX)
         ours = key.startswith(prefixes)
         if ours and known:

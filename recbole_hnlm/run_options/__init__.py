@@ -5,7 +5,8 @@ from recbole_hnlm.run_options.run import (
     base_sampler_of,
     cache_directory,
     describe_options,
+    parse_given,
     parse_run,
 )
 
-__all__ = ["RunOptions", "base_sampler_of", "cache_directory", "describe_options", "parse_run"]
+__all__ = ["RunOptions", "base_sampler_of", "cache_directory", "describe_options", "parse_given", "parse_run"]

@@ -4,7 +4,7 @@ configuration."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from recbole_hnlm.options.comparator import (
 from recbole_hnlm.options.guard import GuardOptions
 from recbole_hnlm.options.hybrid import HybridRun
 from recbole_hnlm.options.loss import OWN_LOSS, RANKING_KEY, RANKING_PREFIX, RankingRun, parse_ranking
-from recbole_hnlm.options.parsing import parse_options, reject_unknown, useless_hnlm_keys
+from recbole_hnlm.options.parsing import UselessOption, parse_options, reject_unknown, useless_hnlm_keys
 from recbole_hnlm.run_options.chat import ChatRun, parse_chat
 from recbole_hnlm.run_options.checks import (
     NAMES_BESIDE,
@@ -127,6 +127,21 @@ def base_sampler_of(values: Mapping[str, Any]) -> Any:
         usual = HNLMOptions.base_sampler if comparator_of(values) is None else PUBLISHED_SAMPLER
         return values.get("hnlm_base_sampler", usual)
     return sampler
+
+
+def parse_given(
+    values: Mapping[str, Any], given: Iterable[str], recbole_keys: Iterable[str], overruled: Collection[str]
+) -> tuple[RunOptions | None, list[str]]:
+    """As :func:`parse_run`, but ``overruled`` options may be useless; those that are come second."""
+    kept, useless = list(given), list[str]()
+    while True:
+        try:
+            return parse_run(values, kept, recbole_keys), useless
+        except UselessOption as error:
+            if error.key not in overruled:
+                raise
+            kept.remove(error.key)
+            useless.append(error.key)
 
 
 def parse_run(values: Mapping[str, Any], given: Iterable[str], recbole_keys: Iterable[str]) -> RunOptions | None:

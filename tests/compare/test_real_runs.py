@@ -123,7 +123,9 @@ def test_a_default_that_has_changed_since_is_told_below_the_table(
 
     monkeypatch.setattr(config_module, "packaged_defaults", of_a_later_version)
     old = real("sampler/ahns.yaml")["neg_sampler_exponent"]
-    told = f"ahns: trained with other defaults (neg_sampler_exponent={old}, now -9.0); a new --out trains it with these."
+    told = (
+        f"ahns: trained with other defaults (neg_sampler_exponent={old}, now -9.0); a new --out trains it with these."
+    )
     assert notes() == [told]
     assert (out / "runs-1.jsonl").read_bytes() == before
 
