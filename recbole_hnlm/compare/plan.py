@@ -80,7 +80,7 @@ class Cell:
     seeds: tuple[int, ...]
     data: str = ""
     code: str = ""
-    defaults: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def setting(self, point: Point, seed: int) -> RunSetting:
         """The run of this cell at a point with a seed."""
