@@ -29,6 +29,11 @@ def title(point: Point) -> str:
     return ", ".join(reversed(point))
 
 
+def columns_of(lines: Mapping[Point, Rows]) -> list[str]:
+    """Every column of the lines, each once, in their order."""
+    return list(dict.fromkeys(name for rows in lines.values() for name in rows))
+
+
 def ledger_of(out: str, point: Point) -> Ledger:
     """The finished runs of a line."""
     return Ledger(Path(out) / "-".join(point), "a")
@@ -36,7 +41,7 @@ def ledger_of(out: str, point: Point) -> Ledger:
 
 def table(out: str, lines: Mapping[Point, Rows]) -> list[str]:
     """A Markdown table, validation NDCG@20; cells without a run are empty."""
-    columns = list(dict.fromkeys(name for rows in lines.values() for name in rows))
+    columns = columns_of(lines)
     shown = [f"| | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
     for point, rows in lines.items():
         ledger = ledger_of(out, point)
@@ -53,6 +58,8 @@ def main(description: str, lines: Mapping[Point, Rows], folder: str) -> None:
     parser.add_argument("--data-path", default="../shared/data")
     parser.add_argument("--out", default=folder)
     parser.add_argument("--only", nargs="+", choices=[title(point) for point in lines], help="lines to train")
+    columns = columns_of(lines)
+    parser.add_argument("--columns", nargs="+", choices=columns, default=columns, help="columns to train")
     args = parser.parse_args()
     sys.argv = sys.argv[:1]
     warnings.filterwarnings("ignore")
@@ -61,6 +68,7 @@ def main(description: str, lines: Mapping[Point, Rows], folder: str) -> None:
             dataset, model = point
             told = {"dataset": dataset, "model": model, "out": f"{args.out}/work/{dataset}", "epochs": 300}
             given = argparse.Namespace(**{**vars(args), **told, "config": json.dumps(DATA.get(dataset, {}))})
-            train_missing(ledger_of(args.out, point), lines[point], given)
+            asked = {name: values for name, values in lines[point].items() if name in args.columns}
+            train_missing(ledger_of(args.out, point), asked, given)
     if "table" in args.work:
         sys.stdout.write("\n".join(table(args.out, lines)) + "\n")

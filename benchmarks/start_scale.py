@@ -19,6 +19,7 @@ STARTS: Rows = {
         for scale in (0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
     },
     **{f"{scale}, spread": {**TEXT, "hnlm_init_hops": 3, "hnlm_init_scale": scale} for scale in (0.02, 0.2)},
+    "0.2, one hop": {**TEXT, "hnlm_init_hops": 1, "hnlm_init_scale": 0.2},
 }
 """What the columns start from: nothing of text, the model's own start with alignment, or text at a scale."""
 GRAPH = {"learning_rate": 0.001, "reg_weight": 1e-5}
