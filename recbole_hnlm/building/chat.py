@@ -14,7 +14,7 @@ import numpy as np
 from recbole_hnlm.artefacts import Manifest, Provenance, write_artefact
 from recbole_hnlm.artefacts.neg_text import remove_neg_text
 from recbole_hnlm.artefacts.pairs import rank_tokens, ranks_in
-from recbole_hnlm.config import encoding_of
+from recbole_hnlm.building.reviews import reviews_told, training_reviews
 from recbole_hnlm.llm import AtomicTable, TextEncoder, select_text_fields
 from recbole_hnlm.llm.build import profile_settings
 from recbole_hnlm.llm.chat import ChatBackend
@@ -22,7 +22,6 @@ from recbole_hnlm.llm.corpus import Corpus
 from recbole_hnlm.llm.negative_stage import Profiles
 from recbole_hnlm.llm.profiles import History
 from recbole_hnlm.llm.prompts import prompts_edition
-from recbole_hnlm.llm.reviews import read_reviews
 from recbole_hnlm.llm.source_text import sources_of
 from recbole_hnlm.llm.text_pipeline import TextRun, artefact_contents, run_text_pipeline, write_profiles
 from recbole_hnlm.models.text import training_pairs
@@ -64,8 +63,11 @@ def build_by_chat(config: Any, run: RunOptions, dataset: Any, sources: ChatSourc
     Raises:
         ValueError: If no item has text, or there is no key where one is needed.
     """
-    text = asked_of(config, run, dataset, sources)
     assert sources.encoder is not None, "items have text, so there is an encoder"
+    text = asked_of(config, run, dataset, sources)
+    told = text.corpus
+    files = sources_of((told.item_table, told.item_fields), (told.user_table, told.user_fields))
+    text = dataclasses.replace(text, sources={**files, **reviews_told(config, dataset, run)})
     result = run_text_pipeline(text, chat_backend(config, run, sources.cache), sources.encoder)
     if result.manifest is None:
         remove_neg_text(sources.directory, text.dataset)
@@ -178,6 +180,8 @@ def corpus_of(
     _, first = np.unique(user_ranks * len(catalogue) + item_ranks, return_index=True)
     first.sort()
     item_table, user_table = tables
+    told = run.chat is not None and run.chat.text.reviews > 0
+    reviews = training_reviews(config, dataset, (users.tolist(), items.tolist())) if told else None
     return Corpus(
         users=owners,
         items=catalogue,
@@ -188,25 +192,9 @@ def corpus_of(
         item_fields=() if item_table is None else select_text_fields(item_table, options.text_fields),
         user_table=user_table,
         user_fields=() if user_table is None else select_text_fields(user_table, options.user_text_fields),
-        reviews=_of_each(_reviews(config, dataset, (users.tolist(), items.tolist()), run), first),
+        reviews=None if reviews is None else [reviews[place] for place in first],
         template_words=options.profile_words,
     )
-
-
-def _of_each(reviews: list[str] | None, places: np.ndarray) -> list[str] | None:
-    return None if reviews is None else [reviews[place] for place in places]
-
-
-def _reviews(config: Any, dataset: Any, pairs: tuple[list[str], list[str]], run: RunOptions) -> list[str] | None:
-    chat = run.chat
-    if chat is None or not chat.text.reviews:
-        return None
-    split = config["benchmark_filename"]
-    path = Path(config["data_path"]) / f"{config['dataset']}{f'.{split[0]}' if split else ''}.inter"
-    if not path.is_file():
-        return None
-    keys = str(dataset.uid_field), str(dataset.iid_field)
-    return read_reviews(path, pairs, keys, separator=config["field_separator"], encoding=encoding_of(config))
 
 
 def _provenance(run: RunOptions, text: TextRun, encoder: TextEncoder) -> Provenance:
@@ -225,6 +213,6 @@ def _provenance(run: RunOptions, text: TextRun, encoder: TextEncoder) -> Provena
             "encoder_precision": encoder.precision,
             "text_width": options.text_width,
             "chat": chat_settings(chat, options),
-            "sources": sources_of((corpus.item_table, corpus.item_fields), (corpus.user_table, corpus.user_fields)),
+            "sources": dict(text.sources),
         },
     )

@@ -11,10 +11,12 @@ from recbole_hnlm.artefacts.errors import ArtefactError
 from recbole_hnlm.artefacts.manifest import ArtefactPaths
 from recbole_hnlm.artefacts.neg_text import NegTextManifest, read_neg_text_manifest
 from recbole_hnlm.building.chat import ChatSources, text_run
+from recbole_hnlm.building.provenance import check_named
 from recbole_hnlm.building.sources import text_sources
 from recbole_hnlm.building.turns import make_in_turn
 from recbole_hnlm.llm.neighbours import NO_MODEL, neighbours_provenance, write_text_neighbours
 from recbole_hnlm.llm.text_pipeline import TextRun
+from recbole_hnlm.models.grounded import grounded_directory
 from recbole_hnlm.models.text import artefact_directory, hash_of_training_pairs
 from recbole_hnlm.options import HNLMOptions
 from recbole_hnlm.options.text import GroundingOptions, TextOptions
@@ -29,17 +31,20 @@ NEIGHBOURS = 5
 def ensure_grounded(config: Any, run: RunOptions, train_data: Any) -> None:
     """Write the text neighbours of each pair's item where ``semantic`` runs and no model has named negatives.
 
-    Neighbours of another split or encoder are written anew; what a model named is left for the run to check. A folder
-    that the user names is never written to.
+    Neighbours of another split, text or encoder are written anew. A folder that the user names is never written to.
 
     Raises:
-        ValueError: If the dataset has no text, or the file is damaged.
+        ValueError: If the dataset has no text, the file is damaged, or a model named negatives from another text.
     """
-    options = run.sampler_options
-    if not isinstance(options, SemanticOptions) or options.folder is not None:
+    options, dataset = run.sampler_options, train_data._dataset
+    if not isinstance(options, SemanticOptions):
         return
-
-    make_in_turn(config, run, lambda: _absent(config, run, train_data._dataset))
+    if options.folder is None:
+        make_in_turn(config, run, lambda: _absent(config, run, dataset))
+    directory = grounded_directory(config, run, options)
+    found = _found(directory, str(config["dataset"]))
+    if found is not None and found.provenance.get("model") != NO_MODEL:
+        check_named(found, config, run, dataset, directory)
 
 
 def _absent(config: Any, run: RunOptions, dataset: Any) -> Callable[[], None] | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from recbole_hnlm.artefacts import Manifest
 from recbole_hnlm.artefacts.manifest import Provenance
+from recbole_hnlm.artefacts.neg_text import NegTextManifest
 from recbole_hnlm.artefacts.storage import hash_file
 from recbole_hnlm.building.chat import backend_family, chat_settings
+from recbole_hnlm.building.reviews import review_file, text_of_reviews
 from recbole_hnlm.building.sources import source_files, tables_of
 from recbole_hnlm.llm import select_text_fields
 from recbole_hnlm.llm.item_vectors import TEACHER_ENCODER
@@ -61,23 +64,62 @@ def check_sources(manifest: Manifest, config: Any, run: RunOptions, dataset: Any
     Raises:
         ValueError: Naming the file whose text has changed.
     """
-    made: dict[str, dict[str, str]] | None = manifest.provenance.settings.get("sources")
-    files = source_files(config)
-    if made is None or all(
-        not path.is_file() or made[kind].get("file") == hash_file(path) for kind, path in files.items()
-    ):
-        return
-    items, users = tables_of(config, dataset, run.llm)
-    for kind, table, named in (
-        ("item", items, run.llm.text_fields),
-        ("user", users, run.llm.user_text_fields),
-    ):
-        if table is not None and text_digest(table, select_text_fields(table, named)) != made[kind].get("text", ""):
-            raise ValueError(
-                f"the text of {files[kind]} is not what the artefacts in {directory} were made of; rebuild with "
-                "--hnlm_rebuild=True (what was encoded or answered for unchanged texts is kept), or put the old file "
-                "back"
-            )
+    fields = {"item": run.llm.text_fields, "user": run.llm.user_text_fields}
+    changed = _changed_text(manifest.provenance.settings.get("sources"), fields, config, run, dataset)
+    if changed is not None:
+        raise ValueError(
+            f"the text of {changed} is not what the artefacts in {directory} were made of; rebuild with "
+            "--hnlm_rebuild=True (what was encoded or answered for unchanged texts is kept), or put the old file back"
+        )
+
+
+def check_named(manifest: NegTextManifest, config: Any, run: RunOptions, dataset: Any, directory: Path) -> None:
+    """Refuse negatives that a model named from another text than the dataset's files hold now.
+
+    Compared are the fields that it was told; files that are no longer there are not missed, as above.
+
+    Raises:
+        ValueError: Naming the file whose text has changed.
+    """
+    made = manifest.provenance
+    fields = {kind: made.get(f"{kind}_fields", ()) for kind in ("item", "user")}
+    changed = _changed_text(made.get("sources"), fields, config, run, dataset)
+    if changed is not None:
+        raise ValueError(
+            f"the text of {changed} is not what the negatives in {directory} were named from; name them anew by "
+            f"recbole-hnlm build with --hnlm_rebuild=True and the options of {made.get('model')} (what was answered "
+            "for unchanged texts is kept), or put the old file back"
+        )
+
+
+def _changed_text(
+    made: Mapping[str, Mapping[str, str]] | None,
+    fields: Mapping[str, Sequence[str] | None],
+    config: Any,
+    run: RunOptions,
+    dataset: Any,
+) -> Path | None:
+    """The first file whose text is not what ``made`` tells of; None if there is none, or nothing is told."""
+    files = {**source_files(config), "inter": review_file(config)}
+    others = [
+        kind
+        for kind, told in (made or {}).items()
+        if files[kind].is_file() and told.get("file") != hash_file(files[kind])
+    ]
+    if not made or not others:
+        return None
+    tables = dict(zip(("item", "user"), tables_of(config, dataset, run.llm), strict=True))
+    for kind in others:
+        if kind == "inter":
+            text = text_of_reviews(config, dataset)
+        else:
+            table = tables[kind]
+            assert table is not None, "its file is there"
+            known = all(field in table.types for field in fields[kind] or ())
+            text = text_digest(table, select_text_fields(table, fields[kind])) if known else "without a field"
+        if text != made[kind].get("text", ""):
+            return files[kind]
+    return None
 
 
 def settings_of_hybrid(hybrid: HybridRun) -> dict[str, Any]:

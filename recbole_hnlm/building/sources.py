@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from recbole_hnlm.building.chat import ChatSources
+from recbole_hnlm.building.reviews import reviews_told
 from recbole_hnlm.building.teacher import TeacherResult
 from recbole_hnlm.config import encoding_of
 from recbole_hnlm.llm import (
@@ -126,6 +127,7 @@ def request_of(
         fallback_vectors=teacher.item_vectors[1:],
         teacher=teacher.description,
         profiles=profiles,
+        reviews={} if profiles is None else reviews_told(config, dataset, run),
         options=run.llm,
         device=str(config["device"]),
         show_progress=bool(config["show_progress"]),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ class BuildTexts:
     user_fields: tuple[str, ...]
     items: list[str]
     users: list[str]
-    sources: dict[str, dict[str, str]]
+    sources: Mapping[str, Mapping[str, str]]
 
 
 def build_artefacts(request: BuildRequest, encoder: TextEncoder | None = None) -> BuildReport:
@@ -132,7 +132,8 @@ def read_texts(request: BuildRequest) -> BuildTexts:
     """
     pairs = _rank_pairs(request)
     item_fields, user_fields = choose_fields(request)
-    sources = sources_of((request.item_table, item_fields), (request.user_table, user_fields))
+    files = sources_of((request.item_table, item_fields), (request.user_table, user_fields))
+    sources = {**files, **request.reviews}
     if request.profiles is not None:
         written = request.profiles
         return BuildTexts(pairs, item_fields, user_fields, list(written.items), list(written.users), sources)

@@ -36,6 +36,7 @@ class BuildRequest:
             ``catalogue``; taken where the dataset has no text at all.
         teacher: Description of the teacher, for the manifest.
         profiles: What a chat model has written, by rank, in place of templates.
+        reviews: Digests of the reviews that a chat model was told, for the manifest.
         options: Options of the offline part.
         device: Torch device of the encoder.
         text_rows_limit: Vectors are written as text too up to so many rows.
@@ -54,6 +55,7 @@ class BuildRequest:
     fallback_vectors: NDArray[np.float32] | None = None
     teacher: Mapping[str, Any] = field(default_factory=dict)
     profiles: Profiles | None = None
+    reviews: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     options: LLMOptions = field(default_factory=LLMOptions)
     device: str = "cpu"
     text_rows_limit: int = TEXT_ROWS_LIMIT

@@ -39,3 +39,11 @@ def text_digest(table: AtomicTable, fields: Sequence[str]) -> str:
     for row in sorted(rows, key=itemgetter(0)):  # rows of the same key stay in their order
         digest.update(b"\x1e" + "\x1f".join(row).encode())
     return digest.hexdigest()
+
+
+def reviews_digest(users: Sequence[str], items: Sequence[str], reviews: Sequence[str] | None) -> str:
+    """sha256 in hex of what was written at the training pairs, in whatever order they come; ``""`` for nothing."""
+    told = sorted({row for row in zip(users, items, reviews or [""] * len(users), strict=True) if row[2]})
+    if not told:
+        return ""
+    return hashlib.sha256("\x1e".join("\x1f".join(row) for row in told).encode()).hexdigest()

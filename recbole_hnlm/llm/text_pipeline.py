@@ -52,6 +52,7 @@ class TextRun:
         encoder_batch_size: Texts encoded at a time.
         seed: Seed of the clustering.
         show_progress: Whether to show bars.
+        sources: Digests of the files that the corpus was read from, which ``NAME.neg_text`` records.
     """
 
     dataset: str
@@ -65,6 +66,7 @@ class TextRun:
     encoder_batch_size: int = 128
     seed: int = 2020
     show_progress: bool = False
+    sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def prompts(self) -> PromptSet:
         """The prompts that the options ask for."""
@@ -232,6 +234,9 @@ def _provenance(run: TextRun, prompts: PromptSet, backend: ChatBackend, encoder:
         "prompts_sha256": prompts.fingerprint,
         "encoder": encoder.name,
         "encoder_revision": encoder.revision,
+        "item_fields": list(run.corpus.item_fields),
+        "user_fields": list(run.corpus.user_fields),
+        "sources": dict(run.sources),
         "settings": {
             **settings,
             "negatives_per_pair": run.negatives_per_pair,

@@ -13,9 +13,14 @@ from recbole_hnlm.models.text import artefact_directory, hash_of_training_pairs
 from recbole_hnlm.options import HNLMOptions
 from recbole_hnlm.run_options import RunOptions
 from recbole_hnlm.samplers import NegativeSampler
-from recbole_hnlm.samplers.semantic import GroundedTable, SemanticSampler
+from recbole_hnlm.samplers.semantic import GroundedTable, SemanticOptions, SemanticSampler
 
 logger = logging.getLogger(__name__)
+
+
+def grounded_directory(config: Any, run: RunOptions, options: SemanticOptions) -> Path:
+    """Where the grounded negatives of a run are, or would be: as told, else among its artefacts."""
+    return Path(options.folder) if options.folder else artefact_directory(config, run.hnlm or HNLMOptions())
 
 
 def attach_grounded(sampler: NegativeSampler | None, config: Any, dataset: Any, run: RunOptions) -> None:
@@ -34,7 +39,7 @@ def attach_grounded(sampler: NegativeSampler | None, config: Any, dataset: Any, 
     if not isinstance(sampler, SemanticSampler):
         return
     options, name = run.sampler_options, str(config["dataset"])
-    directory = Path(options.folder) if options.folder else artefact_directory(config, run.hnlm or HNLMOptions())
+    directory = grounded_directory(config, run, options)
     tokens = dataset.field2id_token
     users, items = tokens[dataset.uid_field], tokens[dataset.iid_field]
     found = read_grounded(directory, name, users, items, pairs_hash=hash_of_training_pairs(dataset))

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -348,6 +349,43 @@ def test_semantic_draws_what_the_model_names_whoever_comes_first(
     asked = server.asked.total()
     again = run_recbole_hnlm("BPR", "tiny", config_dict=rows["semantic"])
     assert again["test_result"] == found["semantic"]["test_result"] and server.asked.total() == asked
+
+
+def with_reviews(folder: Path) -> Path:
+    """The dataset's interactions, each with a review."""
+    path = folder / "tiny" / "tiny.inter"
+    header, *rows = path.read_text().splitlines()
+    told = [f"{row}\tword {place % 7} of it" for place, row in enumerate(rows)]
+    path.write_text("\n".join([f"{header}\treview:token_seq", *told]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("row", ["hnlm", "semantic", "semantic in a folder"])
+def test_other_text_and_reviews_are_refused_whoever_reads_what_the_model_named(
+    row: str, folder: Path, server: ChatServer
+) -> None:
+    columns = {"load_col": {"inter": ["user_id", "item_id", "timestamp"]}}
+    inter, item = with_reviews(folder), folder / "tiny" / "tiny.item"
+    run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, server, **columns))
+    asked, own = server.asked.total(), {"epochs": 1, "checkpoint_dir": str(folder / "saved"), **columns}
+    assert any("word 3 of it" in prompt for prompt in server.asked), "the model was told no review"
+    if row == "semantic in a folder":
+        own["neg_sampler_folder"] = str(shutil.copytree(folder / "tiny", folder / "kept"))
+    given = (
+        values(folder, server, **columns) if row == "hnlm" else settings(folder, "BPR", neg_sampler="semantic", **own)
+    )
+
+    kept = {path: path.read_text() for path in (inter, item)}
+    header, *rows = kept[inter].splitlines()
+    inter.write_text("\n".join([f"{header}\tprice:float", *(f"{line}\t1.5" for line in rows)]) + "\n")
+    assert run_recbole_hnlm("BPR", "tiny", config_dict=given)["test_result"]  # it says the same
+    for path, said, now in ((item, "number 7\t", "number seven\t"), (inter, "word 3", "word three")):
+        inter.write_text(kept[inter])
+        item.write_text(kept[item])
+        path.write_text(kept[path].replace(said, now))
+        with pytest.raises(ValueError, match=rf"the text of .*{path.name} is not what .*hnlm_rebuild=True.* old file"):
+            run_recbole_hnlm("BPR", "tiny", config_dict=given)
+    assert server.asked.total() == asked
 
 
 def test_neighbours_outlive_a_build_that_names_nothing(folder: Path) -> None:

@@ -172,6 +172,12 @@ def test_vectors_are_grounded_for_the_sampler_of_ids(folder: Path, qwen: Path) -
         assert mask[vectors["i"][named]] and float(similarity) == pytest.approx(expected, abs=2e-2)
     semantic = settings(folder, "BPR", neg_sampler="semantic", epochs=1, checkpoint_dir=str(folder / "saved"))
     assert run_recbole_hnlm("BPR", "tiny", config_dict=semantic)["test_result"]
+    item = folder / "tiny" / "tiny.item"
+    text = item.read_text()
+    item.write_text(text.replace("number 7\t", "number seven\t"))
+    with pytest.raises(ValueError, match=r"the text of .*tiny\.item is not what the negatives in .* named from"):
+        run_recbole_hnlm("BPR", "tiny", config_dict=semantic)
+    item.write_text(text)
     run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, qwen))  # more than is asked for does no harm
     with pytest.raises(ValueError, match="made with llm_grounded_items=2, this run asks for 3"):
         run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, qwen, llm_grounded_items=3))
@@ -316,6 +322,7 @@ def test_profiles_that_a_chat_model_writes_go_into_hybrid_prompts(
             assert (folder / "tiny" / f"tiny.{kind}").read_text().count(" number ") in (60, 80)
         manifest = json.loads((folder / "tiny" / "tiny.hnlm.json").read_text())["provenance"]["settings"]
         assert manifest["chat"]["chat_model"] == "tiny-chat" and manifest["hybrid"]["tune_lora_rank"] == 4
+        assert manifest["sources"]["inter"]["text"] == ""  # it was told of reviews, had there been any
 
         run_recbole_hnlm("BPR", "tiny", config_dict=given)
         run_recbole_hnlm("BPR", "tiny", config_dict={**given, "hnlm_rebuild": True})

@@ -37,6 +37,7 @@ def write_grounded(
         provenance: What made the vectors.
     """
     pairs = texts.pairs
+    fields = {"item_fields": list(texts.item_fields), "user_fields": list(texts.user_fields)}
     own = np.arange(len(vectors))[:, None]
     given = GroundingInput(pairs.user_ranks, pairs.item_ranks, own, vectors, items)
     found = ground(given, GroundingOptions(ground_items=count))
@@ -50,6 +51,6 @@ def write_grounded(
         items=found.items,
         similarity=found.similarity,
         pairs_hash=pairs.digest,
-        provenance=provenance,
+        provenance={**fields, **provenance},
     )
     return write_neg_text(*output, table)
