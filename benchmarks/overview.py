@@ -52,12 +52,12 @@ def differences(line: Line | None) -> list[Difference]:
 
 
 def cells_of(line: Line | None, with_p: bool = False) -> str:
-    """A line's differences in percent, and p of the paired t-tests, not corrected; empty without a line."""
+    """A line's differences in percent, and p of the t-tests for splits that overlap, uncorrected; empty without one."""
     found = differences(line)
     if not found:
         return ""
     cell = " / ".join(f"{one.percent:+.1f}" for one in found) + " %"
-    return f"{cell} ({' / '.join(probability(one.p_t) for one in found)})" if with_p else cell
+    return f"{cell} ({' / '.join(probability(one.p_resampled) for one in found)})" if with_p else cell
 
 
 def row(title: str, leaders: dict[str, Line]) -> str:

@@ -151,7 +151,7 @@ def test_results_show_what_leads_at_a_glance() -> None:
     ours = [rows["hnlm", metric] for metric in ("recall@20", "ndcg@20")]
     assert {row["against"] for row in ours} == {"dns"}
     cell = " / ".join(f"{float(row['percent']):+.1f}" for row in ours)
-    p = " / ".join(f"{float(row['p_t']):.3f}" for row in ours)
+    p = " / ".join(f"{float(row['p_resampled']):.3f}" for row in ours)
     told = next(line for line in lines if line.startswith("| NGCF, amazon-office | dns |"))
     assert f"| {cell} % ({p}) |" in told
     cells = [line.split("|")[4] for line in lines if line.startswith("| BPR,")]

@@ -10,6 +10,7 @@ from recbole.evaluator.register import smaller_metrics
 
 from recbole_hnlm.compare.outcomes import Outcome, validation_score
 from recbole_hnlm.compare.rows import ID_ONLY
+from recbole_hnlm.compare.splits import held_out_share
 from recbole_hnlm.compare.statistics import Difference, difference, holm, mean_and_deviation
 
 DECIMALS = 4
@@ -27,6 +28,7 @@ class Figure:
             others.
         against: Comparison with the block's base; None for the base itself and where nothing can be compared.
         p_t: p of the paired t-test, corrected over the block's lines.
+        p_resampled: p of the t-test for splits that overlap, likewise.
         p_wilcoxon: p of the Wilcoxon test, corrected over the block's lines.
     """
 
@@ -35,6 +37,7 @@ class Figure:
     rank: int
     against: Difference | None
     p_t: float | None
+    p_resampled: float | None
     p_wilcoxon: float | None
 
 
@@ -69,6 +72,7 @@ class Block:
         lines: Rows with figures.
         others: Rows without, failed or unfinished.
         shared: Seeds that every ranked row has; ranks are by their runs alone.
+        held_out: Test pairs for each training pair where seeds split anew; 0 for one split, None if unknown.
     """
 
     dataset: str
@@ -77,6 +81,7 @@ class Block:
     lines: tuple[Line, ...]
     others: tuple[Outcome, ...]
     shared: tuple[int, ...] = ()
+    held_out: float | None = 0.0
 
     @property
     def title(self) -> str:
@@ -121,13 +126,14 @@ def _block(dataset: str, backbone: str, outcomes: list[Outcome], against: str | 
     base = against if against in names else best_by_validation([one for one in whole if one.cell.row.kind in ID_ONLY])
     shared = _shared_seeds(whole)
     metrics = list(told[0].done[0]["test"]) if told else []
-    columns = {metric: _figures(told, metric, base, shared) for metric in metrics}
+    held_out = held_out_share(told[0].cell.values) if told else 0.0
+    columns = {metric: _figures(told, metric, (base, held_out), shared) for metric in metrics}
     lines = tuple(
         Line(outcome, _valid_mean(outcome), {metric: columns[metric][place] for metric in metrics})
         for place, outcome in enumerate(told)
     )
     others = tuple(outcome for outcome in outcomes if outcome not in told)
-    return Block(dataset, backbone, base, lines, others, shared)
+    return Block(dataset, backbone, base, lines, others, shared, held_out)
 
 
 def _shared_seeds(outcomes: Sequence[Outcome]) -> tuple[int, ...]:
@@ -154,23 +160,27 @@ def _valid_mean(outcome: Outcome, seeds: Sequence[int] | None = None) -> float:
     return mean_and_deviation([-math.inf if score is None else score for score in scores])[0]
 
 
-def _figures(outcomes: Sequence[Outcome], metric: str, base: str | None, shared: Sequence[int]) -> list[Figure]:
-    """The figures of one metric, in the order of the outcomes."""
+def _figures(
+    outcomes: Sequence[Outcome], metric: str, against: tuple[str | None, float | None], shared: Sequence[int]
+) -> list[Figure]:
+    """The figures of one metric, in the order of the outcomes; ``against`` a row, with what splits hold out."""
+    base, held_out = against
     by_seed = [{run["seed"]: float(run["test"][metric]) for run in outcome.done} for outcome in outcomes]
     names = [outcome.cell.row.name for outcome in outcomes]
     reference = by_seed[names.index(base)] if base is not None else {}
     differences = [
-        None if name == base else difference(values, reference) for name, values in zip(names, by_seed, strict=True)
+        None if name == base else difference(values, reference, held_out)
+        for name, values in zip(names, by_seed, strict=True)
     ]
-    p_t = holm([None if one is None else one.p_t for one in differences])
-    p_wilcoxon = holm([None if one is None else one.p_wilcoxon for one in differences])
+    tests = ("p_t", "p_resampled", "p_wilcoxon")
+    corrected = [holm([None if one is None else getattr(one, test) for one in differences]) for test in tests]
     means = [mean_and_deviation(list(values.values())) for values in by_seed]
     compared = [
         mean_and_deviation([values[seed] for seed in shared])[0] if outcome.complete and shared else None
         for values, outcome in zip(by_seed, outcomes, strict=True)
     ]
     ranks = _ranks(compared, highest_first=metric.partition("@")[0] not in smaller_metrics)
-    return [Figure(*means[i], ranks[i], differences[i], p_t[i], p_wilcoxon[i]) for i in range(len(outcomes))]
+    return [Figure(*means[i], ranks[i], differences[i], *p) for i, p in enumerate(zip(*corrected, strict=True))]
 
 
 def _ranks(means: Sequence[float | None], highest_first: bool) -> list[int]:

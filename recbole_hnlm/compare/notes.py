@@ -71,6 +71,7 @@ def _test_notes(block: Block) -> list[str]:
         f"p: two-sided, paired over seeds, against {block.base}, Holm's correction over the rows of the table "
         f"({tests} test{'s' * (tests > 1)} a column)."
     ]
+    notes += _split_notes(block.held_out)
     if any(figure.p_t is None and figure.p_wilcoxon is not None for column in columns for figure in column):
         notes.append("No p t where all seeds differ by the same: nothing tells how the difference varies.")
     if 1 in pairs:
@@ -82,6 +83,20 @@ def _test_notes(block: Block) -> list[str]:
             f"The Wilcoxon test cannot go below p {least}, even before correction, so it cannot reach .05 there."
         )
     return notes
+
+
+def _split_notes(held_out: float | None) -> list[str]:
+    """What it means for p, and for tuning, that seeds split anew; nothing where all share a split."""
+    if held_out == 0:
+        return []
+    told = "p t and p Wilcoxon, which take runs for independent, are too small"
+    if held_out is not None:
+        told += f"; p t, resampled, is Nadeau and Bengio's (2003), for {held_out:g} test pairs a training pair"
+    return [
+        f"Every seed splits the same pairs anew, so that runs share most of their training pairs: {told}. Points are "
+        "chosen on the first seed's split, where most test pairs of the other splits are training pairs, for all rows "
+        "alike."
+    ]
 
 
 def _setting_notes(block: Block) -> list[str]:

@@ -31,6 +31,9 @@ class Difference:
         seeds: Common seeds.
         p_t: Two-sided p of the paired t-test; None with fewer than two seeds, and where the differences are all the
             same but for rounding, so that nothing tells how they would vary.
+        p_resampled: The same where every seed splits the same pairs anew, so that runs share most of their training
+            pairs: the t-test with the variance of Nadeau and Bengio (2003). None where ``p_t`` is, and where nobody
+            knows how many pairs are held out.
         p_wilcoxon: Two-sided p of the Wilcoxon signed-rank test, exact, with ties where figures of 6 decimals
             cannot tell sizes apart; None with fewer than two seeds.
     """
@@ -38,15 +41,19 @@ class Difference:
     percent: float
     seeds: int
     p_t: float | None
+    p_resampled: float | None
     p_wilcoxon: float | None
 
 
-def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference | None:
+def difference(
+    ours: Mapping[int, float], theirs: Mapping[int, float], held_out: float | None = 0.0
+) -> Difference | None:
     """Compare two rows seed by seed; None where they have no seed in common.
 
     Args:
         ours: Metric by seed.
         theirs: Metric of the row compared with, by seed.
+        held_out: Test pairs for each training pair where seeds split anew; 0 for one split, None if unknown.
     """
     seeds = sorted(ours.keys() & theirs.keys())
     if not seeds:
@@ -54,16 +61,23 @@ def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Differ
     a, b = (np.array([row[seed] for seed in seeds], dtype=np.float64) for row in (ours, theirs))
     percent = 100 * (a.mean() / b.mean() - 1) if b.mean() else float("nan")
     if len(seeds) < 2:
-        return Difference(float(percent), len(seeds), None, None)
+        return Difference(float(percent), len(seeds), None, None, None)
     if np.all(a == b):
-        return Difference(float(percent), len(seeds), 1.0, 1.0)
+        return Difference(float(percent), len(seeds), 1.0, None if held_out is None else 1.0, 1.0)
     rounding = _ROUNDING * max(np.abs(a).max(), np.abs(b).max())
     same = np.ptp(a - b) <= rounding
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of figures that are no numbers
         p_t = None if same else _number(stats.ttest_rel(a, b).pvalue)
+        p_resampled = None if same or held_out is None else _number(_resampled_p(a - b, held_out))
         p_wilcoxon = _number(stats.wilcoxon(_with_ties(a - b, rounding)).pvalue)
-    return Difference(float(percent), len(seeds), p_t, p_wilcoxon)
+    return Difference(float(percent), len(seeds), p_t, p_resampled, p_wilcoxon)
+
+
+def _resampled_p(differences: NDArray[np.float64], held_out: float) -> float:
+    """p of the t-test whose variance counts what training sets share: ``1 / seeds + held_out`` for ``1 / seeds``."""
+    spread = differences.var(ddof=1) * (1 / differences.size + held_out)
+    return float(2 * stats.t.sf(abs(differences.mean()) / math.sqrt(spread), differences.size - 1))
 
 
 def _with_ties(differences: NDArray[np.float64], rounding: float) -> NDArray[np.float64]:

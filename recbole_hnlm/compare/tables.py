@@ -46,9 +46,12 @@ def accuracy_table(block: Block) -> Table:
     metrics = block.metrics
     names = [short_metric(metric) for metric in metrics]
     base = block.base or "no row"
+    tests = {"p t": "p_t", "p t, resampled": "p_resampled", "p Wilcoxon": "p_wilcoxon"}
+    if not block.held_out:
+        del tests["p t, resampled"]  # no other than p t, or unknown
     header = (
-        "row", *names, *(f"{name} vs {base}" for name in names), f"p t ({', '.join(names)})",
-        f"p Wilcoxon ({', '.join(names)})", "trials", "point", "seeds",
+        "row", *names, *(f"{name} vs {base}" for name in names), *(f"{test} ({', '.join(names)})" for test in tests),
+        "trials", "point", "seeds",
     )  # fmt: skip
     rows, marks = [], {}
     for place, line in enumerate(block.lines):
@@ -57,8 +60,7 @@ def accuracy_table(block: Block) -> Table:
         rows.append(
             (
                 line.name, *map(_mean_cell, figures), *map(_percent_cell, figures),
-                " / ".join(probability(figure.p_t) for figure in figures if figure.against),
-                " / ".join(probability(figure.p_wilcoxon) for figure in figures if figure.against),
+                *(_p_cell(figures, test) for test in tests.values()),
                 _trials(line), describe_point(line.outcome.point or {}), str(len(line.outcome.done)),
             )
         )  # fmt: skip
@@ -108,6 +110,10 @@ def _percent_cell(figure: Figure) -> str:
     return f"{percent:+.1f} %" if math.isfinite(percent) else "-"  # of a base that is 0
 
 
+def _p_cell(figures: Sequence[Figure], test: str) -> str:
+    return " / ".join(probability(getattr(figure, test)) for figure in figures if figure.against)
+
+
 def probability(p: float | None) -> str:
     """A p-value in three decimals, ``<.001`` below that, ``-`` where there is none."""
     if p is None:
@@ -133,7 +139,7 @@ def describe_point(point: dict[str, Any]) -> str:
 
 CSV_COLUMNS = (
     "dataset", "backbone", "row", "kind", "model", "metric", "mean", "deviation", "valid_score", "seeds", "against",
-    "percent", "p_t", "p_t_holm", "p_wilcoxon", "p_wilcoxon_holm", "trials", "point",
+    "percent", "p_t", "p_t_holm", "p_resampled", "p_resampled_holm", "p_wilcoxon", "p_wilcoxon_holm", "trials", "point",
 )  # fmt: skip
 
 
@@ -150,9 +156,10 @@ def comma_separated(blocks: Sequence[Block]) -> str:
 def _csv_row(block: Block, line: Line, metric: str) -> list[Any]:
     cell, figure, runs = line.outcome.cell, line.figures[metric], len(line.outcome.done)
     against = figure.against
-    tests: list[float | None] = [None] * 5
+    tests: list[float | None] = [None] * 7
     if against is not None:
-        tests = [against.percent, against.p_t, figure.p_t, against.p_wilcoxon, figure.p_wilcoxon]
+        resampled = against.p_resampled, figure.p_resampled
+        tests = [against.percent, against.p_t, figure.p_t, *resampled, against.p_wilcoxon, figure.p_wilcoxon]
     figures = map(_number, (figure.mean, figure.deviation, line.valid))
     return [
         *(block.dataset, block.backbone, line.name, cell.row.kind, cell.row.model, metric, *figures, runs),

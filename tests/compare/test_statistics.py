@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
+from recbole_hnlm.compare.splits import held_out_share
 from recbole_hnlm.compare.statistics import difference, holm, least_wilcoxon, mean_and_deviation
 
 
@@ -29,6 +31,36 @@ def test_difference_by_hand() -> None:
     assert told.p_t == pytest.approx(1 - t / math.sqrt(t * t + 2))
     assert told.p_wilcoxon == pytest.approx(0.25) == least_wilcoxon(3)
     assert told.percent == pytest.approx(20.0)
+
+
+def test_splits_that_overlap_by_hand() -> None:
+    """Differences 1, 2, 3 again, whose variance of the mean is 1/3 + 1/8 of theirs, not 1/3."""
+    ours, theirs = {7: 11.0, 8: 12.0, 9: 13.0}, {7: 10.0, 8: 10.0, 9: 10.0}
+    told = difference(ours, theirs, held_out=0.125)
+    assert told is not None
+    t = 2 / math.sqrt(11 / 24)
+    assert told.p_resampled == pytest.approx(1 - t / math.sqrt(t * t + 2))
+    fixed, unknown = difference(ours, theirs), difference(ours, theirs, held_out=None)
+    assert fixed is not None and fixed.p_resampled == pytest.approx(fixed.p_t) and told.p_t == fixed.p_t
+    assert unknown is not None and unknown.p_resampled is None and unknown.p_t == fixed.p_t
+    less = difference(theirs, ours, held_out=0.125)
+    assert less is not None and less.p_resampled == pytest.approx(told.p_resampled)
+
+
+@pytest.mark.parametrize(
+    ("values", "share"),
+    [
+        ({}, 1 / 8),
+        ({"eval_args": {"mode": "uni100"}}, 1 / 8),
+        ({"eval_args": {"split": {"RS": [7, 1, 2]}}}, 2 / 7),
+        ({"eval_args": {"order": "TO"}}, 0),
+        ({"benchmark_filename": ["train", "valid", "test"]}, 0),
+        ({"eval_args": {"split": {"LS": "valid_and_test"}}}, None),
+        ({"eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO"}}, 0),
+    ],
+)
+def test_what_a_split_holds_out(values: dict[str, Any], share: float | None) -> None:
+    assert held_out_share(values) == (share if share is None else pytest.approx(share))
 
 
 def test_pairs_are_made_by_seed_and_not_by_place() -> None:

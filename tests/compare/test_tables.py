@@ -141,14 +141,14 @@ def test_the_wilcoxon_note_is_about_the_pairs_of_every_row(uneven: list[Outcome]
         for name, step in (("ahns", 0.0), ("dens", 0.1))
     ]
     (block,) = blocks_of([*uneven, *long], against="ahns")
-    told = [note for note in notes_of(block) if "Wilcoxon" in note]
+    told = [note for note in notes_of(block) if "The Wilcoxon test" in note]
     assert told == [
         "The Wilcoxon test cannot go below p 0.2500 with 3 seeds, 0.5000 with 2 seeds, even before correction, so it "
         "cannot reach .05 there."
     ]
     (block,) = blocks_of([*long, outcome("dns", [0.3], [0.1])], against="ahns")
-    assert "(1 test a column)" in notes_of(block)[1] and notes_of(block)[2].startswith(
-        "Rows that share one seed with ahns"
+    assert "(1 test a column)" in notes_of(block)[1] and any(
+        note.startswith("Rows that share one seed with ahns") for note in notes_of(block)
     )
 
 
@@ -233,20 +233,58 @@ def test_the_table_by_hand(outcomes: list[Outcome]) -> None:
     """dns against EASE: differences .1 and .1, so t has no p; three tests a column; signs alike: p 2/4."""
     (block,) = blocks_of(outcomes)
     table = accuracy_table(block)
-    assert table.header[1:5] == ("N@20", "N@20 vs EASE", "p t (N@20)", "p Wilcoxon (N@20)")
-    assert table.rows[0] == ("EASE", "0.1100 ± 0.0141", "", "", "", "8", "lr 0.01", "2")
-    assert table.rows[1][3:5] == ("-", "1.000") and "No p t where all seeds differ by the same" in table.notes[1]
-    assert table.rows[3][:3] == ("mixgcf", "0.1500 ± 0.0000", "+36.4 %") and table.rows[3][4] == "1.000"
-    assert table.notes[0].endswith("(3 tests a column).") and "cannot go below p 0.5000" in table.notes[2]
+    assert table.header[1:3] == ("N@20", "N@20 vs EASE")
+    assert table.header[3:6] == ("p t (N@20)", "p t, resampled (N@20)", "p Wilcoxon (N@20)")
+    assert table.rows[0] == ("EASE", "0.1100 ± 0.0141", "", "", "", "", "8", "lr 0.01", "2")
+    assert table.rows[1][3:6] == ("-", "-", "1.000") and "No p t where all seeds differ by the same" in table.notes[2]
+    assert table.rows[3][:3] == ("mixgcf", "0.1500 ± 0.0000", "+36.4 %") and table.rows[3][5] == "1.000"
+    assert table.notes[0].endswith("(3 tests a column).") and "cannot go below p 0.5000" in table.notes[3]
     csv = comma_separated([block]).splitlines()
     assert {line.count(",") for line in csv} == {len(CSV_COLUMNS) - 1}  # the row compared with has empty cells
     assert csv[4].startswith("tiny,BPR,mixgcf,sampler,BPR,ndcg@20,0.15,0,0.2,2,EASE,36.3636,")
 
 
+def test_every_p_is_corrected_for_the_rows_of_the_table() -> None:
+    """Three rows against dns: the least p counts three times, the next twice and the last once, in each test."""
+    base, steps = [0.1, 0.1, 0.1], {"hnlm": (0.010, 0.011, 0.012), "dtl": (0.01, 0.02, 0.04), "ahns": (-0.1, 0.1, 0.2)}
+    rows = [outcome(name, [one + by for one, by in zip(base, more, strict=True)], base) for name, more in steps.items()]
+    (block,) = blocks_of([outcome("dns", base, base), *rows], against="dns")
+    table = accuracy_table(block)
+    for test, column in (("p_t", 3), ("p_resampled", 4)):
+        raw = [getattr(line.figures["ndcg@20"].against, test) for line in block.lines[1:]]
+        assert raw == sorted(raw) and 3 * raw[0] < 2 * raw[1] < raw[2]
+        corrected = [3 * raw[0], 2 * raw[1], raw[2]]
+        assert [getattr(line.figures["ndcg@20"], test) for line in block.lines[1:]] == pytest.approx(corrected)
+        assert [row[column] for row in table.rows[1:]] == [probability(p) for p in corrected]
+        place = CSV_COLUMNS.index(test)
+        told = [line.rsplit(",", len(CSV_COLUMNS) - place)[1:3] for line in comma_separated([block]).splitlines()[2:]]
+        assert [list(map(float, one)) for one in told] == [
+            pytest.approx([p, p_holm], rel=1e-4) for p, p_holm in zip(raw, corrected, strict=True)
+        ]
+    assert float(table.rows[2][3]) < float(table.rows[2][4])  # what splits share makes it larger
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({}, "is Nadeau and Bengio's (2003), for 0.125 test pairs a training pair. Points are chosen on the first"),
+        ({"eval_args": {"split": {"LS": "valid_and_test"}}}, "which take runs for independent, are too small. Points"),
+        ({"eval_args": {"order": "TO"}}, None),
+    ],
+)
+def test_splits_that_overlap_are_told(values: dict[str, Any], told: str | None) -> None:
+    rows = [with_values(outcome(name, [0.1, 0.2, 0.4], [0.1] * 3), **values) for name in ("dns", "ahns")]
+    rows[1].records[0]["test"] = {"ndcg@20": 0.3}
+    table = accuracy_table(blocks_of(rows)[0])
+    notes = [note for note in table.notes if note.startswith("Every seed splits the same pairs anew")]
+    assert len(notes) == (told is not None) and (told or "") in "".join(notes)
+    assert any("resampled" in name for name in table.header) is (not values)
+
+
 def test_one_seed_gives_no_p() -> None:
     (block,) = blocks_of([outcome("dns", [0.1], [0.1]), outcome("hnlm", [0.2], [0.2], "text")])
     table = accuracy_table(block)
-    assert table.rows[1][1:5] == ("0.2000", "+100.0 %", "-", "-") and table.notes == (
+    assert table.rows[1][1:6] == ("0.2000", "+100.0 %", "-", "-", "-") and table.notes == (
         "One seed: no p-value can be given.",
     )
 

@@ -1,0 +1,24 @@
+"""How much the training sets of a row's seeds overlap, which a test over seeds has to know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_EVAL_ARGS: dict[str, Any] = {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "RO"}
+"""RecBole's own, for what a user leaves out."""
+
+
+def held_out_share(values: Mapping[str, Any]) -> float | None:
+    """Test pairs for each training pair where every seed splits the same pairs anew; 0 where all seeds share a split.
+
+    None where the settings do not tell: with one pair a user left out, it depends on the data.
+
+    Args:
+        values: A run's settings.
+    """
+    told = {**_EVAL_ARGS, **(values.get("eval_args") or {})}
+    if values.get("benchmark_filename") or told["order"] != "RO":
+        return 0.0
+    ratios = told["split"].get("RS")
+    return float(ratios[-1]) / float(ratios[0]) if ratios and ratios[0] else None
