@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 
 logger = logging.getLogger(__name__)
 _FURTHER = "Every --key=value beside these is a setting of RecBole or recbole_hnlm, as in a YAML file."
+_UNNAMED = {"model": "LightGCN", "dataset": "ml-100k"}
+"""What a command takes where neither a flag nor a file names it."""
 
 
 def run_main(arguments: list[str] | None = None) -> dict[str, Any] | None:
@@ -31,6 +33,7 @@ def run_main(arguments: list[str] | None = None) -> dict[str, Any] | None:
     group = {key: getattr(args, key) for key in ("nproc", "world_size", "ip", "port", "group_offset")}
 
     def work() -> dict[str, Any] | None:
+        _name_what_files_name(args)
         from recbole_hnlm.config import PlainConfig
         from recbole_hnlm.launch import launch
         from recbole_hnlm.report import comparison_lines, run_name
@@ -72,15 +75,32 @@ def main(arguments: list[str] | None = None) -> None:
     commands.add_parser("analyse", help="one analysis: ablation, alpha, sparsity ... as table and plot", add_help=False)
     _add_common(add_leak_parser(commands))
     args, unknown = parser.parse_known_args(arguments)
-    work = {"build": _build, "inspect": _inspect, "export": _export, "check-leak": _check_leak}[args.command]
-    _guarded(lambda: work(args), arguments, unknown)
+    commands_of = {"build": _build, "inspect": _inspect, "export": _export, "check-leak": _check_leak}
+
+    def work() -> None:
+        _name_what_files_name(args)
+        commands_of[args.command](args)
+
+    _guarded(work, arguments, unknown)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", "-m", default="LightGCN", help="name of a RecBole general model")
-    parser.add_argument("--dataset", "-d", default="ml-100k", help="name of the dataset")
+    parser.add_argument("--model", "-m", help="name of a RecBole general model (as the files say, or LightGCN)")
+    parser.add_argument("--dataset", "-d", help="name of the dataset (as the files say, or ml-100k)")
     parser.add_argument("--config_files", nargs="+", default=None, help="YAML files, separated by spaces")
     parser.epilog = _FURTHER
+
+
+def _name_what_files_name(args: argparse.Namespace) -> None:
+    """Model and dataset out of the YAML files where no flag names them, and our own where nothing does."""
+    import yaml
+
+    from recbole_hnlm.user_settings import read_settings_files
+
+    named = {**_UNNAMED, **read_settings_files(_files(args), yaml.FullLoader)}
+    for key in _UNNAMED:
+        if getattr(args, key) is None:
+            setattr(args, key, named[key])
 
 
 def _files(args: argparse.Namespace) -> list[str] | None:

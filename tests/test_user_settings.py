@@ -50,6 +50,20 @@ class TestCommandLine:
         assert result["hnlm"]["options"]["neg_sampler_num"] == 2 and result["hnlm"]["epochs"] == 1
         assert sys.argv == before
 
+    @pytest.mark.parametrize("flags", [(), ("--model=BPR",), ("--dataset=tiny",), ("--model=BPR", "--dataset=tiny")])
+    def test_files_name_model_and_dataset_where_no_flag_does(
+        self, folder: Path, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...]
+    ) -> None:
+        """They would else be trained as LightGCN on ml-100k, without a word."""
+        named = {"--model": "model: BPR\n", "--dataset": "dataset: tiny\n"}
+        other = {"--model": "model: Pop\n", "--dataset": "dataset: elsewhere\n"}  # a flag goes before a file
+        given = {flag.partition("=")[0] for flag in flags}
+        Path("a.yaml").write_text("".join(other[key] if key in given else line for key, line in named.items()))
+        result = run_main([*flags, "--config_files=a.yaml", *RUN[2:], "--neg_sampler=dns"])
+        assert result is not None and result["hnlm"]["epochs"] == 1
+        told = ended(capsys, main, "inspect", *flags, "--config_files=a.yaml", *RUN[2:])
+        assert "tiny.hnlm.json" in told and "ml-100k" not in told
+
     def test_values_may_hold_the_sign(self, folder: Path) -> None:
         (folder.parent / "data").rename(folder.parent / "d=x")
         result = run_main([*RUN[:2], "--data_path=d=x", *RUN[3:], "--neg_sampler=uniform"])
