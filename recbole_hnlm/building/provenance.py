@@ -18,6 +18,7 @@ from recbole_hnlm.llm.item_vectors import TEACHER_ENCODER
 from recbole_hnlm.llm.source_text import text_digest
 from recbole_hnlm.options import LLMOptions
 from recbole_hnlm.options.hybrid import HybridRun
+from recbole_hnlm.options.imports import known_by
 from recbole_hnlm.run_options import RunOptions
 from recbole_hnlm.run_options.chat import ChatRun
 from recbole_hnlm.run_options.hybrid import hybrid_settings
@@ -160,12 +161,13 @@ def _negatives(manifest: Manifest, run: RunOptions) -> Compared:
     said = {} if run.chat is None else _said(made, run.chat, wanted)
     if wanted.names_by == "text":
         return said
-    named = {f"llm_teacher_{key}": key for key in ("model", "epochs", "candidates", "draws")}
+    named = {f"llm_teacher_{key}": key for key in ("epochs", "candidates", "draws")}
     drawn = made.teacher.get("draw_candidates", made.teacher.get("candidates"))
     compared: Compared = {
         **said,
         "llm_seed": (made.teacher.get("seed"), wanted.seed),
         **{option: (made.teacher.get(key), getattr(wanted, option[4:])) for option, key in named.items()},
+        "llm_teacher_model": (made.teacher.get("model"), known_by(wanted.teacher_model)),
         "llm_teacher_draw_candidates": (drawn, wanted.draw_candidates),
         "llm_negatives_per_pair": (manifest.negatives_per_pair, wanted.negatives_per_pair),
     }

@@ -23,6 +23,7 @@ from recbole_hnlm.model_lookup import find_model
 from recbole_hnlm.models import hnlm, refusal
 from recbole_hnlm.models.attaching import interactions_of
 from recbole_hnlm.options import LLMOptions
+from recbole_hnlm.options.imports import known_by
 from recbole_hnlm.samplers import TrainingInteractions
 from recbole_hnlm.samplers.candidates import UniformCandidates
 from recbole_hnlm.training.loader import PairLoader
@@ -180,8 +181,8 @@ def teacher_tables(
 
 def _description(options: LLMOptions) -> dict[str, Any]:
     return {
-        "model": options.teacher_model, "epochs": options.teacher_epochs, "candidates": options.teacher_candidates,
-        "draws": options.teacher_draws, "seed": options.seed, "sampler": "mixgcf",
+        "model": known_by(options.teacher_model), "epochs": options.teacher_epochs, "sampler": "mixgcf",
+        "candidates": options.teacher_candidates, "draws": options.teacher_draws, "seed": options.seed,
     }  # fmt: skip
 
 

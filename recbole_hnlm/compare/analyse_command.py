@@ -138,8 +138,8 @@ def _once(settings: list[RunSetting]) -> Any:
 
 
 def _probing(folder: Path) -> Callable[[RunSetting], Child]:
-    open_account(folder)
-    return lambda setting: Child(train_and_probe, (setting, folder))
+    account = open_account()
+    return lambda setting: Child(train_and_probe, (setting, folder, account))
 
 
 def write(

@@ -45,8 +45,8 @@ class Watcher(Protocol):
 
 def start_in_child(folder: Path) -> Start:
     """Starts runs in processes of their own; ``folder`` is the comparison's, whose budget for a chat model is whole."""
-    open_account(folder)
-    return lambda setting: Child(train_once, (setting, folder))
+    account = open_account()
+    return lambda setting: Child(train_once, (setting, folder, account))
 
 
 @contextlib.contextmanager

@@ -15,14 +15,16 @@ from recbole_hnlm.compare.defaults import defaults_of
 from recbole_hnlm.compare.ledger import FAILED, OK, STOPPED, Record, RunSetting, digest
 from recbole_hnlm.compare.sharing import ensure_shared, refuses
 from recbole_hnlm.llm.backends.outcome import RunStopped
+from recbole_hnlm.options.imports import known_by
 
 
-def train_once(setting: RunSetting, folder: Path) -> Record:
+def train_once(setting: RunSetting, folder: Path, account: Path | None = None) -> Record:
     """Train in this process, and tell of it; what goes wrong is told too, as a record with status ``failed``.
 
     Args:
         setting: The run.
         folder: The comparison's folder, for artefacts and caches that runs share.
+        account: What the command has spent on a chat model so far; None for a run that belongs to none.
 
     Returns:
         The setting and its figures: ``valid_score`` is what may decide, ``valid`` and ``test`` are metrics at the best
@@ -31,7 +33,7 @@ def train_once(setting: RunSetting, folder: Path) -> Record:
     try:
         with tempfile.TemporaryDirectory(prefix="compare-") as checkpoints:
             values = run_values(setting, folder, checkpoints)
-            ensure_shared(setting, values, folder)
+            ensure_shared(setting, values, folder, account)
             return {**setting.described(), "status": OK, **_figures(setting, values), **circumstances(setting, values)}
     except Exception as error:  # a failing row is told in the table and stops no other
         return failure(setting, error)
@@ -81,6 +83,8 @@ def run_values(setting: RunSetting, folder: Path, checkpoints: str) -> dict[str,
 
         made_by = {key: value for key, value in setting.values.items() if key.startswith("llm_")}
         files = named_files_digest(made_by)
+        if "llm_teacher_model" in made_by:
+            made_by["llm_teacher_model"] = known_by(str(made_by["llm_teacher_model"]))
         made_of = [setting.data, shaping(setting.values), made_by, *([files] if files else [])]
         name = f"seed-{setting.seed}-{digest(made_of)[:8]}"
         values.setdefault("hnlm_artefact_dir", str((folder / "artefacts" / setting.dataset / name).resolve()))

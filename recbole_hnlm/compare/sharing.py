@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import json
 import os
 import platform
+import shutil
+import tempfile
+import threading
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +19,24 @@ from filelock import FileLock
 
 from recbole_hnlm.artefacts import ArtefactError, ArtefactReader, MissingArtefactError
 from recbole_hnlm.artefacts.manifest import ArtefactPaths
+from recbole_hnlm.artefacts.storage import write_text
 from recbole_hnlm.compare.children import in_child
 from recbole_hnlm.compare.ledger import FAILED, STOPPED, RunSetting, digest
 from recbole_hnlm.llm.backends.outcome import RunStopped
+from recbole_hnlm.options.chat import Spent
+from recbole_hnlm.options.imports import known_by
 
 _MADE_OF = (
     "neg_sampler", "hnlm_base_sampler", "hnlm_comparator", "hnlm_user_text", "neg_sampler_guard", "neg_sampler_judge",
-    "neg_sampler_reference_model", "neg_sampler_reference_epochs", "neg_sampler_tree_seed",
+    "neg_sampler_reference_model", "neg_sampler_reference_epochs", "neg_sampler_tree_seed", "comparator_top_items",
 )  # fmt: skip
 """Settings beside those of the offline part that say what a run makes before it trains."""
 _REFUSED = "refused"
 _ERRORS: dict[str, type[Exception]] = {_REFUSED: ValueError, STOPPED: RunStopped, FAILED: RuntimeError}
-_SPENT = "spent.json"
+
+
+_SECONDS = 1.0
+"""Between two times that an account is written."""
 
 
 def refuses(error: Exception) -> bool:
@@ -33,12 +45,14 @@ def refuses(error: Exception) -> bool:
     return isinstance(error, (ValueError, TypeError, FileNotFoundError)) and not trained
 
 
-def open_account(folder: Path) -> None:
-    """Begin a command: nothing of its budget for a chat model is spent, whatever commands before it have spent."""
-    (folder / "artefacts" / _SPENT).unlink(missing_ok=True)
+def open_account() -> Path:
+    """Begin a command: where it writes down what it spends on a chat model, apart from what other commands spend."""
+    folder = tempfile.mkdtemp(prefix="compare-account-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder) / "spent.json"
 
 
-def ensure_shared(setting: RunSetting, values: dict[str, Any], folder: Path) -> None:
+def ensure_shared(setting: RunSetting, values: dict[str, Any], folder: Path, account: Path | None = None) -> None:
     """Have the run's artefacts built once, however many processes want them, and apart from the memory of the run.
 
     A process that comes while another builds waits for it. What has been damaged since is built anew. All builds of a
@@ -47,7 +61,7 @@ def ensure_shared(setting: RunSetting, values: dict[str, Any], folder: Path) -> 
     Args:
         setting: The run.
         values: Its dictionary, with the folder of the artefacts.
-        folder: The comparison's folder.
+        account: What :func:`open_account` gave the command; None has the whole budget for this build.
 
     Raises:
         ValueError: If the build refused the run.
@@ -57,7 +71,8 @@ def ensure_shared(setting: RunSetting, values: dict[str, Any], folder: Path) -> 
     directory = values.get("hnlm_artefact_dir")
     if directory is None:
         return
-    what = digest({key: values.get(key) for key in _MADE_OF})[:8]
+    made_of = {key: values.get(key) for key in _MADE_OF}
+    what = digest({key: known_by(one) if isinstance(one, str) else one for key, one in made_of.items()})[:8]
     done = Path(directory).with_name(f"{Path(directory).name}.{what}.built")
     done.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(str(done.parent / ".building.lock")):  # one at a time: builds of a dataset share texts and teachers
@@ -66,7 +81,7 @@ def ensure_shared(setting: RunSetting, values: dict[str, Any], folder: Path) -> 
         if done.exists() and not damaged:
             return
         own = {**values, "hnlm_rebuild": True} if damaged else values
-        message, kind = in_child(_build, (setting.model, setting.dataset, own, folder / "artefacts" / _SPENT))
+        message, kind = in_child(_build, (setting.model, setting.dataset, own, account))
         if message:
             raise _ERRORS[kind](f"building the artefacts failed: {message}")
         with done.open("a", encoding="utf-8") as file:
@@ -84,7 +99,7 @@ def _is_damaged(directory: Path, dataset: str) -> bool:
     return False
 
 
-def _build(model: str, dataset: str, values: dict[str, Any], account: Path) -> tuple[str, str]:
+def _build(model: str, dataset: str, values: dict[str, Any], account: Path | None) -> tuple[str, str]:
     """What went wrong, and of which kind it is; empty where all went well."""
     from recbole_hnlm.compare.plan import CompareConfig
     from recbole_hnlm.quick_start import prepare
@@ -92,19 +107,37 @@ def _build(model: str, dataset: str, values: dict[str, Any], account: Path) -> t
     try:
         config = CompareConfig(model, dataset, config_dict=values)
         spent = config.run.chat.spent if config.run is not None and config.run.chat is not None else None
-        if spent is None:
+        if spent is None or account is None:
             prepare(config)
             return "", ""
-        account.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(str(account.with_suffix(".lock"))):  # builds on other datasets spend of the same budget
-            if account.exists():
-                before = json.loads(account.read_text(encoding="utf-8"))
-                spent.dollars, spent.requests = before["dollars"], before["requests"]
-            try:
-                prepare(config)
-            finally:
-                account.write_text(json.dumps({"dollars": spent.dollars, "requests": spent.requests}), encoding="utf-8")
+        with FileLock(str(account.with_suffix(".lock"))), _written_down(spent, account):
+            prepare(config)  # one at a time, for builds on other datasets spend of the same budget
     except Exception as error:
         kind = STOPPED if isinstance(error, RunStopped) else _REFUSED if refuses(error) else FAILED
         return f"{type(error).__name__}: {error}", kind
     return "", ""
+
+
+@contextlib.contextmanager
+def _written_down(spent: Spent, account: Path) -> Iterator[None]:
+    """Go on from what the account holds, and write down what is spent: every second, for a build may be killed."""
+    if account.exists():
+        before = json.loads(account.read_text(encoding="utf-8"))
+        spent.dollars, spent.requests = before["dollars"], before["requests"]
+
+    def write() -> None:
+        write_text(account, [json.dumps({"dollars": spent.dollars, "requests": spent.requests})])
+
+    def keep_writing() -> None:
+        while not ended.wait(_SECONDS):
+            write()
+
+    ended = threading.Event()
+    writer = threading.Thread(target=keep_writing, daemon=True)
+    writer.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        writer.join()
+        write()

@@ -53,3 +53,8 @@ def source_digest(paths: list[str]) -> str:
         file = importlib.import_module(module).__file__
         hashed.update(f"{module}\0".encode() + (Path(file).read_bytes() if file else b""))
     return hashed.hexdigest()[:20]
+
+
+def known_by(name: str) -> str:
+    """What a cache knows a class by: its name, and one of the user's own also what its file holds."""
+    return f"{name} {source_digest([name])}" if ":" in name and not name.startswith("recbole_hnlm.") else name

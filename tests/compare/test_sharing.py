@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 import pytest
 from compare_runs import request, train_all
 
+from recbole_hnlm.compare import sharing
 from recbole_hnlm.compare.analyse_command import _probing
 from recbole_hnlm.compare.ledger import OK, STOPPED
 from recbole_hnlm.compare.plan import cells_of
 from recbole_hnlm.compare.pool import start_in_child
 from recbole_hnlm.compare.runner import train_once
 from recbole_hnlm.compare.sharing import open_account
+from recbole_hnlm.options.chat import Spent
 
 SMALL = {"embedding_size": 8, "epochs": 1, "train_batch_size": 128, "hnlm_min_coverage": 0.1}
 
@@ -37,22 +40,42 @@ def test_all_builds_of_a_command_spend_of_one_budget(
         settings = [cell.setting(cell.start, seed) for seed in (2020, 2021)]
         spent: list[float] = []
         for command in (1, 2):
-            open_account(tmp_path)
+            account = open_account()
             for setting in settings:
-                record = train_once(setting, tmp_path)
+                record = train_once(setting, tmp_path, account)
                 assert record["status"] == STOPPED and "llm_budget_requests=20 (20 asked)" in record["error"]
                 assert server.asked.total() == 20 * command
-                spent.append(json.loads((tmp_path / "artefacts" / "spent.json").read_text())["dollars"])
+                spent.append(json.loads(account.read_text())["dollars"])
         assert spent[0] == spent[1] > 0 and spent[2] == spent[3] > 0
 
 
 @pytest.mark.parametrize("starts", [start_in_child, _probing], ids=["compare", "analyse"])
-def test_a_command_begins_with_its_whole_budget(tmp_path: Path, starts: Callable[[Path], Any]) -> None:
-    account = tmp_path / "artefacts" / "spent.json"
-    account.parent.mkdir()
-    account.write_text("{}")
-    starts(tmp_path)
-    assert not account.exists()
+def test_every_command_has_an_account_of_its_own(
+    tmp_path: Path, starts: Callable[[Path], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two in one folder neither takes the other's spending for its own, nor forgets what it has spent itself."""
+    given: list[Path] = []
+    for module in ("pool", "analyse_command"):
+        monkeypatch.setattr(f"recbole_hnlm.compare.{module}.Child", lambda work, words: given.append(words[2]))
+    for start in (starts(tmp_path), starts(tmp_path)):
+        start(None)
+        start(None)
+    assert given[0] == given[1] != given[2] == given[3] and not any(path.exists() for path in given)
+
+
+def test_what_a_killed_build_has_spent_stays_spent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "_SECONDS", 0.01)
+    account, spent = tmp_path / "spent.json", Spent()
+    with sharing._written_down(spent, account):
+        spent.dollars, spent.requests = 0.5, 7
+        deadline = time.monotonic() + 30
+        while not account.exists() or json.loads(account.read_text()) != {"dollars": 0.5, "requests": 7}:
+            assert time.monotonic() < deadline, "nothing is written before the end"
+            time.sleep(0.01)
+        spent.requests = 9
+    again = Spent()
+    with sharing._written_down(again, account):
+        assert (again.dollars, again.requests) == (0.5, 9)
 
 
 def test_artefacts_that_were_damaged_are_built_anew(tmp_path: Path, data: Path) -> None:

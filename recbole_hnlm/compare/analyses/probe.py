@@ -16,17 +16,18 @@ from recbole_hnlm.compare.sharing import ensure_shared
 from recbole_hnlm.quick_start import build_model, prepare, train
 
 
-def train_and_probe(setting: RunSetting, folder: Path) -> Record:
+def train_and_probe(setting: RunSetting, folder: Path, account: Path | None = None) -> Record:
     """As :func:`recbole_hnlm.compare.runner.train_once`, with ``negatives`` of all epochs and ``groups``.
 
     Args:
         setting: The run.
         folder: Folder of artefacts and caches that runs share.
+        account: What the command has spent on a chat model so far, if anything.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="analyse-") as checkpoints:
             values = run_values(setting, folder, checkpoints)
-            ensure_shared(setting, values, folder)
+            ensure_shared(setting, values, folder, account)
             return {**setting.described(), "status": OK, **_figures(setting, values), **circumstances(setting, values)}
     except Exception as error:  # a failing row is told below the table and stops no other
         return failure(setting, error)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recbole_hnlm.options.imports import known_by
 from recbole_hnlm.run_options import RunOptions, cache_directory
 from recbole_hnlm.samplers import TrainingInteractions
 
@@ -52,7 +53,7 @@ def picks_file(run: RunOptions, interactions: TrainingInteractions, count: int) 
 def _reference_settings(run: RunOptions, interactions: TrainingInteractions, count: int) -> dict[str, Any]:
     llm = run.llm
     return {
-        "model": llm.teacher_model, "epochs": llm.teacher_epochs, "candidates": llm.teacher_candidates,
+        "model": known_by(llm.teacher_model), "epochs": llm.teacher_epochs, "candidates": llm.teacher_candidates,
         "seed": llm.seed, "count": count, "n_users": interactions.n_users, "n_items": interactions.n_items,
     }  # fmt: skip
 
