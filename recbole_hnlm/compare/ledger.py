@@ -6,6 +6,7 @@ reader reads all of them. A line is synced before the next run starts; a line th
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -91,6 +92,7 @@ class Ledger:
         self._read: dict[Path, int] = {}
         self._file: IO[bytes] | None = None
         self._lock: FileLock | None = None
+        self._claims: dict[str, FileLock] = {}
         self.refresh()
 
     def __enter__(self) -> Ledger:
@@ -111,6 +113,10 @@ class Ledger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._file is not None and self._lock is not None
+        for key in list(self._claims):
+            self.release(key)
+        with contextlib.suppress(OSError):  # others hold claims, or nobody has made any
+            self._claims_folder.rmdir()
         self._file.close()
         self._lock.release()
         self._file = self._lock = None
@@ -131,6 +137,31 @@ class Ledger:
         kept: Record = json.loads(line)
         self._keep(kept)
         return kept
+
+    def claim(self, key: str) -> bool:
+        """Take a run upon this writer until :meth:`release`; false where another writer of the folder has it.
+
+        A claim ends with its process, however that ends.
+        """
+        self._claims_folder.mkdir(exist_ok=True)
+        lock = FileLock(self._claims_folder / f"{key}.lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            return False
+        self._claims[key] = lock
+        return True
+
+    def release(self, key: str) -> None:
+        """Give a claim back; what the run has come to is to be added before."""
+        lock = self._claims.pop(key, None)
+        if lock is not None:
+            Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
+
+    @property
+    def _claims_folder(self) -> Path:
+        return self.folder / ".claims"
 
     def records(self) -> list[Record]:
         """Every record, in the order of reading."""

@@ -6,6 +6,7 @@ import contextlib
 import heapq
 import logging
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -19,6 +20,8 @@ from recbole_hnlm.compare.sharing import open_account
 from recbole_hnlm.llm.backends.outcome import RunStopped
 
 logger = logging.getLogger(__name__)
+_LOOK_AGAIN = 1.0
+"""Seconds between two looks at what another comparison in the folder trains."""
 
 
 class Running(Protocol):
@@ -73,7 +76,7 @@ def _interrupt(number: int, frame: Any) -> None:
 
 
 class Pool:
-    """Runs jobs side by side, earlier jobs first; a run that two of them want is trained once.
+    """Runs jobs side by side, earlier jobs first; a run that two of them want, or two commands, is trained once.
 
     Args:
         ledger: Open for writing; what it knows is not trained.
@@ -98,7 +101,7 @@ class Pool:
         self._ready: list[tuple[int, int, RunSetting]] = []
         self._running: dict[str, tuple[int, Running, RunSetting]] = {}
         self._wanted: dict[str, list[int]] = {}
-        self._stopped = ""
+        self._stopped, self._waits = "", False
 
     def run(self, jobs: Sequence[Job]) -> list[Any]:
         """Carry every job to its end, and hand back what the jobs return.
@@ -117,8 +120,9 @@ class Pool:
                 self._fill()
                 self._collect()
         finally:
-            for _, running, _ in self._running.values():
+            for key, (_, running, _) in self._running.items():
                 running.stop()
+                self.ledger.release(key)
             self._running.clear()
         if self._stopped:
             raise RunStopped(f"{self._stopped} (every run that has ended is kept)")
@@ -153,18 +157,30 @@ class Pool:
         return [record for record in records if record is not None]
 
     def _fill(self) -> None:
+        elsewhere = []
         while self._ready and not self._stopped and len(self._running) < self.processes:
-            index, _, setting = heapq.heappop(self._ready)
+            index, place, setting = heapq.heappop(self._ready)
+            claimed = self.ledger.claim(setting.key)
             if self._known(setting.key) is not None:  # another comparison in the folder has trained it meanwhile
+                self.ledger.release(setting.key)
                 self._ended(setting.key)
-                continue
-            self._running[setting.key] = index, self.start(setting), setting
-            self._tell(index, None)
+            elif not claimed:
+                elsewhere.append((index, place, setting))
+            else:
+                self._running[setting.key] = index, self.start(setting), setting
+                self._tell(index, None)
+        for waiting in elsewhere:
+            heapq.heappush(self._ready, waiting)
+        if elsewhere and not self._waits:
+            logger.info("another comparison in the folder trains a run of this one, which waits for it")
+        self._waits = bool(elsewhere)
 
     def _collect(self) -> None:
         """Wait for one run at least, keep what has ended, and let the jobs that wanted it go on."""
         readers = {running.reader: key for key, (_, running, _) in self._running.items()}
-        for reader in wait(list(readers)) if readers else ():
+        if not readers and self._waits:
+            time.sleep(_LOOK_AGAIN)
+        for reader in wait(list(readers), _LOOK_AGAIN if self._waits else None) if readers else ():
             key = readers[reader]
             index, running, setting = self._running[key]
             try:
@@ -174,9 +190,11 @@ class Pool:
             del self._running[key]
             if record["status"] == STOPPED:
                 self._stopped = record["error"]
+                self.ledger.release(key)
                 continue
             self._tried.add(key)
             record = self.ledger.add(record)
+            self.ledger.release(key)
             self._tell(index, record)
             self._ended(key)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import threading
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
@@ -208,12 +210,50 @@ def test_what_another_comparison_trains_meanwhile_is_not_trained_again(tmp_path:
     class Overtaken(Fake):
         def __call__(self, setting: RunSetting):  # type: ignore[no-untyped-def]
             if not self.trained:
-                compared(tmp_path, asked, Fake())
+                compared(tmp_path, request(data, neg_samplers=("dns", "mixgcf"), tune=1), Fake())
             return super().__call__(setting)
 
     fake = Overtaken()
     (block,) = compared(tmp_path, asked, fake)
-    assert len(fake.trained) == 1 and all(line.outcome.complete for line in block.lines)
+    assert [run.values["neg_sampler"] for run in fake.trained] == ["uniform"] * 3
+    assert len(block.lines) == 3 and all(line.outcome.complete for line in block.lines)
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_what_another_comparison_is_training_is_waited_for(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, stops: bool
+) -> None:
+    """The second begins while the first trains what both want; where the first stops, the second trains it."""
+    monkeypatch.setattr("recbole_hnlm.compare.pool._LOOK_AGAIN", 0.02)
+    (cell,) = cells(data, neg_samplers=("dns",), tune=1)
+    begun, second = threading.Event(), Fake()
+
+    class Slow(Fake):
+        def __call__(self, setting: RunSetting):  # type: ignore[no-untyped-def]
+            if not self.trained:
+                begun.set()
+                waiter.join(0.3)
+                assert not second.trained, "it has not waited for this run"
+            if stops:
+                raise KeyboardInterrupt
+            return super().__call__(setting)
+
+    def wait_and_train() -> None:
+        begun.wait(30)
+        with Ledger(tmp_path) as ledger:
+            Pool(ledger, second).run([job(cell, ledger)])
+
+    waiter = threading.Thread(target=wait_and_train)
+    waiter.start()
+    first = Slow()
+    with Ledger(tmp_path) as ledger, contextlib.suppress(KeyboardInterrupt):
+        Pool(ledger, first).run([job(cell, ledger)])
+    waiter.join(60)
+    assert not waiter.is_alive()
+    keys = [run.key for run in (*first.trained, *second.trained)]
+    assert len(keys) == len(set(keys)) == 3 and replay(cell, Ledger(tmp_path)).complete
+    assert len(second.trained) == 3 if stops else second.trained[:1] != first.trained[:1]
+    assert not list(tmp_path.glob(".claims"))
 
 
 def test_a_job_that_went_on_with_what_another_process_ran_ends_once(tmp_path: Path, data: Path) -> None:

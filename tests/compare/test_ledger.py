@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,28 @@ def test_two_writers_have_a_file_each_and_see_one_another(tmp_path: Path) -> Non
     with Ledger(tmp_path) as ledger:
         ledger.add(record(setting(3)))
     assert len((tmp_path / "runs-1.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_run_is_claimed_by_one_writer_until_it_gives_it_back(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as one, Ledger(tmp_path) as other:
+        assert one.claim("a") and not other.claim("a") and other.claim("b")
+        one.release("a")
+        one.release("a")  # none of its own any more
+        assert other.claim("a") and not one.claim("b")
+        other.release("b")
+    assert not (tmp_path / ".claims").exists()
+
+
+def test_a_claim_ends_with_its_process(tmp_path: Path) -> None:
+    source = f"from pathlib import Path; from recbole_hnlm.compare.ledger import Ledger; l = Ledger(Path({str(tmp_path)!r}))\n"
+    source += "l.__enter__(); l.claim('a'); print('held', flush=True); input()"
+    victim = subprocess.Popen([sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert victim.stdout is not None and victim.stdout.readline() == "held\n"
+    with Ledger(tmp_path) as ledger:
+        assert not ledger.claim("a")
+        victim.kill()
+        victim.wait()
+        assert ledger.claim("a")
 
 
 def test_success_stands_over_failure_in_any_order(tmp_path: Path) -> None:

@@ -253,6 +253,8 @@ class TestMergedRows:
                     expected = own[row].detach().numpy()
                 np.testing.assert_allclose(table[row].detach().numpy(), expected, atol=1e-6)
         assert comparator.user_experts.shared is comparator.item_experts.shared
+        assert comparator.user_experts.own is not comparator.item_experts.own
+        assert comparator.user_experts.gate is not comparator.item_experts.gate
 
     def test_llmrec_adds_text_of_one_length(self, folder: Path) -> None:
         model, _ = made(folder, "BPR", "llmrec", comparator_text_weight=0.7)
