@@ -24,6 +24,8 @@ class ChatServer(http.server.ThreadingHTTPServer):
         self.keys: set[str] = set()
         self.invents = False
         """Whether hard negatives are things that no shop of the dataset has."""
+        self.pages_for = ""
+        """First letters of prompts' digests that are answered with a page, as a proxy in the way does."""
         self.silent_after: int | None = None
         """Requests that are answered; later ones wait for :meth:`speak`."""
         self._speaking = threading.Event()
@@ -66,6 +68,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.server.keys.add(self.headers["authorization"])
         self.server.wait_for_turn()
         mark = hashlib.sha256(prompt.encode()).hexdigest()[:6]
+        if mark[0] in self.server.pages_for:
+            page = b"<html>502, but with status 200</html>"
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(page)))
+            self.end_headers()
+            self.wfile.write(page)
+            return
         schema = body["response_format"]["json_schema"]["schema"]
         invents = self.server.invents and "summarization" not in schema["properties"]
         reply = json.dumps(filled(schema, mark, words=INVENTED if invents else WORDS))

@@ -12,7 +12,7 @@ from typing import Any
 from recbole_hnlm.artefacts import ArtefactReader
 from recbole_hnlm.artefacts.neg_text import remove_neg_text
 from recbole_hnlm.artefacts.storage import check_writable
-from recbole_hnlm.building.chat import build_by_chat
+from recbole_hnlm.building.chat import build_by_chat, tell_unanswered
 from recbole_hnlm.building.grounded import neighbours_are_there
 from recbole_hnlm.building.hybrid import build_by_hybrid_prompts
 from recbole_hnlm.building.provenance import check_provenance, check_sources
@@ -96,6 +96,7 @@ def refuse_unfit_artefacts(config: Any, run: RunOptions, dataset: Any, directory
     found = ArtefactReader.open(directory, str(config["dataset"]), pairs_hash=hash_of_training_pairs(dataset))
     check_provenance(found.manifest, run, directory)
     check_sources(found.manifest, config, run, dataset, directory)
+    tell_unanswered(found.manifest)
 
 
 def reads_artefacts(run: RunOptions) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from recbole_hnlm.artefacts.neg_text import remove_neg_text
 from recbole_hnlm.artefacts.pairs import rank_tokens, ranks_in
 from recbole_hnlm.building.reviews import reviews_told, training_reviews
 from recbole_hnlm.llm import AtomicTable, TextEncoder, select_text_fields
+from recbole_hnlm.llm.asking import StageCounts
 from recbole_hnlm.llm.build import profile_settings
 from recbole_hnlm.llm.chat import ChatBackend
 from recbole_hnlm.llm.corpus import Corpus
@@ -71,8 +73,24 @@ def build_by_chat(config: Any, run: RunOptions, dataset: Any, sources: ChatSourc
     result = run_text_pipeline(text, chat_backend(config, run, sources.cache), sources.encoder)
     if result.manifest is None:
         remove_neg_text(sources.directory, text.dataset)
-    provenance = _provenance(run, text, sources.encoder)
-    return write_artefact(sources.directory, text.dataset, artefact_contents(text, result), provenance)
+    provenance = _provenance(run, text, sources.encoder, result.stages)
+    written = write_artefact(sources.directory, text.dataset, artefact_contents(text, result), provenance)
+    tell_unanswered(written)
+    return written
+
+
+def tell_unanswered(manifest: Manifest) -> None:
+    """Warn where a language model has left requests without a usable answer, at the build and at every run."""
+    stages: dict[str, dict[str, int]] = manifest.provenance.settings.get("unanswered", {})
+    if stages:
+        failed = ", ".join(f"{counts['failed']:,} of {counts['requests']:,} {name}" for name, counts in stages.items())
+        lost = sum(counts["lost"] for counts in stages.values())
+        again = f"; --hnlm_rebuild=True asks {lost:,} of them again, and what their answers change" if lost else ""
+        logger.warning(
+            "the language model gave no usable answer to %s: template profiles stand in for profiles, and pairs go "
+            "without negatives%s",
+            *(failed, again),
+        )
 
 
 def chat_backend(config: Any, run: RunOptions, cache: Path, *, estimates_only: bool = False) -> ChatBackend:
@@ -197,9 +215,12 @@ def corpus_of(
     )
 
 
-def _provenance(run: RunOptions, text: TextRun, encoder: TextEncoder) -> Provenance:
+def _provenance(run: RunOptions, text: TextRun, encoder: TextEncoder, stages: Sequence[StageCounts]) -> Provenance:
     options, chat, corpus = run.llm, run.chat, text.corpus
     assert chat is not None
+    unanswered = {
+        one.stage: {"requests": one.requests, "failed": one.failed, "lost": one.lost} for one in stages if one.failed
+    }
     return Provenance(
         encoder=encoder.name,
         encoder_revision=encoder.revision,
@@ -214,5 +235,6 @@ def _provenance(run: RunOptions, text: TextRun, encoder: TextEncoder) -> Provena
             "text_width": options.text_width,
             "chat": chat_settings(chat, options),
             "sources": dict(text.sources),
+            **({"unanswered": unanswered} if unanswered else {}),
         },
     )

@@ -26,6 +26,7 @@ from recbole_hnlm.run_options.hybrid import hybrid_settings
 _APART = (
     *("encoder_backend", "encoder_precision", "text_width", "chat", "hybrid", "text_fields", "user_text_fields"),
     "sources",
+    "unanswered",
 )
 Compared = dict[str, tuple[Any, Any]]
 """Option -> what the artefacts were made with, and what this run asks for."""

@@ -179,6 +179,32 @@ def test_a_budget_stops_the_build_and_the_next_goes_on(
     assert max(server.asked.values()) == 1 and (folder / "tiny" / "tiny.hnlm.json").exists()
 
 
+def test_what_the_model_left_out_is_told_until_it_is_asked_again(
+    folder: Path, server: ChatServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A proxy answers a quarter of the prompts; what stands in for them is no news of the model's."""
+    server.pages_for = "0123"
+    given = values(folder, server, llm_attempts=3, llm_first_wait=0.01, state="WARNING")
+    run_recbole_hnlm("BPR", "tiny", config_dict=given)
+    told = r"no usable answer to (\d+) of 80 item profiles, (\d+) of 60 user profiles, (\d+) of \d+ hard negatives: "
+    (first,) = re.findall(told, caplog.text)
+    lost = sum(map(int, first))
+    again = f"without negatives; --hnlm_rebuild=True asks {lost} of them again, and what their answers change"
+    assert all(int(one) for one in first) and again in caplog.text
+
+    server.pages_for = ""
+    server.asked.clear()
+    caplog.clear()
+    run_recbole_hnlm("BPR", "tiny", config_dict=given)
+    assert again in caplog.text and not server.asked
+    run_recbole_hnlm("BPR", "tiny", config_dict={**given, "hnlm_rebuild": True})
+    items = [count for prompt, count in server.asked.items() if "describe the items of a catalogue" in prompt]
+    assert items == [1] * int(first[0]) and server.asked.total() >= lost
+    caplog.clear()
+    run_recbole_hnlm("BPR", "tiny", config_dict=given)
+    assert "no usable answer" not in caplog.text
+
+
 def test_profiles_alone_where_nothing_reads_hard_negatives(
     folder: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
