@@ -138,6 +138,24 @@ def test_a_class_of_the_script_brings_nothing_and_trains(
 
 
 @pytest.mark.parametrize(
+    ("eval_args", "told"),
+    [
+        ({"order": "TO"}, r"order: TO needs the field 'timestamp' .*inter: \[user_id, item_id, timestamp\]"),
+        ({"mode": "labeled"}, r"mode: labeled needs the field 'label' .*inter: \[user_id, item_id, label\]"),
+        ({"mode": {"test": "labeled"}}, r"mode: labeled needs the field 'label'"),
+    ],
+)
+def test_what_an_evaluation_needs_is_asked_for_before_anything_is_read(
+    tmp_path: Path, eval_args: dict[str, Any], told: str
+) -> None:
+    folder = write_dataset(tmp_path)
+    with pytest.raises(ValueError, match=told):
+        made(folder, "BPR", neg_sampler="uniform", eval_args=eval_args, load_col={"inter": ["user_id", "item_id"]})
+    if "order" in eval_args:
+        made(folder, "BPR", neg_sampler="uniform", eval_args=eval_args, load_col=None)
+
+
+@pytest.mark.parametrize(
     "load_col", [{"inter": ["user_id", "item_id"]}, {"inter": ["user_id", "item_id"], "item": ["title"]}]
 )
 def test_a_filter_by_a_field_that_is_not_loaded_names_it_and_the_setting(folder: Path, load_col: Any) -> None:

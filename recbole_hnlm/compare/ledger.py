@@ -83,11 +83,18 @@ class Ledger:
 
     Args:
         folder: Where the files lie; made where absent.
+
+    Raises:
+        ValueError: If it cannot be made.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = "a file is in the way" if isinstance(error, FileExistsError) else error.strerror
+            raise ValueError(f"cannot make the folder {folder} ({reason}); name another with --out") from error
         self._records: dict[str, Record] = {}
         self._read: dict[Path, int] = {}
         self._file: IO[bytes] | None = None

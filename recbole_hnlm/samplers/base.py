@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from recbole_hnlm.samplers.candidates import CandidateDrawer, UniformCandidates, candidates_for
+from recbole_hnlm.samplers.candidates import CandidateDrawer, UniformCandidates, candidates_for, chosen_of
 from recbole_hnlm.samplers.interactions import TrainingInteractions
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ class Selector(CandidateSampler):
             scores = view.score(users, candidates)  # (B, C)
             positive = view.score(users, positives.unsqueeze(1)).squeeze(1) if self.needs_positive_score else None
             column = self.select(positive, scores)
-        return Negatives(candidates.gather(1, column.unsqueeze(1)))
+        return Negatives(chosen_of(candidates, column, type(self).__name__))
 
     @abstractmethod
     def select(self, pos_scores: Tensor | None, cand_scores: Tensor) -> Tensor:

@@ -147,3 +147,22 @@ class PopularityCandidates(CandidateDrawer):
         taken = self.interactions.contains(user.expand_as(catalogue), catalogue)
         weights = self._weights.masked_fill(taken, 0.0)
         return torch.multinomial(weights, 1, generator=self.generator)[0]
+
+
+def chosen_of(candidates: Tensor, column: Tensor, rule: str) -> Tensor:
+    """The candidate that a rule has chosen in each row, shape ``(B, 1)``.
+
+    Args:
+        candidates: What was drawn, shape ``(B, C)``.
+        column: What its ``select`` gave, shape ``(B,)``.
+        rule: The rule's name.
+
+    Raises:
+        ValueError: If it gave anything else.
+    """
+    if column.shape != candidates.shape[:1] or column.dtype != torch.int64:
+        raise ValueError(
+            f"{rule}.select gave {column.dtype} of shape {tuple(column.shape)}, expected one column a row, int64 of "
+            f"shape ({len(candidates)},), such as scores.argmax(dim=1)"
+        )
+    return candidates.gather(1, column.unsqueeze(1))

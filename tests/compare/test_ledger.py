@@ -85,6 +85,13 @@ def test_a_claim_ends_with_its_process(tmp_path: Path) -> None:
         assert ledger.claim("a")
 
 
+@pytest.mark.parametrize("place", ["afile", "afile/below"])
+def test_a_folder_that_cannot_be_made_is_told_with_the_option(tmp_path: Path, place: str) -> None:
+    (tmp_path / "afile").write_text("")
+    with pytest.raises(ValueError, match=r"cannot make the folder .*afile.* \(.+\); name another with --out"):
+        Ledger(tmp_path / place)
+
+
 def test_success_stands_over_failure_in_any_order(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
         for seed, order in ((1, (FAILED, OK)), (2, (OK, FAILED))):

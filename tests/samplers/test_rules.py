@@ -44,6 +44,19 @@ def _dot(a: Tensor, b: Tensor) -> float:
     return sum(x * y for x, y in zip(a.tolist(), b.tolist(), strict=True))
 
 
+class TestOwnRules:
+    @pytest.mark.parametrize("wrong", ["topk", "float", "flat"])
+    def test_a_rule_that_gives_no_column_is_told_by_name(self, wrong: str) -> None:
+        class Mine(DynamicSelector):
+            def select(self, pos_scores: Tensor | None, cand_scores: Tensor) -> Tensor:
+                if wrong == "topk":
+                    return cand_scores.topk(2, dim=1).indices
+                return cand_scores[:, 0] if wrong == "float" else cand_scores.argmax()
+
+        with pytest.raises(ValueError, match=r"Mine.select gave .* of shape .*expected one column a row, int64 of"):
+            build(Mine, candidates=6).sample(*tiny_batch(), TensorView())
+
+
 class TestFixedPoints:
     """Settings at which one rule is another."""
 
