@@ -33,17 +33,16 @@ def run_main(arguments: list[str] | None = None) -> dict[str, Any] | None:
     group = {key: getattr(args, key) for key in ("nproc", "world_size", "ip", "port", "group_offset")}
 
     def work() -> dict[str, Any] | None:
-        _name_what_files_name(args)
         from recbole_hnlm.config import PlainConfig
         from recbole_hnlm.launch import launch
         from recbole_hnlm.report import comparison_lines, run_name
 
-        results = []
+        named, results = _with_names(args), []
         if args.compare_base:
-            plain = launch(args.model, args.dataset, _files(args), processes=group, config_class=PlainConfig)
-            results.append((f"{args.model}, RecBole", plain))
-        result = launch(args.model, args.dataset, _files(args), processes=group)
-        results.append((run_name(args.model, result) if result is not None else "", result))
+            plain = launch(named.model, named.dataset, _files(args), processes=group, config_class=PlainConfig)
+            results.append((f"{named.model}, RecBole", plain))
+        result = launch(named.model, named.dataset, _files(args), processes=group)
+        results.append((run_name(named.model, result) if result is not None else "", result))
         told = [(name, ran) for name, ran in results if ran is not None and ran["test_result"] is not None]
         if told:
             logging.getLogger().info("\n%s", "\n".join(comparison_lines(told)))
@@ -78,8 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
     commands_of = {"build": _build, "inspect": _inspect, "export": _export, "check-leak": _check_leak}
 
     def work() -> None:
-        _name_what_files_name(args)
-        commands_of[args.command](args)
+        commands_of[args.command](_with_names(args))
 
     _guarded(work, arguments, unknown)
 
@@ -91,16 +89,15 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _FURTHER
 
 
-def _name_what_files_name(args: argparse.Namespace) -> None:
-    """Model and dataset out of the YAML files where no flag names them, and our own where nothing does."""
+def _with_names(args: argparse.Namespace) -> argparse.Namespace:
+    """With model and dataset of the YAML files where no flag names them, and our own where nothing does."""
     import yaml
 
     from recbole_hnlm.user_settings import read_settings_files
 
+    flags = {key: value for key, value in vars(args).items() if key not in _UNNAMED or value is not None}
     named = {**_UNNAMED, **read_settings_files(_files(args), yaml.FullLoader)}
-    for key in _UNNAMED:
-        if getattr(args, key) is None:
-            setattr(args, key, named[key])
+    return argparse.Namespace(**{key: named[key] for key in _UNNAMED} | flags)
 
 
 def _files(args: argparse.Namespace) -> list[str] | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from recbole_hnlm.models.guarding import judge_by
 from recbole_hnlm.models.text import item_text_of
+from recbole_hnlm.options.imports import known_by
 from recbole_hnlm.run_options import RunOptions, cache_directory
 from recbole_hnlm.samplers import NegativeSampler, TrainingInteractions
 from recbole_hnlm.samplers.dtl import DualTreeOptions, DualTreeSynthesizer
@@ -38,7 +39,8 @@ def trees_of(
     config: Any, seen: TrainingInteractions, run: RunOptions, vectors: np.ndarray | None, options: DualTreeOptions
 ) -> tuple[Path, str]:
     """File and fingerprint of a run's trees and scores, as the judge of ``options`` leaves them."""
-    extra: dict[str, Any] = {}
+    reference = options.reference_model
+    extra: dict[str, Any] = {} if known_by(reference) == reference else {"model": known_by(reference)}
     if options.judge == "llm":
         assert run.chat is not None
         asked = run.chat.model

@@ -19,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 
 from recbole_hnlm.artefacts.storage import AtomicFile, hash_file, write_text
-from recbole_hnlm.options.imports import known_by
 from recbole_hnlm.samplers.dtl import DualTreeOptions, DualTreeTables
 from recbole_hnlm.samplers.false_negative_scores import FalseNegativeScores
 from recbole_hnlm.samplers.interactions import TrainingInteractions
@@ -46,8 +45,8 @@ def fingerprint(
         extra: Whatever else decides, such as who judges.
     """
     made_of = {
-        "version": _VERSION, "n_users": seen.n_users, "n_items": seen.n_items, "epochs": options.reference_epochs,
-        "model": known_by(options.reference_model), "seed": options.tree_seed, **extra,
+        "version": _VERSION, "n_users": seen.n_users, "n_items": seen.n_items, "model": options.reference_model,
+        "epochs": options.reference_epochs, "seed": options.tree_seed, **extra,
     }  # fmt: skip
     digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode())
     digest.update(seen.keys.cpu().numpy().tobytes())
