@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_hnlm.artefacts.checks import check_artefact, open_npy, read_tokens
-from recbole_hnlm.artefacts.errors import unusable
+from recbole_hnlm.artefacts.errors import ArtefactError, unusable
 from recbole_hnlm.artefacts.lookup import PairIndex
 from recbole_hnlm.artefacts.manifest import ArtefactPaths, Manifest, read_manifest
 from recbole_hnlm.artefacts.pairs import Tokens, ranks_in
@@ -64,13 +64,14 @@ class ArtefactReader:
             The artefact, addressed by internal ids.
 
         Raises:
-            ArtefactError: If the artefact has a user or item that the dataset does not have.
+            ArtefactError: If the artefact has a user or item that the dataset does not have, or another process has
+                begun to write it anew since it was opened.
         """
         users, items = read_tokens(self.paths, self.manifest)
         user_ranks = self._ranks(user_tokens, users, "user")
         item_ranks = self._ranks(item_tokens, items, "item")
         name = self.paths.name
-        return BoundArtefact(
+        bound = BoundArtefact(
             self.manifest,
             PairIndex(open_npy(self.paths.path("hnlm_index.npy"), name)),
             VectorFile(self.paths.path("hnlm_emb.npy"), name, resident_bytes),
@@ -81,6 +82,20 @@ class ArtefactReader:
             user_ranks,
             item_ranks,
         )
+        self._check_still_there()
+        return bound
+
+    def _check_still_there(self) -> None:
+        """Refuse files of two builds: a build takes the old manifest away before it changes anything else."""
+        try:
+            now = read_manifest(self.paths.directory, self.paths.name).files
+        except ArtefactError:
+            now = {}
+        if any(now.get(file) != entry for file, entry in self.manifest.files.items()):  # users' text may have joined
+            raise ArtefactError(
+                f"{self.paths.manifest} has changed since it was opened, so another process writes the artefacts anew; "
+                "run again when it has ended"
+            )
 
     def _ranks(self, tokens: Tokens, known: list[str], kind: str) -> NDArray[np.int64]:
         ranks = ranks_in(tokens, known)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import threading
 import tracemalloc
 from pathlib import Path
@@ -31,6 +32,25 @@ ITEMS = ["[PAD]", "i3", "i2", "unseen", "i1", "i0"]
 @pytest.fixture
 def bound(built: Path) -> BoundArtefact:
     return ArtefactReader.open(built, "toy").bind(USERS, ITEMS)
+
+
+@pytest.mark.parametrize("how", ["begun", "ended", "the same again", "users' text has joined"])
+def test_files_of_two_builds_are_not_read_as_one(built: Path, contents: ArtefactContents, how: str) -> None:
+    reader, manifest = ArtefactReader.open(built, "toy"), built / "toy.hnlm.json"
+    if how == "begun":
+        manifest.unlink()
+    elif how == "users' text has joined":
+        told = json.loads(manifest.read_text())
+        told["files"]["toy.user_text.npy"] = told["files"]["toy.item_text.npy"]
+        manifest.write_text(json.dumps(told))
+    else:
+        other = -contents.neg_vectors if how == "ended" else contents.neg_vectors
+        write_artefact(built, "toy", dataclasses.replace(contents, neg_vectors=other), Provenance(encoder="test"))
+    if how in ("begun", "ended"):
+        with pytest.raises(ArtefactError, match=r"toy\.hnlm\.json has changed since it was opened.*run again when"):
+            reader.bind(USERS, ITEMS)
+    else:
+        reader.bind(USERS, ITEMS)
 
 
 def test_rows_of_every_pair(bound: BoundArtefact) -> None:
