@@ -47,7 +47,7 @@ class Watcher(Protocol):
 
 
 def start_in_child(folder: Path) -> Start:
-    """Starts runs in processes of their own; ``folder`` is the comparison's, whose budget for a chat model is whole."""
+    """Starts runs of the comparison in ``folder`` in processes of their own, with one account for a chat model."""
     account = open_account()
     return lambda setting: Child(train_once, (setting, folder, account))
 

@@ -33,7 +33,7 @@ def train_once(setting: RunSetting, folder: Path, account: Path | None = None) -
     try:
         with tempfile.TemporaryDirectory(prefix="compare-") as checkpoints:
             values = run_values(setting, folder, checkpoints)
-            ensure_shared(setting, values, folder, account)
+            ensure_shared(setting, values, account)
             return {**setting.described(), "status": OK, **_figures(setting, values), **circumstances(setting, values)}
     except Exception as error:  # a failing row is told in the table and stops no other
         return failure(setting, error)

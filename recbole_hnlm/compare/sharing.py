@@ -33,8 +33,6 @@ _MADE_OF = (
 """Settings beside those of the offline part that say what a run makes before it trains."""
 _REFUSED = "refused"
 _ERRORS: dict[str, type[Exception]] = {_REFUSED: ValueError, STOPPED: RunStopped, FAILED: RuntimeError}
-
-
 _SECONDS = 1.0
 """Between two times that an account is written."""
 
@@ -52,7 +50,7 @@ def open_account() -> Path:
     return Path(folder) / "spent.json"
 
 
-def ensure_shared(setting: RunSetting, values: dict[str, Any], folder: Path, account: Path | None = None) -> None:
+def ensure_shared(setting: RunSetting, values: dict[str, Any], account: Path | None = None) -> None:
     """Have the run's artefacts built once, however many processes want them, and apart from the memory of the run.
 
     A process that comes while another builds waits for it. What has been damaged since is built anew. All builds of a

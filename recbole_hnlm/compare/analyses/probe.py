@@ -27,7 +27,7 @@ def train_and_probe(setting: RunSetting, folder: Path, account: Path | None = No
     try:
         with tempfile.TemporaryDirectory(prefix="analyse-") as checkpoints:
             values = run_values(setting, folder, checkpoints)
-            ensure_shared(setting, values, folder, account)
+            ensure_shared(setting, values, account)
             return {**setting.described(), "status": OK, **_figures(setting, values), **circumstances(setting, values)}
     except Exception as error:  # a failing row is told below the table and stops no other
         return failure(setting, error)
