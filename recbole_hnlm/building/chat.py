@@ -65,8 +65,8 @@ def build_by_chat(config: Any, run: RunOptions, dataset: Any, sources: ChatSourc
     Raises:
         ValueError: If no item has text, or there is no key where one is needed.
     """
-    assert sources.encoder is not None, "items have text, so there is an encoder"
     text = asked_of(config, run, dataset, sources)
+    assert sources.encoder is not None, "items have text, so there is an encoder"
     told = text.corpus
     files = sources_of((told.item_table, told.item_fields), (told.user_table, told.user_fields))
     text = dataclasses.replace(text, sources={**files, **reviews_told(config, dataset, run)})
