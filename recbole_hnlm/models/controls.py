@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+"""The step of splitmix64."""
+
 
 def controlled(vectors: Tensor, mask: Tensor, control: str, generator: torch.Generator) -> Tensor:
     """Text vectors under an honesty control, ``(N, S) -> (N, S)``; only those in ``mask`` take part."""
@@ -46,9 +49,30 @@ class ControlledPairs:
         if self._order is not None:
             permuted: np.ndarray = self._pairs.read(self._order[rows])
             return permuted
-        if not len(rows):
-            return np.zeros((0, self._width), dtype=np.float32)
-        unique, inverse = np.unique(rows, return_inverse=True)
-        noise = np.stack([np.random.default_rng((self._seed, int(row))).standard_normal(self._width) for row in unique])
-        noise /= np.linalg.norm(noise, axis=1, keepdims=True)
-        return noise[inverse].astype(np.float32)
+        noise = noise_of(rows, self._width, self._seed)
+        return (noise / np.linalg.norm(noise, axis=1, keepdims=True)).astype(np.float32)
+
+
+def noise_of(rows: np.ndarray, width: int, seed: int) -> np.ndarray:
+    """Standard normal numbers that depend on row, column and seed alone, ``(M,) -> (M, width)``.
+
+    Every cell counts on from its own place in one sequence of splitmix64 and takes two of its numbers, which Box and
+    Muller's formula makes one normal one; so any rows come together, and no table is held.
+    """
+    first = _scrambled(np.array([seed], dtype=np.uint64))
+    with np.errstate(over="ignore"):  # it is meant to wrap
+        cells = rows.astype(np.uint64)[:, None] * np.uint64(width) + np.arange(width, dtype=np.uint64)
+        states = first + np.uint64(2) * cells * _GOLDEN
+        one, two = (_scrambled(states + step) >> np.uint64(11) for step in (np.uint64(0), _GOLDEN))
+    radius: np.ndarray = np.sqrt(-2 * np.log((one + 1.0) * 2.0**-53))
+    return radius * np.cos(2 * np.pi * two * 2.0**-53)
+
+
+def _scrambled(states: np.ndarray) -> np.ndarray:
+    """What splitmix64 gives at these states."""
+    with np.errstate(over="ignore"):
+        mixed = states + _GOLDEN
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    scrambled: np.ndarray = mixed ^ (mixed >> np.uint64(31))
+    return scrambled

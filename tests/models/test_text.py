@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_hnlm.models.controls import ControlledPairs, controlled
+from recbole_hnlm.models.controls import ControlledPairs, controlled, noise_of
 from recbole_hnlm.models.head import TextHead
 from recbole_hnlm.models.statistics import StepStatistics
 from recbole_hnlm.models.text import TextVectors
@@ -168,6 +168,7 @@ def test_controls_permute_or_replace_only_items_with_text(text: TextVectors) -> 
     assert np.array_equal(shuffled.read(rows)[1], shuffled.read(rows)[2])
     assert not np.array_equal(shuffled.read(np.arange(5)), Pairs.matrix)
     gaussian = ControlledPairs(Pairs(), 5, S, "gaussian", seed=1)
+    assert gaussian.read(np.zeros(0, dtype=np.int64)).shape == (0, S)
     assert np.array_equal(gaussian.read(rows)[1], gaussian.read(np.array([3]))[0])
 
 
@@ -202,3 +203,16 @@ def test_where_projected_vectors_lie_is_told_of_pairs_that_have_one(
     assert told == pytest.approx({name: np.mean(values) for name, values in expected.items()}, rel=1e-5)
     statistics.place_text(torch.tensor([1]), torch.tensor([2]), (rows[:1], hard[:1], torch.tensor([False])), view)
     assert statistics.epoch_means() == {}
+
+
+def test_noise_of_rows_is_normal_and_belongs_to_the_row() -> None:
+    noise = noise_of(np.arange(3000), 64, seed=3)
+    moments = [float((noise**power).mean()) for power in (1, 2, 3, 4)]
+    assert moments == pytest.approx([0, 1, 0, 3], abs=0.06)
+    for table in (noise[:64], noise.T):  # neither rows nor columns know of one another
+        correlations = np.corrcoef(table)[np.triu_indices(len(table), 1)]
+        assert correlations.std() == pytest.approx(table.shape[1] ** -0.5, rel=0.15)
+        assert abs(correlations.mean()) < 0.01
+    places = np.array([2999, 7, 7, 10**9])
+    assert np.array_equal(noise_of(places, 64, seed=3)[:3], noise[places[:3]])
+    assert abs(np.corrcoef(noise_of(places, 64, seed=4)[0], noise[2999])[0, 1]) < 0.5
