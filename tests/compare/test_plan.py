@@ -421,7 +421,7 @@ def test_nobody_trains_with_no_process() -> None:
 def test_a_folder_of_artefacts_is_of_one_split(seeds: int, order: str, refused: bool, data: Path) -> None:
     split = {"split": {"RS": [0.8, 0.1, 0.1]}, "order": order, "group_by": "user", "mode": "full"}
     asked = request(data, neg_samplers=("uniform", "hnlm"))
-    shared = {**asked.shared, "hnlm_artefact_dir": "somewhere", "eval_args": split}
+    shared = {**asked.shared, "hnlm_artefact_dir": "somewhere", "eval_args": split, "load_col": None}
     asked = replace(asked, shared=shared, seeds=tuple(range(seeds)))
     if not refused:
         assert len(cells_of(asked)) == 2
