@@ -77,6 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
     commands_of = {"build": _build, "inspect": _inspect, "export": _export, "check-leak": _check_leak}
 
     def work() -> None:
+        """Carry the command out on what its files name."""
         commands_of[args.command](_with_names(args))
 
     _guarded(work, arguments, unknown)

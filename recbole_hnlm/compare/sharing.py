@@ -124,9 +124,11 @@ def _written_down(spent: Spent, account: Path) -> Iterator[None]:
         spent.dollars, spent.requests = before["dollars"], before["requests"]
 
     def write() -> None:
+        """Put on disk what is spent so far."""
         write_text(account, [json.dumps({"dollars": spent.dollars, "requests": spent.requests})])
 
     def keep_writing() -> None:
+        """Write until the block ends."""
         while not ended.wait(_SECONDS):
             write()
 

@@ -404,7 +404,9 @@ def test_other_text_and_reviews_are_refused_whoever_reads_what_the_model_named(
     kept = {path: path.read_text() for path in (inter, item)}
     header, *rows = kept[inter].splitlines()
     inter.write_text("\n".join([f"{header}\tprice:float", *(f"{line}\t1.5" for line in rows)]) + "\n")
-    assert run_recbole_hnlm("BPR", "tiny", config_dict=given)["test_result"]  # it says the same
+    named, *titles = kept[item].splitlines()
+    item.write_text("\n".join([f"{named}\tprice:float", *(f"{line}\t1.5" for line in reversed(titles))]) + "\n")
+    assert run_recbole_hnlm("BPR", "tiny", config_dict=given)["test_result"]  # both say the same
     for path, said, now in ((item, "number 7\t", "number seven\t"), (inter, "word 3", "word three")):
         inter.write_text(kept[inter])
         item.write_text(kept[item])

@@ -14,7 +14,7 @@ from compare_runs import request, train_all
 
 from recbole_hnlm.compare import sharing
 from recbole_hnlm.compare.analyse_command import _probing
-from recbole_hnlm.compare.ledger import OK, STOPPED
+from recbole_hnlm.compare.ledger import OK, STOPPED, RunSetting
 from recbole_hnlm.compare.plan import cells_of
 from recbole_hnlm.compare.pool import start_in_child
 from recbole_hnlm.compare.runner import train_once
@@ -76,6 +76,17 @@ def test_what_a_killed_build_has_spent_stays_spent(tmp_path: Path, monkeypatch: 
     again = Spent()
     with sharing._written_down(again, account):
         assert (again.dollars, again.requests) == (0.5, 9)
+
+
+def test_what_a_run_makes_beside_text_is_built_for_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Picks from another number of items cost requests of their own, which the command's budget is to see."""
+    built: list[Any] = []
+    monkeypatch.setattr(sharing, "in_child", lambda work, words: built.append(words[2]) or ("", ""))
+    values = {"hnlm_artefact_dir": str(tmp_path / "a" / "seed"), "hnlm_comparator": "llmrec"}
+    for count in (5, 6, 5):
+        more = {**values, "comparator_top_items": count}
+        sharing.ensure_shared(RunSetting("tiny", "BPR", more, 2020), more)
+    assert [words["comparator_top_items"] for words in built] == [5, 6]
 
 
 def test_artefacts_that_were_damaged_are_built_anew(tmp_path: Path, data: Path) -> None:
