@@ -29,6 +29,7 @@ POINTS: dict[Point, dict[str, Any]] = {
     ("movietweetings", "BPR"): {"learning_rate": 0.001, "neg_sampler_candidates": 16},
     ("ml-100k", "BPR"): {"learning_rate": 0.001, "neg_sampler_candidates": 8},
     ("amazon-office", "LightGCN"): {**GRAPH, "neg_sampler_candidates": 8},
+    ("goodbooks", "LightGCN"): {**GRAPH, "neg_sampler_candidates": 32},
     ("movietweetings", "LightGCN"): {**GRAPH, "neg_sampler_candidates": 16},
     ("ml-100k", "LightGCN"): {**GRAPH, "neg_sampler_candidates": 8},
 }
