@@ -34,12 +34,14 @@ def check_dataset_files(config: Any) -> None:
     Raises:
         FileNotFoundError: With the path where the files are expected and what they are called.
         ValueError: If ``val_interval`` filters, or ``eval_args`` orders or labels, by a field that ``load_col`` leaves
-            out, naming both, or a file's first line does not name users and items.
+            out, naming both, a file's first line does not name users, items and what ``eval_args`` needs, or
+            ``benchmark_filename`` names other than three parts.
     """
     _check_filtered_fields(config)
-    _check_evaluated_fields(config)
     path, name = str(config["data_path"]), str(config["dataset"])
     parts = config["benchmark_filename"] or [None]
+    if parts != [None] and len(parts) != 3:
+        raise ValueError(f"benchmark_filename={parts} should name three parts, e.g. [train, valid, test]")
     masked = [config["masked_filename"]] if config["masked_filename"] else []
     expected = [f"{name}.inter" if part is None else f"{name}.{part}.inter" for part in [*parts, *masked]]
     missing = [file for file in expected if not os.path.isfile(os.path.join(path, file))]
@@ -71,20 +73,22 @@ def _check_header(path: Path, config: Any) -> None:
     for key in ("USER_ID_FIELD", "ITEM_ID_FIELD"):
         if config[key] not in types:
             raise ValueError(f"{path} has no column {config[key]!r}; set {key} to one of its columns, {list(types)}")
+    _check_evaluated_fields(config, path, list(types))
 
 
-def _check_evaluated_fields(config: Any) -> None:
-    """Refuse an order of time, or labels, of interactions that are loaded without."""
+def _check_evaluated_fields(config: Any, path: Path, columns: list[str]) -> None:
+    """Refuse an order of time, or labels, of interactions that have none, or are loaded without."""
     loaded, how = config["load_col"], config["eval_args"]
     fields = loaded.get("inter") if isinstance(loaded, dict) else None
-    if not fields or "*" in fields:
-        return
     split_here = not config["benchmark_filename"]
     needed = {"order: TO": config["TIME_FIELD"]} if how["order"] == "TO" and split_here else {}
     if "labeled" in how["mode"].values() and not config["threshold"]:
         needed["mode: labeled"] = config["LABEL_FIELD"]
     for key, field in needed.items():
-        if field not in fields:
+        if field not in columns:
+            remedy = "set TIME_FIELD to one of them" if key == "order: TO" else "make it by threshold: {rating: 3}"
+            raise ValueError(f"eval_args: {key} needs the field {field!r}, {path} has columns {columns}; {remedy}")
+        if fields and "*" not in fields and field not in fields:
             raise ValueError(
                 f"eval_args: {key} needs the field {field!r} of every interaction, which load_col leaves out; set "
                 f"load_col: {{inter: [{', '.join(map(str, [*fields, field]))}]}}"

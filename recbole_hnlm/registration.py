@@ -17,6 +17,10 @@ import recbole.data
 import recbole.utils
 
 _replaced: list[tuple[Any, str, Any]] = []
+_prepared: dict[str, type] = {}
+"""Name -> class of the configuration whose data was prepared last: RecBole then asks for the class by its name alone,
+which tells nothing of one of the user's own.
+"""
 
 
 def register() -> None:
@@ -63,6 +67,7 @@ def register() -> None:
 def unregister() -> None:
     """Put everything back as :func:`register` found it; does nothing where nothing is registered."""
     while _replaced:
+        _prepared.clear()
         module, attribute, original = _replaced.pop()
         setattr(module, attribute, original)
 
@@ -85,6 +90,7 @@ def _with_artefacts(preparation: Callable[..., Any]) -> Callable[..., Any]:
         from recbole_hnlm.masking import mask_also
         from recbole_hnlm.training.loader import training_loader
 
+        _prepared[config["model"]] = config.model_class
         train_data, valid_data, test_data = preparation(config, dataset)
         mask_also(config, train_data, (valid_data, test_data))
         set_threads(config)
@@ -103,7 +109,7 @@ def _wrapping(get_model: Callable[[str], type]) -> Callable[[str], type]:
         from recbole_hnlm.model_lookup import find_model
         from recbole_hnlm.models import hnlm, refusal
 
-        found = find_model(model_name)
+        found = _prepared.get(model_name) or find_model(model_name)
         model_class = found if isinstance(found, type) else get_model(model_name)
         return model_class if refusal(model_class) else hnlm(model_class)
 

@@ -143,15 +143,27 @@ def test_a_class_of_the_script_brings_nothing_and_trains(
         ({"order": "TO"}, r"order: TO needs the field 'timestamp' .*inter: \[user_id, item_id, timestamp\]"),
         ({"mode": "labeled"}, r"mode: labeled needs the field 'label' .*inter: \[user_id, item_id, label\]"),
         ({"mode": {"test": "labeled"}}, r"mode: labeled needs the field 'label'"),
+        (
+            {"order": "TO", "absent": True},
+            r"order: TO needs the field 'timestamp', .*has columns \['user_id', 'item_id'\]",
+        ),
+        ({"mode": "labeled", "absent": True}, r"mode: labeled needs .*'item_id'\]; make it by threshold: {rating: 3}"),
     ],
 )
 def test_what_an_evaluation_needs_is_asked_for_before_anything_is_read(
     tmp_path: Path, eval_args: dict[str, Any], told: str
 ) -> None:
     folder = write_dataset(tmp_path)
+    file = folder / "tiny" / "tiny.inter"
+    lines = file.read_text().splitlines()
+    if absent := eval_args.pop("absent", False):
+        file.write_text("\n".join("\t".join(line.split("\t")[:2]) for line in lines))
+    else:
+        file.write_text("\n".join([f"{lines[0]}\tlabel:float", *(f"{line}\t1" for line in lines[1:])]))
+    columns = None if absent else {"inter": ["user_id", "item_id"]}
     with pytest.raises(ValueError, match=told):
-        made(folder, "BPR", neg_sampler="uniform", eval_args=eval_args, load_col={"inter": ["user_id", "item_id"]})
-    if "order" in eval_args:
+        made(folder, "BPR", neg_sampler="uniform", eval_args=eval_args, load_col=columns)
+    if "order" in eval_args and not absent:
         made(folder, "BPR", neg_sampler="uniform", eval_args=eval_args, load_col=None)
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from recbole_runs import settings, write_dataset
 
 import recbole_hnlm
@@ -146,3 +147,28 @@ def test_names_taken_before_registration_are_told(tmp_path: Path, monkeypatch: p
         recbole_hnlm.register()
     recbole_hnlm.unregister()
     assert script.Config is Config  # type: ignore[attr-defined]
+
+
+def test_a_model_by_its_path_trains_and_its_checkpoint_loads(registered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from recbole.quick_start import load_data_and_model, run_recbole
+
+    values = settings(registered, "own", neg_sampler="dns", checkpoint_dir=str(registered / "saved"))
+    result = run_recbole("own_models:Biased", "tiny", config_dict=values)
+    assert result["best_valid_score"] > 0
+    monkeypatch.syspath_prepend(registered)
+    text = "from recbole.model.general_recommender import BPR\nclass Biased(BPR):\n    pass\n"
+    (registered / "another_of_that_name.py").write_text(text)
+    assert (
+        run_recbole("another_of_that_name:Biased", "tiny", config_dict=settings(registered, "own", neg_sampler="dns"))
+        != result
+    )
+    checkpoint = next((registered / "saved").glob("Biased-*.pth"))
+    _, model, *_ = load_data_and_model(str(checkpoint))
+    assert model.hnlm is not None and model.hnlm_base.__name__ == "Biased"
+    recbole_hnlm.unregister()
+    _, plain, _, _, _, test_data = load_data_and_model(str(checkpoint))
+    assert type(plain).__name__ == "Biased" and not hasattr(plain, "hnlm")
+    assert all(
+        map(torch.equal, plain.parameters(), (p for k, p in model.named_parameters() if not k.startswith("hnlm")))
+    )
+    assert next(iter(test_data)) is not None

@@ -66,6 +66,16 @@ def plain_state(state: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in state.items() if not name.startswith(_OURS)}
 
 
+def _class_of(config: Any, get_model: Any) -> type:
+    """The class that a checkpoint's configuration names; RecBole's own function, unlike what ``register()`` puts in its
+    place, knows RecBole's alone.
+    """
+    named: type = config.model_class
+    known = named.__module__.startswith("recbole.") or not get_model.__module__.startswith("recbole.")
+    found: type = get_model(config["model"]) if known else named
+    return found
+
+
 @shim(_QUICK_START, "recbole.quick_start")
 def saved_model_loading(module: Any) -> bool:
     """The same for ``load_data_and_model``, which imports torch inside the function and so is written anew.
@@ -88,7 +98,7 @@ def saved_model_loading(module: Any) -> bool:
         logging.getLogger().info(dataset)
         loaders = quick_start.data_preparation(config, dataset)
         quick_start.init_seed(seed, reproducible)
-        model = quick_start.get_model(config["model"])(config, loaders[0]._dataset).to(config["device"])
+        model = _class_of(config, quick_start.get_model)(config, loaders[0]._dataset).to(config["device"])
         state = checkpoint["state_dict"]  # after register() the model is wrapped, and has all of it
         model.load_state_dict(state if getattr(model, "hnlm", None) is not None else plain_state(state))
         model.load_other_parameter(checkpoint.get("other_parameter"))

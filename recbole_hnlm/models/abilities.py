@@ -8,32 +8,31 @@ from typing import Any
 from recbole.model.loss import BPRLoss
 from torch import nn
 
+from recbole_hnlm.models.features import side_features
 from recbole_hnlm.models.item_space import ItemSpace, build_item_space
 from recbole_hnlm.models.ranking_term import has_ranking_loss
-from recbole_hnlm.models.view import scores_by_inner_product
 from recbole_hnlm.options.comparator import RLMRecConOptions, RLMRecGenOptions
 from recbole_hnlm.run_options import RunOptions
 
 
-def refuse_unfit(model: nn.Module, base: type, space: ItemSpace, inner: bool, run: RunOptions) -> None:
+def refuse_unfit(model: nn.Module, base: type, space: ItemSpace, run: RunOptions) -> None:
     """Raise where a run asks a model for what it cannot take.
 
     Args:
         model: The model, freshly constructed.
         base: The unwrapped class.
         space: Where it reads items.
-        inner: Whether it scores by the inner product of two embeddings.
         run: The run's options.
 
     Raises:
         ValueError: Naming the model, the reason and the remedy.
     """
     name, rule, text = base.__name__, run.sampler_type, run.hnlm
-    has_user_rows = space.is_table or inner
+    has_user_rows = space.has_user_rows
     has_bpr_loss = any(isinstance(module, BPRLoss) for module in model.modules())
     if text is not None and text.reads_text and not space.exchangeable:
         raise ValueError(
-            f"{name} reads items by id, not from an embedding, so no text can enter it; "
+            f"{name} {space.lacks}, so no text can enter it; "
             f"use an id-only sampler such as neg_sampler: {text.base_sampler}"
         )
     if text is not None and text.pair_alignment_weight > 0 and not has_user_rows:
@@ -54,7 +53,7 @@ def refuse_unfit(model: nn.Module, base: type, space: ItemSpace, inner: bool, ru
     if rule is None:
         return
     if rule.synthesizes and not space.exchangeable:
-        raise ValueError(f"{name} reads items by id, not from an embedding; {run.sampler} makes rows: use dns")
+        raise ValueError(f"{name} {space.lacks}; {run.sampler} makes rows: use dns")
     if rule.reads_user_rows(run.sampler_options) and not has_user_rows:
         raise ValueError(f"{run.sampler} needs scores that are inner products, those of {name} are not; use mixgcf")
     if rule.weighs and not has_bpr_loss:
@@ -85,9 +84,8 @@ def fitness(config: Any, dataset: Any) -> Callable[[RunOptions], None]:
     """Construct the plain model once; what comes back is :func:`refuse_unfit` of it, for runs with its settings."""
     base = getattr(config.model_class, "hnlm_base", config.model_class)
     model = base(config, dataset).to(config["device"])
-    space = build_item_space(model, base)
-    inner = not space.is_table and scores_by_inner_product(model, space)
-    return lambda run: refuse_unfit(model, base, space, inner, run)
+    space = build_item_space(model, base, side_features(config, dataset, base))
+    return lambda run: refuse_unfit(model, base, space, run)
 
 
 def check_model(config: Any, dataset: Any, run: RunOptions) -> None:

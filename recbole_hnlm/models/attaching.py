@@ -34,6 +34,12 @@ def refuse_clashes(config: Any, run: RunOptions) -> None:
     Raises:
         ValueError: Naming both and the remedy.
     """
+    pretrained = [key for key in ("use_pretrain", "pretrain_path") if config[key]]
+    if pretrained and run.starts_from_text:
+        raise ValueError(
+            f"{pretrained[0]}={config[pretrained[0]]!r} loads embeddings that a start from text would replace; set "
+            f"hnlm_init: random to keep them, or no {pretrained[0]}"
+        )
     if run.adam == "rows" and not config["single_spec"]:
         raise ValueError("adam: rows works in one process; several average whole tables, so set adam: fused")
     drawn = config["train_neg_sample_args"]["distribution"]
@@ -69,7 +75,7 @@ def attach_parts(model: Any, config: Any, dataset: Any, run: RunOptions) -> None
         head.comparator = comparator_of_run(run, text, model.row_width, space, head.interactions)
         model.commit_rows()
     elif options.reads_text:  # else the guard alone does
-        if options.init != "random" and space.items:
+        if run.starts_from_text and space.items:
             start = options.start_of(propagates=space.is_table)
             start_from_text(space.items, space.users, text, head.interactions, scale=start.scale, hops=start.hops)
         blocks = run.negatives if head.sampler is not None else config["train_neg_sample_args"]["sample_num"]

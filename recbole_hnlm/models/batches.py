@@ -5,6 +5,8 @@ Shapes: ``B`` pairs of a batch, ``K`` negatives per pair, ``M = B K`` rows, ``D`
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -54,7 +56,7 @@ def exchanged_batch(model: Any, interaction: Interaction, negatives: Negatives) 
         times = ids.numel() // len(interaction)
         batch = interaction.repeat(times) if times > 1 else Interaction(dict(interaction.interaction))
         shown = model._space.negative_ids(ids, negatives.rows is not None).contiguous()
-        batch.update(Interaction({model.NEG_ITEM_ID: shown}))
+        batch.update(Interaction({**model._space.features.of_negatives(ids), model.NEG_ITEM_ID: shown}))
         return batch, StepRows(ids, negatives.rows, shown, offset=0)
     if model.hnlm.sampler is None:
         shown = interaction[model.ITEM_ID]
@@ -64,8 +66,22 @@ def exchanged_batch(model: Any, interaction: Interaction, negatives: Negatives) 
     shown = torch.cat([interaction[model.ITEM_ID], ids])
     labels = torch.zeros(shown.numel(), device=ids.device)
     labels[:pairs] = 1.0
-    batch.update(Interaction({model.ITEM_ID: shown, model._label: labels}))
+    batch.update(Interaction({**model._space.features.of_items(shown), model.ITEM_ID: shown, model._label: labels}))
     return batch, StepRows(ids, negatives.rows, shown, offset=pairs)
+
+
+@contextmanager
+def made_rows_told(model: Any, step: StepRows) -> Iterator[None]:
+    """Tell a model that indexes something of its own by rows that only its tables have."""
+    try:
+        yield
+    except IndexError as error:
+        if step.rows is None or not model._space.is_table:
+            raise
+        raise RuntimeError(
+            f"{model.hnlm_base.__name__} indexes something beside its tables and embeddings by the negatives' ids, "
+            "and made rows have none of the catalogue's; use an id-only sampler such as dns with hnlm_alpha: 0"
+        ) from error
 
 
 class JointLossHook:

@@ -14,29 +14,37 @@ import torch
 from recbole.utils import InputType
 from torch import Tensor, nn
 
+from recbole_hnlm.models.features import SideFeatures
+from recbole_hnlm.models.probing import ranks_by_tables, scores_by_inner_product
 from recbole_hnlm.models.row_gradients import GradientTable
 
+_NO_EMBEDDING = 'reads items by id, not from a trained nn.Embedding with a row an item and "item" in its name'
+_NO_TABLES = "does not rank by inner products of a table of users and one of items that its forward() returns"
 _TABLE_TYPES = frozenset({inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD})
 
 
 def embeddings_of(model: nn.Module, kind: str, rows: int) -> list[nn.Embedding]:
-    """The model's embedding modules named after ``kind`` ("user" or "item") with one row per id, in order of
-    definition.
+    """The model's trained embedding modules of ``kind`` ("user" or "item") with one row per id, in order of definition:
+    those whose names begin with it, or, where none does, have it as a part between underscores. Biases are none.
     """
-    found = []
+    named: list[tuple[str, nn.Embedding]] = []
     for name, module in model.named_modules():
+        trained = isinstance(module, nn.Embedding) and module.num_embeddings == rows and module.weight.requires_grad
         last = name.rpartition(".")[2]
-        named = last.startswith(kind) and "neigh" not in last  # NNCF's neighbour tables hold the other side's ids
-        if named and isinstance(module, nn.Embedding) and module.num_embeddings == rows:
-            found.append(module)
-    return found
+        if trained and "neigh" not in last:  # NNCF's neighbour tables hold the other side's ids
+            named.append((last, module))
+    found = [module for name, module in named if name.startswith(kind)]
+    found = found or [module for name, module in named if kind in name.split("_")]
+    return [module for module in found if module.embedding_dim > 1] or found
 
 
 def main_forward_args(model: nn.Module, base: type) -> tuple[Any, ...] | None:
-    """Arguments of the model's main propagation, or None where ``forward`` returns no tables.
+    """Arguments of the model's main propagation, or None where ``forward`` cannot be one.
 
     LightGCN and its kin propagate without arguments; SGL names the graph, and only the pass over ``train_graph`` ranks.
     """
+    if base.forward is nn.Module.forward:  # type: ignore[attr-defined]
+        return None
     parameters = list(inspect.signature(base.forward).parameters.values())[1:]  # type: ignore[attr-defined]
     needed = [p.name for p in parameters if p.default is p.empty and p.kind in _TABLE_TYPES]
     if not needed:
@@ -74,13 +82,23 @@ class StepRows:
 
 
 class ItemSpace:
-    """How one model instance reads items; the base class serves models that allow nothing but catalogue ids."""
+    """How one model instance reads items; the base class serves models that allow nothing but catalogue ids.
+
+    Args:
+        model: The model.
+        features: What its batches hold beside ids.
+        lacks: What keeps synthetic rows and text out of it, for messages.
+    """
 
     kind = "ids"
     is_table = False
+    inner = False
+    """Whether the scores are inner products of the rows of one user and one item embedding."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, features: SideFeatures, lacks: str = _NO_EMBEDDING) -> None:
         self.model = model
+        self.features = features
+        self.lacks = lacks
         self.items = embeddings_of(model, "item", model.n_items)  # type: ignore[arg-type]
         self.users = embeddings_of(model, "user", model.n_users)  # type: ignore[arg-type]
 
@@ -88,6 +106,11 @@ class ItemSpace:
     def exchangeable(self) -> bool:
         """Whether synthetic rows can stand in for items."""
         return False
+
+    @property
+    def has_user_rows(self) -> bool:
+        """Whether users have rows whose inner products with items' rows are the scores."""
+        return self.is_table or self.inner
 
     def negative_ids(self, step_ids: Tensor, synthetic: bool) -> Tensor:
         """Ids to hand to the model for the step's negatives, shape ``(M,)``."""
@@ -114,9 +137,10 @@ class LookupSpace(ItemSpace):
 
     kind = "lookup"
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__(model)
+    def __init__(self, model: nn.Module, features: SideFeatures) -> None:
+        super().__init__(model, features)
         self.widths = [module.embedding_dim for module in self.items]
+        self.inner = scores_by_inner_product(model, self.users, self.items, features)
         for slot, module in enumerate(self.items):
             module.register_forward_hook(_SlotHook(model, slot))
 
@@ -171,16 +195,16 @@ class TableSpace(ItemSpace):
     kind = "table"
     is_table = True
 
-    def __init__(self, model: nn.Module, base: type) -> None:
-        super().__init__(model)
+    def __init__(self, model: nn.Module, features: SideFeatures, base: type) -> None:
+        super().__init__(model, features)
         self._base = base
         for module in self.items:
             module.register_forward_pre_hook(_CatalogueIds(model))
 
     @property
     def exchangeable(self) -> bool:
-        """Tables can always be extended."""
-        return True
+        """Whether lookups of rows before propagation, by ids that are none of the catalogue's, can be caught."""
+        return bool(self.items)
 
     def main_args(self) -> tuple[Any, ...]:
         """Arguments of the main propagation of this moment."""
@@ -211,10 +235,13 @@ class _CatalogueIds:
         return (torch.where(virtual >= 0, step.ids[virtual.clamp_min(0)], ids), *args[1:])
 
 
-def build_item_space(model: nn.Module, base: type) -> ItemSpace:
-    """The kind of item space a freshly constructed model has."""
-    if base.input_type is InputType.PAIRWISE and main_forward_args(model, base) is not None:  # type: ignore[attr-defined]
-        return TableSpace(model, base)
-    if embeddings_of(model, "item", model.n_items):  # type: ignore[arg-type]
-        return LookupSpace(model)
-    return ItemSpace(model)
+def build_item_space(model: nn.Module, base: type, features: SideFeatures) -> ItemSpace:
+    """The kind of item space a freshly constructed model has; one that propagates is tried once."""
+    tables = embeddings_of(model, "item", model.n_items)  # type: ignore[arg-type]
+    args = main_forward_args(model, base) if base.input_type is InputType.PAIRWISE else None  # type: ignore[attr-defined]
+    if args is not None:
+        tables += embeddings_of(model, "user", model.n_users)  # type: ignore[arg-type]
+        if ranks_by_tables(model, base, args, features, tables):
+            return TableSpace(model, features, base)
+        return ItemSpace(model, features, _NO_TABLES)
+    return LookupSpace(model, features) if tables else ItemSpace(model, features)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from recbole.data.interaction import Interaction
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -81,27 +80,25 @@ class LookupView:
     Args:
         model: The model under training.
         space: Its item space.
-        inner: Whether the model scores by the inner product of its one user and one item embedding.
     """
 
     n_hops = 1
 
-    def __init__(self, model: nn.Module, space: ItemSpace, inner: bool) -> None:
+    def __init__(self, model: nn.Module, space: ItemSpace) -> None:
         self.model = model
         self.space = space
-        self.inner = inner
-        self.has_user_rows = inner
+        self.has_user_rows = space.inner
 
     def score(self, users: Tensor, items: Tensor) -> Tensor:
         """The model's scores, without gradient, without a change of mode or of global random state."""
         with torch.no_grad():
-            if self.inner:
+            if self.space.inner:
                 return gathered_scores(self.space.users[0].weight[users], self.space.items[0].weight, items)
             return self._predict(users, items)
 
     def _predict(self, users: Tensor, items: Tensor) -> Tensor:
         model: Any = self.model
-        pairs = Interaction({model.USER_ID: users.repeat_interleave(items.shape[1]), model.ITEM_ID: items.reshape(-1)})
+        pairs = self.space.features.batch(users.repeat_interleave(items.shape[1]), items.reshape(-1))
         devices = [users.device] if users.is_cuda else []
         with torch.random.fork_rng(devices=devices):  # dropout of a model in training mode must not shift its own draws
             return model.predict(pairs).view(items.shape)
@@ -153,19 +150,3 @@ def _averaged_hops(tables: list[Tensor], items: Tensor) -> int:
         if count > 1 and torch.allclose(total / count, items[sample], rtol=1e-4, atol=tolerance):
             return count
     return 0
-
-
-def scores_by_inner_product(model: nn.Module, space: ItemSpace) -> bool:
-    """Whether ``predict`` equals the inner product of one user and one item embedding, tried on a few pairs."""
-    widths = {module.embedding_dim for module in (*space.users, *space.items)}
-    if len(space.users) != 1 or len(space.items) != 1 or len(widths) != 1:
-        return False
-    anything: Any = model
-    count = min(16, anything.n_users, anything.n_items)
-    device = space.items[0].weight.device
-    ids = torch.arange(count, device=device)
-    with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        expected = (space.users[0].weight[ids] * space.items[0].weight[ids]).sum(dim=1)
-        actual = anything.predict(Interaction({anything.USER_ID: ids, anything.ITEM_ID: ids}))
-    scale = expected.abs().max()
-    return bool(scale > 0) and torch.allclose(actual, expected, rtol=1e-4, atol=float(scale) * 1e-5)

@@ -7,7 +7,6 @@ Shapes: ``B`` pairs of a batch, ``K`` negatives per pair, ``M = B K`` rows, ``D`
 from __future__ import annotations
 
 import copyreg
-import logging
 from typing import Any, cast
 
 import torch
@@ -18,8 +17,9 @@ from torch import Tensor
 from recbole_hnlm.models.abilities import refuse_unfit
 from recbole_hnlm.models.adjacency import vectorised_methods
 from recbole_hnlm.models.attaching import attach_parts, has_row_gradients, hook_losses, interactions_of, refuse_clashes
-from recbole_hnlm.models.batches import CANDIDATES, VECTOR_ROWS, exchanged_batch, pairs_of, take_column
+from recbole_hnlm.models.batches import CANDIDATES, VECTOR_ROWS, exchanged_batch, made_rows_told, pairs_of, take_column
 from recbole_hnlm.models.comparators.base import CommittingMixin
+from recbole_hnlm.models.features import side_features
 from recbole_hnlm.models.head import HardNegativeHead
 from recbole_hnlm.models.item_space import LookupSpace, StepRows, build_item_space
 from recbole_hnlm.models.node_contrast import contrast_methods
@@ -27,11 +27,9 @@ from recbole_hnlm.models.propagation import Propagator
 from recbole_hnlm.models.ranking_term import ranking_methods, sums_over_pairs
 from recbole_hnlm.models.support import refuse_unsupported
 from recbole_hnlm.models.text_negatives import negatives_with_text
-from recbole_hnlm.models.view import LookupView, TableView, hop_tables, scores_by_inner_product
+from recbole_hnlm.models.view import LookupView, TableView, hop_tables
 from recbole_hnlm.run_options import RunOptions, parse_run
 from recbole_hnlm.samplers import Negatives
-
-logger = logging.getLogger(__name__)
 
 _WRAPPED: dict[type, type] = {}
 _STEPS_IN_VAIN = 32
@@ -65,12 +63,12 @@ class HardNegativeMixin(CommittingMixin):
         interactions = interactions_of(dataset, device)
         model.to(device)
         self._pairwise = self.hnlm_base.input_type is InputType.PAIRWISE  # type: ignore[attr-defined]
-        self.__dict__["_space"] = build_item_space(model, self.hnlm_base)
-        self.__dict__["_inner"] = not self._space.is_table and scores_by_inner_product(model, self._space)
+        features = side_features(config, dataset, self.hnlm_base)
+        self.__dict__["_space"] = build_item_space(model, self.hnlm_base, features)
         self.__dict__["_propagator"] = Propagator(model, self.hnlm_base, run)
         self._sums_over_pairs = sums_over_pairs(self.hnlm_base)
         self._label = config["LABEL_FIELD"]
-        refuse_unfit(model, self.hnlm_base, self._space, self.__dict__["_inner"], run)
+        refuse_unfit(model, self.hnlm_base, self._space, run)
         refuse_clashes(config, run)
         if has_row_gradients(config, run):
             self._space.use_row_gradients(kept=run.adam == "rows")
@@ -87,7 +85,7 @@ class HardNegativeMixin(CommittingMixin):
         """``D``; graph models propagate once to tell."""
         if isinstance(self._space, LookupSpace):
             return sum(self._space.widths)
-        device = self._space.items[0].weight.device
+        device = next(cast(Any, self).parameters()).device
         with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             return int(self._propagate(self._space.main_args())[0][1].shape[1])
 
@@ -140,7 +138,8 @@ class HardNegativeMixin(CommittingMixin):
             self.__dict__["_step_rows"], self.__dict__["_step_negatives"] = step, negatives
             if head.ranking is not None:
                 head.ranking.prepare(users, positives, view)
-            loss = super().calculate_loss(batch)  # type: ignore[misc]
+            with made_rows_told(self, step):
+                loss = super().calculate_loss(batch)  # type: ignore[misc]
         finally:
             self.__dict__["_step_rows"] = self.__dict__["_step_tables"] = self.__dict__["_step_negatives"] = None
             if head.ranking is not None:
@@ -167,7 +166,7 @@ class HardNegativeMixin(CommittingMixin):
     def _view(self, head: HardNegativeHead, with_hops: bool) -> tuple[Any, Any]:
         """A view, and the tables it was made of where the model propagates."""
         if not self._space.is_table:
-            return LookupView(self, self._space, self.__dict__["_inner"]), None  # type: ignore[arg-type]
+            return LookupView(self, self._space), None  # type: ignore[arg-type]
         tables, recorded = self._propagate(self._space.main_args(), record=with_hops)
         return TableView(tables[0], tables[1], hop_tables(recorded, tables[0], tables[1]) if with_hops else []), tables
 

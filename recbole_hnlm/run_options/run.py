@@ -92,6 +92,11 @@ class RunOptions:
         return self.hnlm is not None and (self.hnlm.reads_text or self.guard.guard == "text")
 
     @property
+    def starts_from_text(self) -> bool:
+        """Whether the model's embeddings begin as text, where it has some."""
+        return self.hnlm is not None and self.comparator is None and self.hnlm.reads_text and self.hnlm.init != "random"
+
+    @property
     def fast_propagation(self) -> bool:
         """Whether sparse products run over CSR in this run."""
         chosen = self.general.fast_propagation

@@ -1,0 +1,209 @@
+"""Models as users write them: biases, other scores, other names, side features, helpers, parts that RecBole asks for
+left out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from recbole.model.abstract_recommender import GeneralRecommender
+from recbole.model.general_recommender import BPR, LightGCN
+from recbole.model.init import xavier_normal_initialization
+from recbole.model.loss import BPRLoss
+from recbole.utils import InputType
+
+
+class Biased(GeneralRecommender):
+    """Inner products and a bias an item that starts at 0."""
+
+    input_type = InputType.PAIRWISE
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.user_embedding = torch.nn.Embedding(self.n_users, config["embedding_size"])
+        self.item_embedding = torch.nn.Embedding(self.n_items, config["embedding_size"])
+        self.apply(xavier_normal_initialization)
+        self.bias = torch.nn.Parameter(torch.zeros(self.n_items))
+        self.loss = BPRLoss()
+
+    def forward(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        return (self.user_embedding(users) * self.item_embedding(items)).sum(-1) + self.bias[items]
+
+    def calculate_loss(self, interaction: Any) -> torch.Tensor:
+        users = interaction[self.USER_ID]
+        scores = [self.forward(users, interaction[name]) for name in (self.ITEM_ID, self.NEG_ITEM_ID)]
+        return self.loss(*scores)
+
+    def predict(self, interaction: Any) -> torch.Tensor:
+        return self.forward(interaction[self.USER_ID], interaction[self.ITEM_ID])
+
+    def full_sort_predict(self, interaction: Any) -> torch.Tensor:
+        users = self.user_embedding(interaction[self.USER_ID])
+        return (users @ self.item_embedding.weight.T + self.bias).view(-1)
+
+
+class BiasTable(Biased):
+    """The bias in an embedding whose name begins as that of the rows, and features that are not trained."""
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        seen = torch.randn(self.n_items, 6)
+        self.item_looks = torch.nn.Embedding.from_pretrained(seen)
+        self.item_bias = torch.nn.Embedding(self.n_items, 1)
+        torch.nn.init.zeros_(self.item_bias.weight)
+        self.taste = torch.nn.Linear(config["embedding_size"], 6)
+
+    def forward(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        looks = (self.taste(self.user_embedding(users)) * self.item_looks(items)).sum(-1)
+        return super().forward(users, items) + looks + self.item_bias(items).squeeze(-1)
+
+
+class Distant(LightGCN):
+    """LightGCN's tables, ranked by distance."""
+
+    def ranked(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        tables = self.forward()
+        return -(tables[0][users] - tables[1][items]).square().sum(-1)
+
+    def calculate_loss(self, interaction: Any) -> torch.Tensor:
+        users = interaction[self.USER_ID]
+        scores = [self.ranked(users, interaction[name]) for name in (self.ITEM_ID, self.NEG_ITEM_ID)]
+        return self.mf_loss(*scores)
+
+    def predict(self, interaction: Any) -> torch.Tensor:
+        return self.ranked(interaction[self.USER_ID], interaction[self.ITEM_ID])
+
+
+class OtherNames(LightGCN):
+    """LightGCN with the names that its authors' code has."""
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.embedding_user, self.embedding_item = self.user_embedding, self.item_embedding
+        del self.user_embedding, self.item_embedding
+
+    def get_ego_embeddings(self) -> torch.Tensor:
+        return torch.cat([self.embedding_user.weight, self.embedding_item.weight])
+
+    def calculate_loss(self, interaction: Any) -> torch.Tensor:
+        users, items = self.forward()
+        user, item, other = (interaction[name] for name in (self.USER_ID, self.ITEM_ID, self.NEG_ITEM_ID))
+        scores = [(users[user] * items[ids]).sum(-1) for ids in (item, other)]
+        return self.mf_loss(*scores) + 1e-4 * self.embedding_item(other).square().mean()
+
+
+class OneTable(OtherNames):
+    """Users and items in one embedding: there is none of items."""
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        del self.embedding_user, self.embedding_item
+        self.nodes = torch.nn.Embedding(self.n_users + self.n_items, config["embedding_size"])
+        self.apply(xavier_normal_initialization)
+
+    def get_ego_embeddings(self) -> torch.Tensor:
+        return self.nodes.weight
+
+    def calculate_loss(self, interaction: Any) -> torch.Tensor:
+        users, items = self.forward()
+        user = users[interaction[self.USER_ID]]
+        scores = [(user * items[interaction[name]]).sum(-1) for name in (self.ITEM_ID, self.NEG_ITEM_ID)]
+        return self.mf_loss(*scores)
+
+
+class Undivided(OneTable):
+    """``forward`` returns all rows in one table."""
+
+    def forward(self) -> torch.Tensor:  # type: ignore[override]
+        return torch.cat(super().forward())
+
+    def _sides(self) -> tuple[torch.Tensor, torch.Tensor]:
+        users, items = self.forward().split([self.n_users, self.n_items])
+        return users, items
+
+    def calculate_loss(self, interaction: Any) -> torch.Tensor:
+        users, items = self._sides()
+        user = users[interaction[self.USER_ID]]
+        scores = [(user * items[interaction[name]]).sum(-1) for name in (self.ITEM_ID, self.NEG_ITEM_ID)]
+        return self.mf_loss(*scores)
+
+    def predict(self, interaction: Any) -> torch.Tensor:
+        users, items = self._sides()
+        return (users[interaction[self.USER_ID]] * items[interaction[self.ITEM_ID]]).sum(-1)
+
+
+class Popular(LightGCN):
+    """A loss that indexes a buffer of its own by the negatives."""
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.clicks = torch.ones(self.n_items)
+
+    def calculate_loss(self, interaction: Any) -> torch.Tensor:
+        return super().calculate_loss(interaction) * self.clicks[interaction[self.NEG_ITEM_ID]].mean()
+
+
+class NoForward(BPR):
+    """A model whose ``forward`` nobody wrote, and whose loss is in a method of its own."""
+
+    forward = torch.nn.Module.forward
+
+    def _ranking(self, interaction: Any) -> torch.Tensor:
+        users = self.user_embedding(interaction[self.USER_ID])
+        rows = [self.item_embedding(interaction[name]) for name in ("item_id", "neg_item_id")]
+        return self.loss(*[(users * items).sum(-1) for items in rows])
+
+    def calculate_loss(self, interaction: Any) -> torch.Tensor:
+        return self._ranking(interaction)
+
+    def predict(self, interaction: Any) -> torch.Tensor:
+        users, items = interaction[self.USER_ID], interaction[self.ITEM_ID]
+        return (self.user_embedding(users) * self.item_embedding(items)).sum(-1)
+
+    def full_sort_predict(self, interaction: Any) -> torch.Tensor:
+        return (self.user_embedding(interaction[self.USER_ID]) @ self.item_embedding.weight.T).view(-1)
+
+
+class FullSortOnly(NoForward):
+    """Full evaluation asks for no ``predict``."""
+
+    predict = GeneralRecommender.predict
+
+
+class Makers(Biased):
+    """A bias a maker, which the batch tells of the positive, of the negative and of what is to be scored."""
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.makers = dataset.item_feat["maker"]
+        self.of_maker = torch.nn.Parameter(torch.zeros(dataset.num("maker")))
+        self.seen = 0
+
+    def told(self, interaction: Any, item: str, maker: str) -> torch.Tensor:
+        """What the batch says of an item's maker, which must be true."""
+        assert torch.equal(interaction[maker], self.makers[interaction[item]])
+        self.seen += len(interaction)
+        return self.of_maker[interaction[maker]]
+
+    def calculate_loss(self, interaction: Any) -> torch.Tensor:
+        users, scores = interaction[self.USER_ID], []
+        for item, maker in ((self.ITEM_ID, "maker"), (self.NEG_ITEM_ID, "neg_maker")):
+            scores.append(self.forward(users, interaction[item]) + self.told(interaction, item, maker))
+        return self.loss(*scores)
+
+    def predict(self, interaction: Any) -> torch.Tensor:
+        return super().predict(interaction) + self.told(interaction, self.ITEM_ID, "maker")
+
+
+class MakersOfPoints(Makers):
+    """The same for a loss over points."""
+
+    input_type = InputType.POINTWISE
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.LABEL = config["LABEL_FIELD"]
+
+    def calculate_loss(self, interaction: Any) -> torch.Tensor:
+        return torch.nn.functional.binary_cross_entropy_with_logits(self.predict(interaction), interaction[self.LABEL])
