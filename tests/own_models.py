@@ -171,6 +171,12 @@ class FullSortOnly(NoForward):
     predict = GeneralRecommender.predict
 
 
+class CachedFullSort(LightGCN):
+    """The same for tables, which full evaluation keeps."""
+
+    predict = GeneralRecommender.predict
+
+
 class Makers(Biased):
     """A bias a maker, which the batch tells of the positive, of the negative and of what is to be scored."""
 

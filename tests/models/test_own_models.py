@@ -126,6 +126,11 @@ def test_a_trial_leaves_parameters_mode_caches_and_randomness_alone(folder: Path
     assert model.restore_user_e is None
 
 
+def test_tables_that_a_trial_had_cached_are_not_ranked_by(folder: Path) -> None:
+    model, _, _ = made(folder, own_models.CachedFullSort, **LIGHT, neg_sampler="dins")
+    assert model.restore_user_e is None and model.restore_item_e is None
+
+
 @pytest.mark.parametrize(("key", "value"), [("use_pretrain", True), ("pretrain_path", "fism.pth")])
 def test_a_start_from_text_is_refused_beside_pretrained_embeddings(folder: Path, key: str, value: Any) -> None:
     given, artefacts = {**LOAD, key: value}, {"hnlm_artefact_dir": str(folder / "pretrained")}
