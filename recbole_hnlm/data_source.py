@@ -164,11 +164,12 @@ def load_dataset(config: Any) -> Any:
 
     Raises:
         FileNotFoundError: If the download failed, with the folder where the files can be put by hand.
+        ValueError: If ``topk`` is more than all items.
     """
     path = os.path.abspath(str(config["data_path"]))
     present = os.path.exists(path)
     try:
-        return dataset_for(config)
+        dataset = dataset_for(config)
     except (OSError, http.client.HTTPException) as error:
         if present:
             raise
@@ -179,3 +180,9 @@ def load_dataset(config: Any) -> Any:
             f"dataset {name!r} is not on disk and RecBole could not download it ({type(error).__name__}: {error}); "
             f"put {name}.inter (and {name}.item, {name}.user) into {path}"
         ) from error
+    if "full" in config["eval_args"]["mode"].values() and max(config["topk"]) > dataset.item_num:
+        items = dataset.item_num - 1
+        raise ValueError(
+            f"topk={config['topk']} asks for more than the {items} items of {config['dataset']!r}; lower it"
+        )
+    return dataset

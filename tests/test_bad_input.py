@@ -134,6 +134,20 @@ def test_wrong_models_fail_before_any_data_is_read(tmp_path: Path, model: str, m
         run_recbole_hnlm(model, "absent", config_dict=settings(tmp_path, model, neg_sampler="dns"))
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"topk": [5, 200]}, r"topk=\[5, 200\] asks for more than the 80 items of 'tiny'; lower it"),
+        ({"benchmark_filename": ["a", "b"]}, r"benchmark_filename=\['a', 'b'\] should name three parts"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_made_is_refused_before_training(
+    folder: Path, values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        run_recbole_hnlm("BPR", "tiny", config_dict=settings(folder, "BPR", neg_sampler="uniform", **values))
+
+
 def test_artefacts_made_with_other_settings_are_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"llm_teacher_epochs=1, this run asks for 2.*hnlm_rebuild"):
         run_recbole_hnlm("BPR", "tiny", config_dict=settings(folder, "BPR", **{**BUILT, "llm_teacher_epochs": 2}))
