@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,30 @@ class BufferedModel(BPR):
     def full_sort_predict(self, interaction: Any) -> Tensor:
         noise = torch.randn(self.n_items, generator=torch.Generator().manual_seed(int(self.steps)))
         return super().full_sort_predict(interaction).view(-1, self.n_items) + noise
+
+
+class NoisyScores(BPR):
+    """Scores with noise that no seed repeats."""
+
+    def full_sort_predict(self, interaction: Any) -> Tensor:
+        scores = super().full_sort_predict(interaction)
+        return scores + torch.rand(scores.shape, generator=torch.Generator().manual_seed(time.time_ns()))
+
+
+class AveragedModel(BPR):
+    """Ranks by a running mean of its items, kept in a plain attribute that every step of training moves."""
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.__dict__["mean"] = self.item_embedding.weight.detach().clone()
+
+    def calculate_loss(self, interaction: Any) -> Tensor:
+        self.__dict__["mean"] = 0.9 * self.__dict__["mean"] + 0.1 * self.item_embedding.weight.detach()
+        loss: Tensor = super().calculate_loss(interaction)
+        return loss
+
+    def full_sort_predict(self, interaction: Any) -> Tensor:
+        return (self.user_embedding(interaction[self.USER_ID]) @ self.__dict__["mean"].T).view(-1)
 
 
 class HeadReadingModel(BPR):

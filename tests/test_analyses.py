@@ -171,6 +171,7 @@ def test_the_table_of_epochs_is_short_and_the_csv_is_not() -> None:
         ("sparsity", ["--shares", "0", "50", "120"], r"shares \[0, 120\] are outside 1 to 100"),
         ("sparsity", ["--masked_filename=x"], "masks what it leaves out, and nothing else; remove masked_filename"),
         ("encoder", ["--encoders", "a", "--widths", "3"], "two analyses"),
+        ("negatives", ["--neg_samplers", "uniform", "--counts", "2", "2"], "uniform, K 2 is asked for twice"),
         ("ablaton", [], "did you mean 'ablation'"),
         ("alpha", ["--alphas", "1.5"], r"hnlm_alpha=1.5 is outside \[0, 1\]"),
         ("popularity", ["--neg_samplers", "dnz"], "did you mean 'dns'"),

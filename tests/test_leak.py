@@ -358,6 +358,16 @@ def test_what_further_steps_leave_in_the_state_is_put_back(folder: Path) -> None
     assert report.verdict == "no leak found", report.table()
 
 
+def test_what_further_steps_leave_beside_the_state_is_put_back(folder: Path) -> None:
+    report = checked(folder, leak_plants.AveragedModel, neg_sampler="none")
+    assert report.verdict == "no leak found", report.table()
+
+
+def test_scores_that_differ_by_chance_alone_are_no_leak(folder: Path) -> None:
+    report = checked(folder, leak_plants.NoisyScores, neg_sampler="none")
+    assert not report.decided and report.verdict.startswith("UNDECIDED"), report.table()
+
+
 def test_whatever_the_settings_rank_everything_is_ranked(folder: Path) -> None:
     sampled = {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "RO", "group_by": "user", "mode": "uni20"}
     report = checked(folder, "BPR", neg_sampler="dns", eval_args=sampled)

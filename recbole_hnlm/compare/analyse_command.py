@@ -102,6 +102,10 @@ def main(arguments: Sequence[str]) -> Written:
 def cells_of_entries(asked: Asked, entries: Sequence[Entry], model: str) -> list[Cell]:
     """The cells of entries, in their order, checked as those of a comparison are; nothing is tuned."""
     found: dict[str, Cell] = {}
+    names = [entry.name for entry in entries]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{', '.join(twice)} is asked for twice; name each value once")
     own = next(iter(asked.request.datasets))
     for dataset in dict.fromkeys(entry.dataset or own for entry in entries):
         rows = {entry.name: {"space": {}, **entry.values} for entry in entries if (entry.dataset or own) == dataset}

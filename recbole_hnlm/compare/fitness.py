@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from recbole_hnlm.compare.ledger import canonical
-from recbole_hnlm.compare.plan import Cell, CompareConfig, naming, shaping
+from recbole_hnlm.compare.measuring import shaping
+from recbole_hnlm.compare.plan import Cell, CompareConfig, naming
 from recbole_hnlm.data_source import load_dataset
 from recbole_hnlm.models.abilities import fitness
 from recbole_hnlm.run_options import RunOptions

@@ -65,7 +65,8 @@ def _test_notes(block: Block) -> list[str]:
     columns = [[line.figures[metric] for line in block.lines] for metric in block.metrics]
     tests = max((sum(figure.p_wilcoxon is not None for figure in column) for column in columns), default=0)
     if not tests:
-        return ["One seed: no p-value can be given."]
+        several = any(figure.deviation is not None for column in columns for figure in column)
+        return [] if several else ["One seed: no p-value can be given."]
     pairs = {figure.against.seeds for column in columns for figure in column if figure.against}
     notes = [
         f"p: two-sided, paired over seeds, against {block.base}, Holm's correction over the rows of the table "

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from recbole.utils import ModelType
-from recbole.utils.argument_list import dataset_arguments
 
 from recbole_hnlm.compare.checks import check_artefact_dir, check_text
 from recbole_hnlm.compare.defaults import defaults_of, start_of
 from recbole_hnlm.compare.ledger import RunSetting, digest
+from recbole_hnlm.compare.measuring import measuring, refuse_apart
 from recbole_hnlm.compare.rows import ID_ONLY, Grid, Row, rows_of
-from recbole_hnlm.compare.spaces import L2, Point, Space, packaged_rows, read_space
+from recbole_hnlm.compare.spaces import L2, Point, Space, is_packaged, packaged_rows, read_space
 from recbole_hnlm.config import HNLMConfig
 from recbole_hnlm.data_source import check_dataset_files, data_digest, load_dataset, named_files_digest
 from recbole_hnlm.options.chat import ASKING_KEYS
@@ -33,14 +33,8 @@ LOCAL = ("data_path", "gpu_id", "use_gpu", "worker", "checkpoint_dir", "log_wand
 """Settings that say where and how loudly a run is computed, and not what."""
 _NOT_WHAT = (*LOCAL, *sorted(ASKING_KEYS))
 """As :data:`LOCAL`, with how a chat model is asked and paid: a raised budget trains nothing anew."""
-_SHARED_BY_ROWS = ("topk", "metrics", "valid_metric")
 _CLASSES = ("neg_sampler", "hnlm_base_sampler", "neg_sampler_reference_model", "llm_teacher_model")
 """Settings that may name a class of the user's own, beside the model."""
-
-
-def shaping(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings among ``values`` that say what is read of a dataset and how it is split."""
-    return {key: value for key, value in values.items() if key in ("eval_args", *dataset_arguments)}
 
 
 class CompareConfig(HNLMConfig):
@@ -102,8 +96,7 @@ class Cell:
     @property
     def measured_on(self) -> dict[str, Any]:
         """What rows must share to be compared: data, split, filters and metrics."""
-        chosen = {key: value for key, value in self.values.items() if key in _SHARED_BY_ROWS}
-        return {"files of the dataset": self.data, **shaping(self.values), **chosen}
+        return {"files of the dataset": self.data, **measuring(self.values)}
 
     @property
     def label(self) -> str:
@@ -168,7 +161,8 @@ def _given(request: Request) -> Iterator[Mapping[str, Any]]:
 
 def _cell(request: Request, dataset: str, row: Row, shared: dict[str, Any]) -> tuple[Cell, set[str]]:
     """A cell, and the shared settings that its run would not read."""
-    tried = {key: knob.any_value() for key, knob in row.space.items() if key != L2}
+    refuse_apart(row.space)
+    tried = {key: knob.values()[0] for key, knob in row.space.items() if key != L2}
     dropped: set[str] = set()
     while True:
         read = {key: value for key, value in shared.items() if key not in dropped}
@@ -184,6 +178,15 @@ def _cell(request: Request, dataset: str, row: Row, shared: dict[str, Any]) -> t
             if error.key not in shared or error.key in row.values:
                 raise
             dropped.add(error.key)
+    useless = [key for key in config.unread if key in row.values or key in tried]
+    if useless:
+        raise ValueError(f"{', '.join(useless)} has no effect here, nothing reads it; remove it")
+    for key, knob in row.space.items():
+        for value in () if key in fixed or key == L2 or is_packaged(key, knob) else knob.values()[1:]:
+            try:
+                CompareConfig(row.model, dataset, config_dict={**values, **point, key: value})
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"space of {key}, where {value!r} is tried: {error}") from error
     if row.kind in ID_ONLY and config.run is not None and config.run.reads_text:
         text = sorted(key for key in shared if key.startswith("hnlm_"))
         raise ValueError(

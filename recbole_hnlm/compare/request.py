@@ -73,8 +73,12 @@ def read_request(given: Mapping[str, Any], settings: Sequence[str] = ()) -> Aske
     filed = _reader()._load_config_files(files)
     shared = {**filed, **_mapping("settings", asked.get("settings")), **_read_settings(settings)}
     rows = _mapping("rows", asked.get("rows"))
+    if "seed" in shared and isinstance(asked.get("seeds"), (list, tuple)):
+        raise ValueError(
+            f"seed={shared['seed']!r} beside seeds={list(asked['seeds'])} would be lost; name all in seeds"
+        )
     first_seed = shared.pop("seed", FIRST_SEED)
-    names = {key: tuple(_listed(asked.get(key))) for key in LISTS}
+    names = {key: tuple(_listed(asked.get(key), key)) for key in LISTS}
     models = _with_settings("models", asked.get("models"), plan.get("models"))
     grid = Grid(models=tuple(models), rows=rows, **names)
     datasets = _with_settings("datasets", asked.get("datasets"), plan.get("datasets"))
@@ -85,12 +89,12 @@ def read_request(given: Mapping[str, Any], settings: Sequence[str] = ()) -> Aske
         models={name: own for name, own in models.items() if own},
         shared=shared,
         seeds=_seeds(asked.get("seeds", 5), first_seed),
-        tune=int(asked.get("tune", 8)),
+        tune=_whole("tune", asked.get("tune", 8)),
     )
-    processes = int(asked.get("processes", 1))
+    processes = _whole("processes", asked.get("processes", 1))
     if processes < 1:
         raise ValueError(f"processes={processes} must be at least 1")
-    if "out" not in asked:
+    if not asked.get("out"):
         raise ValueError("no folder for the results; name one with --out, e.g. --out results/x")
     return Asked(request, Path(asked["out"]), processes, asked.get("against"))
 
@@ -120,13 +124,28 @@ def _plan_file(path: str) -> dict[str, Any]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no plan {path}; see --help for what it holds")
     with told_of(path):
-        plan = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_reader().yaml_loader) or {}
+        plan = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_refusing_twins(path)) or {}
     for key in _mapping("the plan", plan):
         if key not in _PLAN_KEYS:
             raise ValueError(
                 f"{path}: unknown key {key!r}{nearest(str(key), _PLAN_KEYS)}; settings of runs go under 'settings'"
             )
     return dict(plan)
+
+
+def _refusing_twins(path: str) -> Any:
+    """RecBole's YAML loader, but that a key given twice is no longer the last one."""
+
+    class Loader(_reader().yaml_loader):  # type: ignore[misc]
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            seen: set[str] = set()
+            for key, _ in node.value:
+                if key.value in seen and isinstance(key, yaml.ScalarNode):
+                    raise ValueError(f"{path}: {key.value!r} is given twice{key.start_mark}; rename or remove one")
+                seen |= {key.value} if isinstance(key, yaml.ScalarNode) else set()
+            return super().construct_mapping(node, deep)
+
+    return Loader
 
 
 def _reader() -> Any:
@@ -141,16 +160,27 @@ def _read_settings(arguments: Sequence[str]) -> dict[str, Any]:
     return dict(_reader()._convert_config_dict(dict(map(split_setting, arguments))))
 
 
-def _listed(given: Any) -> list[str]:
+def _listed(given: Any, name: str = "") -> list[str]:
     if given is None:
         return []
+    if isinstance(given, Mapping):
+        raise ValueError(
+            f"{name} is a list of names, got {given!r}; settings of one belong to a row of its own in 'rows'"
+        )
     return [str(name) for name in ([given] if isinstance(given, str) else given)]
 
 
 def _mapping(name: str, given: Any) -> dict[str, Any]:
     if given is not None and not isinstance(given, Mapping):
         raise ValueError(f"{name} should be a mapping of names, got {given!r}")
-    return dict(given or {})
+    return {str(key): own for key, own in (given or {}).items()}
+
+
+def _whole(name: str, given: Any) -> int:
+    """A whole number as YAML or a command line gives it; what ``int`` would cut or read a yes as is refused."""
+    if isinstance(given, bool) or not isinstance(given, (int, str)) or not str(given).lstrip("+-").isdigit():
+        raise ValueError(f"{name}={given!r} should be a whole number")
+    return int(given)
 
 
 def _with_settings(name: str, given: Any, planned: Any) -> dict[str, dict[str, Any]]:
@@ -164,7 +194,8 @@ def _with_settings(name: str, given: Any, planned: Any) -> dict[str, dict[str, A
 def _seeds(given: Any, first: int) -> tuple[int, ...]:
     try:
         if isinstance(given, (list, tuple)):
-            return tuple(int(seed) for seed in given)
-        return tuple(range(int(first), int(first) + int(given)))
-    except (ValueError, TypeError):
+            return tuple(_whole("seeds", seed) for seed in given)
+        start = _whole("seed", first)
+        return tuple(range(start, start + _whole("seeds", given)))
+    except ValueError:
         raise ValueError(f"seeds={given!r} should be a number of seeds or a list of them, seed={first!r} one") from None

@@ -150,7 +150,7 @@ def _own(name: str, given: Mapping[str, Any], models: Iterable[str]) -> Iterator
     kind = given.get("kind", guess)
     if kind not in KINDS:
         raise ValueError(f"row {name!r} has kind {kind!r}, choose one of {list(KINDS)}{nearest(str(kind), KINDS)}")
-    used = [given["model"]] if "model" in given else list(models)
+    used = [given["model"]] if given.get("model") else list(models)
     if not used:
         raise ValueError(f"row {name!r} names no model and there are no --models; add model: NAME to it")
     for model in used:

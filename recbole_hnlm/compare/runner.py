@@ -78,7 +78,7 @@ def run_values(setting: RunSetting, folder: Path, checkpoints: str) -> dict[str,
     """
     values = {**setting.values, **setting.local, "seed": setting.seed, "checkpoint_dir": checkpoints}
     if values.get("neg_sampler") == "hnlm":
-        from recbole_hnlm.compare.plan import shaping
+        from recbole_hnlm.compare.measuring import shaping
         from recbole_hnlm.data_source import named_files_digest
 
         made_by = {key: value for key, value in setting.values.items() if key.startswith("llm_")}

@@ -48,8 +48,12 @@ class Knob:
             if len(given) > 1 or not isinstance(given["choices"], (list, tuple)) or not given["choices"]:
                 raise ValueError(f"space of {key} is {given!r}; choices are a list of at least one value, alone")
             return cls(choices=tuple(given["choices"]))
+        if any(isinstance(given.get(bound), bool) for bound in ("low", "high")):
+            raise ValueError(f"space of {key} is {given!r}; low and high are two numbers")
+        if not isinstance(given.get("log", False), bool):
+            raise ValueError(f"space of {key} is {given!r}; log is true or false")
         try:
-            knob = cls(float(given["low"]), float(given["high"]), bool(given.get("log", False)))
+            knob = cls(float(given["low"]), float(given["high"]), given.get("log", False))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"space of {key} is {given!r}; low and high are two numbers") from error
         if not (math.isfinite(knob.low) and knob.low < knob.high < math.inf) or (knob.log and knob.low <= 0):
@@ -62,9 +66,9 @@ class Knob:
             return value in self.choices
         return isinstance(value, (int, float)) and self.low <= value <= self.high
 
-    def any_value(self) -> Any:
-        """Some value of the space, to check that the key is known."""
-        return self.choices[0] if self.choices else self.low
+    def values(self) -> tuple[Any, ...]:
+        """Values of the space that a run must be able to take: every choice, or both bounds and one between."""
+        return self.choices or (self.low, in_digits(self.low + (self.high - self.low) / math.pi), self.high)
 
     def described(self) -> dict[str, Any]:
         """The knob as YAML would give it."""
@@ -82,6 +86,8 @@ def read_space(given: Mapping[str, Any] | None) -> dict[str, Knob]:
     Raises:
         ValueError: On a knob that makes no sense.
     """
+    if given is not None and not isinstance(given, Mapping):
+        raise ValueError(f"space is {given!r}; write a mapping of settings to choices or bounds")
     return {str(key): Knob.read(str(key), knob) for key, knob in (given or {}).items()}
 
 
@@ -89,6 +95,22 @@ def read_space(given: Mapping[str, Any] | None) -> dict[str, Knob]:
 def packaged_rows() -> dict[str, dict[str, Any]]:
     """The rows and spaces that come with the package, by section: ``shared`` and one section a kind of row."""
     return packaged_defaults("compare/spaces.yaml")
+
+
+@cache
+def _packaged_knobs() -> frozenset[tuple[str, Knob]]:
+    """Every setting with a space of the package's."""
+    sections = packaged_rows()
+    told = [sections["shared"], *sections["model"].values()]
+    for name, entries in sections.items():
+        if name not in ("shared", "model", "weight_decay"):
+            told += [entry["space"] for entry in entries.values() if entry and "space" in entry]
+    return frozenset((key, knob) for space in told for key, knob in read_space(space).items())
+
+
+def is_packaged(key: str, knob: Knob) -> bool:
+    """Whether the package tunes a setting so, and its values need no trial."""
+    return (key, knob) in _packaged_knobs()
 
 
 def in_digits(value: float) -> float:

@@ -7,7 +7,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,13 @@ from recbole_hnlm.leak.worlds import given_paths, pairs_of, world_config, write_
 from recbole_hnlm.quick_start import split
 
 logger = logging.getLogger(__name__)
+
+_FROZEN = (
+    "metrics with the method's own loaders",
+    "metrics after further sampling",
+    "metrics without sampler and text",
+)
+"""Ways to ask one frozen model for the same metrics."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,8 @@ class _Check:
         restless = differing_files(true, again)
         notes = [f"differs between two runs on the same data too, and not judged: {name}" for name in restless]
         report = LeakReport(self._name(), [*compare_training(true, other, restless), *rest], [*self.notes, *notes])
-        return report.with_repeat([*compare_training(true, again, restless), *self._outcome(true, again, judge)])
+        repeated = [*compare_training(true, again, restless), *self._outcome(true, again, judge)]
+        return report.with_repeat([*repeated, *self._evaluated_again(true.trained, judge, report)])
 
     def _name(self) -> str:
         name = f"{self.first['model']} on {self.first['dataset']}"
@@ -160,12 +168,18 @@ class _Check:
                 *(
                     same(compared, None if found is None else expected, found)
                     for compared, found in (
-                        ("metrics with the method's own loaders", _own_metrics(judge, true)),
-                        ("metrics after further sampling", judge.metrics_after_steps(true.model, true.train_data)),
-                        ("metrics without sampler and text", judge.metrics_without_head(true.model)),
+                        (_FROZEN[0], _own_metrics(judge, true)),
+                        (_FROZEN[1], judge.metrics_after_steps(true.model, true.train_data)),
+                        (_FROZEN[2], judge.metrics_without_head(true.model)),
                     )
                 ),
             ]
+
+    def _evaluated_again(self, true: Trained, judge: Judge, report: LeakReport) -> list[Finding]:
+        """For what one frozen model was asked in several ways, whether asking twice in one way agrees."""
+        with _working_in(self.folder):
+            again = same("", judge.metrics(true.model), judge.metrics(true.model))
+        return [replace(again, compared=one.compared) for one in report.findings if one.compared in _FROZEN]
 
 
 def _own_metrics(judge: Judge, trained: Trained) -> dict[str, float] | None:

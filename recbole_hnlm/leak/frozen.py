@@ -63,10 +63,14 @@ class Judge:
         if train_data is None or self.config["MODEL_TYPE"] is ModelType.TRADITIONAL:
             return None
         state = copy.deepcopy(model.state_dict())
+        plain = [(module, {name: value.clone() for name, value in vars(module).items() if torch.is_tensor(value)})
+                 for module in model.modules()]  # fmt: skip
         model.train()
         for batch in islice(train_data, _STEPS):
             model.calculate_loss(batch.to(self.config["device"]))
         model.load_state_dict(state)
+        for module, values in plain:
+            vars(module).update(values)
         return self.metrics(model)
 
     def metrics_without_head(self, model: Any) -> dict[str, float] | None:

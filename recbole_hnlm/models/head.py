@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from recbole_hnlm.generators import restore, seed_of_rank
 from recbole_hnlm.models.comparators.base import Comparator, MergingComparator, Step, read_instead
+from recbole_hnlm.models.drawn import check_drawn, is_foreign
 from recbole_hnlm.models.guarding import attach_guard
 from recbole_hnlm.models.ranking_term import RankingTerm
 from recbole_hnlm.models.statistics import StepStatistics
@@ -86,8 +87,8 @@ class HardNegativeHead(nn.Module):
 
     @property
     def needs_hops(self) -> bool:
-        """Whether the rule makes rows hop by hop."""
-        return self.sampler is not None and self.sampler.synthesizes
+        """Whether the rule may read rows hop by hop; of one of the user's own nobody knows."""
+        return self.sampler is not None and (self.sampler.synthesizes or is_foreign(self.sampler))
 
     @property
     def candidates_per_pair(self) -> int:
@@ -123,11 +124,7 @@ class HardNegativeHead(nn.Module):
         if self.sampler.guard is not None:
             for name, value in self.sampler.guard.last.items():
                 self.statistics.add(name, value)
-        if negatives.weights is None and negatives.ids.shape != (users.numel(), 1):
-            raise ValueError(
-                f"{type(self.sampler).__name__} should return ids of shape ({users.numel()}, 1), or weights for more; "
-                f"got {tuple(negatives.ids.shape)}; neg_sampler_num asks for several per pair"
-            )
+        check_drawn(self.sampler, negatives, users, self.interactions)
         return negatives
 
     def vector_rows(self, users: Tensor, positives: Tensor) -> Tensor | None:

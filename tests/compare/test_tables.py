@@ -289,6 +289,11 @@ def test_one_seed_gives_no_p() -> None:
     )
 
 
+def test_a_row_alone_over_several_seeds_is_not_said_to_have_one() -> None:
+    (block,) = blocks_of([outcome("dns", [0.1, 0.2], [0.1, 0.2])])
+    assert not any("One seed" in note for note in accuracy_table(block).notes)
+
+
 def test_memory_of_a_gpu_has_a_column_where_there_was_one(outcomes: list[Outcome]) -> None:
     plain = cost_table(blocks_of(outcomes)[0])
     on_gpu = outcome("bsl", [0.1, 0.1], [0.1, 0.1], "loss", peak_gpu_memory_mib=2048.6)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from recbole_hnlm.artefacts.atomic import read_atomic
 from recbole_hnlm.compare.analyses.base import Analysis, Entry, add_samplers, values_of_sampler
 from recbole_hnlm.compare.ledger import digest
-from recbole_hnlm.compare.plan import LOCAL, QUIET, CompareConfig, shaping
+from recbole_hnlm.compare.measuring import shaping
+from recbole_hnlm.compare.plan import LOCAL, QUIET, CompareConfig
 from recbole_hnlm.config import encoding_of
 from recbole_hnlm.data_source import data_digest
 from recbole_hnlm.leak.worlds import pairs_of, settings_of_split, write_pairs, write_world
