@@ -48,7 +48,9 @@ def check_dataset_files(config: Any) -> None:
     saved = Path(str(config["checkpoint_dir"])).glob(f"{glob.escape(name)}-*Dataset.pth")  # RecBole reads it by itself
     for file in expected:
         if file not in missing:
-            _check_header(Path(path, file), config)
+            columns = _check_header(Path(path, file), config)
+            if file in expected[: len(parts)]:  # what is only masked is not evaluated
+                _check_evaluated_fields(config, Path(path, file), columns)
     if not missing or config["save_dataset"] or config["dataset_save_path"] or (not masked and any(saved)):
         return
     if not os.path.exists(path) and _downloadable(config, name):
@@ -59,8 +61,8 @@ def check_dataset_files(config: Any) -> None:
     )
 
 
-def _check_header(path: Path, config: Any) -> None:
-    """Refuse a file of interactions whose columns RecBole would not find."""
+def _check_header(path: Path, config: Any) -> list[str]:
+    """The columns of a file of interactions; refused where RecBole would not find users and items in it."""
     encoding = encoding_of(config)
     types, _ = stream_atomic(path, separator=config["field_separator"], encoding=encoding)
     with path.open("rb") as file:
@@ -73,7 +75,7 @@ def _check_header(path: Path, config: Any) -> None:
     for key in ("USER_ID_FIELD", "ITEM_ID_FIELD"):
         if config[key] not in types:
             raise ValueError(f"{path} has no column {config[key]!r}; set {key} to one of its columns, {list(types)}")
-    _check_evaluated_fields(config, path, list(types))
+    return list(types)
 
 
 def _check_evaluated_fields(config: Any, path: Path, columns: list[str]) -> None:

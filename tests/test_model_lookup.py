@@ -15,6 +15,7 @@ from recbole_runs import ITEMS, first_loss, made, settings, write_dataset
 
 from recbole_hnlm import run_recbole_hnlm
 from recbole_hnlm.config import HNLMConfig
+from recbole_hnlm.data_source import check_dataset_files
 from recbole_hnlm.graph_models import GRAPH_MODELS
 from recbole_hnlm.model_lookup import find_model, model_defaults
 from recbole_hnlm.models import refusal
@@ -165,6 +166,22 @@ def test_what_an_evaluation_needs_is_asked_for_before_anything_is_read(
         made(folder, "BPR", neg_sampler="uniform", eval_args=eval_args, load_col=columns)
     if "order" in eval_args and not absent:
         made(folder, "BPR", neg_sampler="uniform", eval_args=eval_args, load_col=None)
+
+
+def test_what_is_only_masked_needs_no_label(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path)
+    home = folder / "tiny"
+    lines = (home / "tiny.inter").read_text().splitlines()
+    for part, kept in (("train", lines[1::2]), ("valid", lines[2::4]), ("test", lines[4::4])):
+        rows = [f"{lines[0]}\tlabel:float", *(f"{line}\t1" for line in kept)]
+        (home / f"tiny.{part}.inter").write_text("\n".join(rows))
+    (home / "tiny.also.inter").write_text("user_id:token\titem_id:token\nu1\ti1\n")
+    config = HNLMConfig("BPR", "tiny", config_dict=settings(
+        folder, "BPR", neg_sampler="uniform", eval_args={"mode": "labeled"}, metrics=["AUC"], valid_metric="AUC",
+        benchmark_filename=["train", "valid", "test"], masked_filename="also",
+        load_col={"inter": ["user_id", "item_id", "label"]},
+    ))  # fmt: skip
+    check_dataset_files(config)
 
 
 @pytest.mark.parametrize(

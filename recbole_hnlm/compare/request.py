@@ -69,7 +69,7 @@ def read_request(given: Mapping[str, Any], settings: Sequence[str] = ()) -> Aske
     """
     plan = _plan_file(given["plan"]) if given.get("plan") else {}
     asked = {**plan, **{key: value for key, value in given.items() if value is not None}}
-    files = _listed(asked.get("config_files"))
+    files = _listed("config_files", asked.get("config_files"))
     filed = _reader()._load_config_files(files)
     shared = {**filed, **_mapping("settings", asked.get("settings")), **_read_settings(settings)}
     rows = _mapping("rows", asked.get("rows"))
@@ -78,7 +78,7 @@ def read_request(given: Mapping[str, Any], settings: Sequence[str] = ()) -> Aske
             f"seed={shared['seed']!r} beside seeds={list(asked['seeds'])} would be lost; name all in seeds"
         )
     first_seed = shared.pop("seed", FIRST_SEED)
-    names = {key: tuple(_listed(asked.get(key), key)) for key in LISTS}
+    names = {key: tuple(_listed(key, asked.get(key))) for key in LISTS}
     models = _with_settings("models", asked.get("models"), plan.get("models"))
     grid = Grid(models=tuple(models), rows=rows, **names)
     datasets = _with_settings("datasets", asked.get("datasets"), plan.get("datasets"))
@@ -137,7 +137,10 @@ def _refusing_twins(path: str) -> Any:
     """RecBole's YAML loader, but that a key given twice is no longer the last one."""
 
     class Loader(_reader().yaml_loader):  # type: ignore[misc]
+        """Knows the plan's name, for its message."""
+
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            """The mapping, of keys that each come once."""
             seen: set[str] = set()
             for key, _ in node.value:
                 if key.value in seen and isinstance(key, yaml.ScalarNode):
@@ -160,7 +163,7 @@ def _read_settings(arguments: Sequence[str]) -> dict[str, Any]:
     return dict(_reader()._convert_config_dict(dict(map(split_setting, arguments))))
 
 
-def _listed(given: Any, name: str = "") -> list[str]:
+def _listed(name: str, given: Any) -> list[str]:
     if given is None:
         return []
     if isinstance(given, Mapping):
@@ -187,7 +190,7 @@ def _with_settings(name: str, given: Any, planned: Any) -> dict[str, dict[str, A
     """Names with their settings; those that the command line names keep their settings in the plan file."""
     if not isinstance(given, Mapping):
         known = _with_settings(name, planned, None) if isinstance(planned, Mapping) else {}
-        return {one: known.get(one, {}) for one in _listed(given)}
+        return {one: known.get(one, {}) for one in _listed(name, given)}
     return {str(key): _mapping(f"{name}: {key}", own) for key, own in given.items()}
 
 

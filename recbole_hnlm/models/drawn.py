@@ -12,9 +12,10 @@ from recbole_hnlm.samplers import Negatives, TrainingInteractions
 _OURS = "recbole_hnlm."
 
 
-def is_foreign(sampler: object) -> bool:
-    """Whether a sampler's class is the user's own."""
-    return not type(sampler).__module__.startswith(_OURS)
+def reads_hops(sampler: Any) -> bool:
+    """Whether a rule may read rows hop by hop: it makes rows, or how it chooses is the user's own."""
+    choosing = (type(sampler).choose, type(sampler).sample)
+    return sampler.synthesizes or not all(method.__module__.startswith(_OURS) for method in choosing)
 
 
 def check_drawn(sampler: Any, drawn: Any, users: Tensor, interactions: TrainingInteractions) -> None:
@@ -43,11 +44,11 @@ def check_drawn(sampler: Any, drawn: Any, users: Tensor, interactions: TrainingI
         raise ValueError(f"{name} returns weights, which no loss reads unless its class says weighs = True; add that")
     if weights is not None and weights.shape != ids.shape:
         raise ValueError(f"{name} returns weights of shape {tuple(weights.shape)} for ids of {tuple(ids.shape)}")
-    if not is_foreign(sampler):
+    if type(sampler).__module__.startswith(_OURS):
         return
     if ids.dtype not in (torch.int64, torch.int32) or ids.shape[0] != rows:
         raise ValueError(f"{name} should return whole ids of {rows} rows, got {ids.dtype} of {tuple(ids.shape)}")
-    least, greatest = map(int, ids.aminmax())
+    least, greatest = torch.stack(ids.aminmax()).tolist()
     if least < 1 or greatest >= interactions.n_items:
         raise ValueError(
             f"{name} returns ids from {least} to {greatest}; items have 1 to {interactions.n_items - 1}, 0 is padding"

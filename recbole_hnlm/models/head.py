@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from recbole_hnlm.generators import restore, seed_of_rank
 from recbole_hnlm.models.comparators.base import Comparator, MergingComparator, Step, read_instead
-from recbole_hnlm.models.drawn import check_drawn, is_foreign
+from recbole_hnlm.models.drawn import check_drawn, reads_hops
 from recbole_hnlm.models.guarding import attach_guard
 from recbole_hnlm.models.ranking_term import RankingTerm
 from recbole_hnlm.models.statistics import StepStatistics
@@ -87,8 +87,8 @@ class HardNegativeHead(nn.Module):
 
     @property
     def needs_hops(self) -> bool:
-        """Whether the rule may read rows hop by hop; of one of the user's own nobody knows."""
-        return self.sampler is not None and (self.sampler.synthesizes or is_foreign(self.sampler))
+        """Whether the rule may read rows hop by hop."""
+        return self.sampler is not None and reads_hops(self.sampler)
 
     @property
     def candidates_per_pair(self) -> int:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from recbole_runs import first_loss, made, write_dataset
 
-from recbole_hnlm.samplers import Negatives, NegativeSampler
+from recbole_hnlm.samplers import Negatives, NegativeSampler, Selector
 
 LIGHT = {"n_layers": 2, "reg_weight": 1e-4, "require_pow": False}
 
@@ -80,7 +80,17 @@ def test_weights_and_rows_of_other_shapes_are_told(folder: Path, monkeypatch: py
             first_loss(wrapped, loaders)
 
 
-def test_a_sampler_of_ones_own_sees_the_hops(folder: Path) -> None:
+class Selecting(Selector):
+    """Is given scores, and no hops."""
+
+    def select(self, pos_scores: torch.Tensor, cand_scores: torch.Tensor) -> torch.Tensor:
+        return cand_scores.argmin(dim=1)
+
+
+def test_a_sampler_of_ones_own_sees_the_hops_and_a_selector_makes_none(folder: Path) -> None:
     wrapped, loaders, _ = made(folder, "LightGCN", **LIGHT, neg_sampler=f"{__name__}:Hops")
     first_loss(wrapped, loaders)
     assert Hops.seen == [3]
+    needed = {name: made(folder, "LightGCN", **LIGHT, neg_sampler=name)[0].hnlm.needs_hops
+              for name in (f"{__name__}:Hops", f"{__name__}:Selecting", "dns", "mixgcf")}  # fmt: skip
+    assert list(needed.values()) == [True, False, False, True]
