@@ -359,7 +359,7 @@ def test_what_further_steps_leave_in_the_state_is_put_back(folder: Path) -> None
 
 
 def test_what_further_steps_leave_beside_the_state_is_put_back(folder: Path) -> None:
-    report = checked(folder, leak_plants.AveragedModel, neg_sampler="none")
+    report = checked(folder, leak_plants.PlainBufferedModel, neg_sampler="none")
     assert report.verdict == "no leak found", report.table()
 
 

@@ -180,8 +180,8 @@ def _mapping(name: str, given: Any) -> dict[str, Any]:
 
 
 def _whole(name: str, given: Any) -> int:
-    """A whole number as YAML or a command line gives it; what ``int`` would cut or read a yes as is refused."""
-    if isinstance(given, bool) or not isinstance(given, (int, str)) or not str(given).lstrip("+-").isdigit():
+    """A whole number as YAML or a command line gives it; what ``int`` would cut, or take a yes for, is refused."""
+    if not str(given).lstrip("+-").isdecimal():
         raise ValueError(f"{name}={given!r} should be a whole number")
     return int(given)
 

@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("data"))
 
 
-def run_of(folder: Path, model: type, **values: Any) -> Any:
+def run_of(folder: Path, model: Any, **values: Any) -> Any:
     """A model with a step behind it, so that what starts at 0 is there no more."""
     artefacts = {"hnlm_artefact_dir": str(folder / "artefacts")} if values["neg_sampler"] == "hnlm" else {}
     wrapped, loaders, _ = made(folder, model, **{**LIGHT, **LOAD, **artefacts, **values})
@@ -129,6 +129,12 @@ def test_a_trial_leaves_parameters_mode_caches_and_randomness_alone(folder: Path
 def test_tables_that_a_trial_had_cached_are_not_ranked_by(folder: Path) -> None:
     model, _, _ = made(folder, own_models.CachedFullSort, **LIGHT, neg_sampler="dins")
     assert model.restore_user_e is None and model.restore_item_e is None
+
+
+@pytest.mark.parametrize("name", ["Forgetful", "XSimGCL"])
+def test_noise_of_a_propagation_does_not_hide_that_its_tables_rank(folder: Path, name: str) -> None:
+    model = run_of(folder, getattr(own_models, name, name), neg_sampler="dins")
+    assert model.hnlm_view().has_user_rows
 
 
 @pytest.mark.parametrize(("key", "value"), [("use_pretrain", True), ("pretrain_path", "fism.pth")])
