@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recbole_hnlm.samplers import Negatives, TrainingInteractions
+from recbole_hnlm.samplers import EmbeddingView, Negatives, TrainingInteractions
 
 _OURS = "recbole_hnlm."
 
@@ -18,7 +18,51 @@ def reads_hops(sampler: Any) -> bool:
     return sampler.synthesizes or not all(method.__module__.startswith(_OURS) for method in choosing)
 
 
-def check_drawn(sampler: Any, drawn: Any, users: Tensor, interactions: TrainingInteractions) -> None:
+def _is_ours(sampler: Any) -> bool:
+    return type(sampler).__module__.startswith(_OURS)
+
+
+def check_candidates(sampler: Any, candidates: Any, pairs: int, negatives: int) -> None:
+    """Refuse candidates that cannot be dealt to ``K`` negatives a pair.
+
+    Args:
+        sampler: Who drew.
+        candidates: What it returned.
+        pairs: How many pairs it was asked for.
+        negatives: ``K``.
+
+    Raises:
+        ValueError: Naming the sampler, what was wanted and what came.
+    """
+    if _is_ours(sampler):
+        return
+    wanted = (pairs, negatives * sampler.candidates_per_negative)
+    if not isinstance(candidates, Tensor) or candidates.shape != wanted:
+        got = tuple(candidates.shape) if isinstance(candidates, Tensor) else type(candidates).__name__
+        raise ValueError(
+            f"{type(sampler).__name__}.draw_candidates should return ids of shape {wanted}, {negatives} x "
+            f"candidates_per_negative for each of {pairs} users, got {got}"
+        )
+
+
+def check_term(sampler: Any, term: Any) -> None:
+    """Refuse what cannot join a loss as a term of it.
+
+    Args:
+        sampler: Whose term it is.
+        term: What its ``extra_loss`` returned.
+
+    Raises:
+        ValueError: If that is neither None nor a scalar.
+    """
+    if term is not None and (not isinstance(term, Tensor) or term.numel() != 1):
+        got = f"shape {tuple(term.shape)}" if isinstance(term, Tensor) else type(term).__name__
+        raise ValueError(f"{type(sampler).__name__}.extra_loss should return a scalar tensor or None, got {got}")
+
+
+def check_drawn(
+    sampler: Any, drawn: Any, users: Tensor, interactions: TrainingInteractions, view: EmbeddingView
+) -> None:
     """Refuse negatives that no loss could take, or that it would take for others.
 
     Args:
@@ -26,6 +70,7 @@ def check_drawn(sampler: Any, drawn: Any, users: Tensor, interactions: TrainingI
         drawn: What it returned.
         users: The rows that it was asked for, shape ``(M,)``.
         interactions: Training pairs; ids of items lie below their ``n_items``.
+        view: What it drew from, whose rows are as wide as the sampler's own have to be.
 
     Raises:
         TypeError: If it is no :class:`Negatives`.
@@ -44,7 +89,7 @@ def check_drawn(sampler: Any, drawn: Any, users: Tensor, interactions: TrainingI
         raise ValueError(f"{name} returns weights, which no loss reads unless its class says weighs = True; add that")
     if weights is not None and weights.shape != ids.shape:
         raise ValueError(f"{name} returns weights of shape {tuple(weights.shape)} for ids of {tuple(ids.shape)}")
-    if type(sampler).__module__.startswith(_OURS):
+    if _is_ours(sampler):
         return
     if ids.dtype not in (torch.int64, torch.int32) or ids.shape[0] != rows:
         raise ValueError(f"{name} should return whole ids of {rows} rows, got {ids.dtype} of {tuple(ids.shape)}")
@@ -55,5 +100,8 @@ def check_drawn(sampler: Any, drawn: Any, users: Tensor, interactions: TrainingI
         )
     if drawn.rows is not None and not sampler.synthesizes:
         raise ValueError(f"{name} returns rows, which models refuse unless its class says synthesizes = True; add that")
-    if drawn.rows is not None and (drawn.rows.dim() != 2 or drawn.rows.shape[0] != ids.numel()):
-        raise ValueError(f"{name} should return {ids.numel()} rows, one an id, got {tuple(drawn.rows.shape)}")
+    if drawn.rows is not None:
+        with torch.no_grad():
+            wanted = (ids.numel(), view.item_rows(ids[:1, 0]).shape[1])
+        if drawn.rows.shape != wanted:
+            raise ValueError(f"{name} should return rows of shape {wanted}, one an id, got {tuple(drawn.rows.shape)}")

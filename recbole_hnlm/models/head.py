@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from recbole_hnlm.generators import restore, seed_of_rank
 from recbole_hnlm.models.comparators.base import Comparator, MergingComparator, Step, read_instead
-from recbole_hnlm.models.drawn import check_drawn, reads_hops
+from recbole_hnlm.models.drawn import check_candidates, check_drawn, check_term, reads_hops
 from recbole_hnlm.models.guarding import attach_guard
 from recbole_hnlm.models.ranking_term import RankingTerm
 from recbole_hnlm.models.statistics import StepStatistics
@@ -101,7 +101,9 @@ class HardNegativeHead(nn.Module):
     def draw_candidates(self, users: Tensor) -> Tensor:
         """Candidates of many pairs at once, ``(N,) -> (N, K C)``; a loader asks for several batches ahead."""
         assert self.sampler is not None
-        return self.sampler.draw_candidates(users.to(self.interactions.device), self.run.negatives)
+        candidates = self.sampler.draw_candidates(users.to(self.interactions.device), self.run.negatives)
+        check_candidates(self.sampler, candidates, users.numel(), self.run.negatives)
+        return candidates
 
     def draw(
         self, users: Tensor, positives: Tensor, view: EmbeddingView, candidates: Tensor | None = None
@@ -124,7 +126,7 @@ class HardNegativeHead(nn.Module):
         if self.sampler.guard is not None:
             for name, value in self.sampler.guard.last.items():
                 self.statistics.add(name, value)
-        check_drawn(self.sampler, negatives, users, self.interactions)
+        check_drawn(self.sampler, negatives, users, self.interactions, view)
         return negatives
 
     def vector_rows(self, users: Tensor, positives: Tensor) -> Tensor | None:
@@ -171,6 +173,7 @@ class HardNegativeHead(nn.Module):
             terms["alignment_loss"] = self.text_head.alignment(view, users, positives, vector_rows)
         if self.sampler is not None and view is not None:
             terms["sampler_loss"] = self.sampler.extra_loss(users, positives, view)
+            check_term(self.sampler, terms["sampler_loss"])
         if self.comparator is not None and view is not None:
             step = Step(users, positives, negatives[:, 0], view, self.generator)
             terms["comparator_loss"] = self.comparator.loss(step)

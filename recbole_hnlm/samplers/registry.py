@@ -6,6 +6,7 @@ A new sampler is one file in this folder, one line in :data:`SAMPLERS` and one Y
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Sequence
 
@@ -36,7 +37,7 @@ def sampler_class(sampler: str | type[NegativeSampler], beside: Sequence[str] = 
 
     Raises:
         ValueError: If the name is unknown (naming the nearest) or the path cannot be imported.
-        TypeError: If what is found is no :class:`NegativeSampler`.
+        TypeError: If what is found is no :class:`NegativeSampler`, or its options are no dataclass.
     """
     if isinstance(sampler, str):
         target = SAMPLERS.get(sampler, sampler)
@@ -51,5 +52,10 @@ def sampler_class(sampler: str | type[NegativeSampler], beside: Sequence[str] = 
     if not (isinstance(found, type) and issubclass(found, NegativeSampler)):
         raise TypeError(
             f"neg_sampler {sampler!r} should be a NegativeSampler class, its name or module:Class, got {found!r}"
+        )
+    if not dataclasses.is_dataclass(found.Options):
+        raise TypeError(
+            f"{found.__name__}.Options should be a dataclass with a field for each option; put @dataclass(frozen=True) "
+            "above it"
         )
     return found

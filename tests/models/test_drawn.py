@@ -72,7 +72,11 @@ def test_weights_and_rows_of_other_shapes_are_told(folder: Path, monkeypatch: py
     monkeypatch.setattr(Broken, "synthesizes", True)
     for result, message in (
         (lambda ids: Negatives(ids.repeat(1, 2), weights=torch.ones(len(ids), 3)), "returns weights of shape"),
-        (lambda ids: Negatives(ids, torch.ones(3, 8)), r"Broken should return \d+ rows, one an id, got \(3, 8\)"),
+        (lambda ids: Negatives(ids, torch.ones(3, 8)), r"Broken should return rows of shape \(\d+, 8\).*got \(3, 8\)"),
+        (
+            lambda ids: Negatives(ids, torch.ones(len(ids), 7)),
+            r"Broken should return rows of shape \((\d+), 8\).*\(\1, 7",
+        ),
     ):
         monkeypatch.setattr(Broken, "result", staticmethod(result))
         wrapped, loaders, _ = made(folder, "BPR", neg_sampler=f"{__name__}:Broken")
@@ -94,3 +98,57 @@ def test_a_sampler_of_ones_own_sees_the_hops_and_a_selector_makes_none(folder: P
     needed = {name: made(folder, "LightGCN", **LIGHT, neg_sampler=name)[0].hnlm.needs_hops
               for name in (f"{__name__}:Hops", f"{__name__}:Selecting", "dns", "mixgcf")}  # fmt: skip
     assert list(needed.values()) == [True, False, False, True]
+
+
+class Deaf(NegativeSampler):
+    """Draws for one negative a pair, however many are asked for."""
+
+    def draw_candidates(self, users: torch.Tensor, negatives: int = 1) -> torch.Tensor:
+        return self.drawer.draw(users, self.candidates_per_negative)
+
+    @property
+    def candidates_per_negative(self) -> int:
+        return 4
+
+    def choose(self, users: torch.Tensor, positives: torch.Tensor, candidates: torch.Tensor, view: Any) -> Negatives:
+        return Negatives(candidates[:, :1])
+
+
+class Termed(Broken):
+    """Joins the loss with whatever ``term`` is."""
+
+    result = staticmethod(Negatives)
+    term: Any = None
+
+    def extra_loss(self, users: torch.Tensor, positives: torch.Tensor, view: Any) -> Any:
+        return type(self).term
+
+
+class Loose(Selecting):
+    """Has options that nothing can be read into."""
+
+    class Options:  # type: ignore[assignment]
+        candidates = 3
+
+
+def test_candidates_for_one_negative_a_pair_are_not_dealt_to_two(folder: Path) -> None:
+    for negatives in (1, 2):
+        model, loaders, _ = made(folder, "BPR", neg_sampler=f"{__name__}:Deaf", neg_sampler_num=negatives)
+        loaders[0].draw_from(model.hnlm)
+        if negatives == 1:
+            first_loss(model, loaders)
+            continue
+        with pytest.raises(ValueError, match=r"Deaf.draw_candidates .* 2 x candidates_per_negative .*, 4\)"):
+            first_loss(model, loaders)
+
+
+@pytest.mark.parametrize("term", [torch.ones(3), 1.0])
+def test_a_term_that_is_no_scalar_is_told(folder: Path, term: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Termed, "term", term)
+    with pytest.raises(ValueError, match="Termed.extra_loss should return a scalar tensor or None, got (shape|float)"):
+        first_loss(*made(folder, "BPR", neg_sampler=f"{__name__}:Termed")[:2])
+
+
+def test_options_that_are_no_dataclass_are_told(folder: Path) -> None:
+    with pytest.raises(TypeError, match="Loose.Options should be a dataclass"):
+        made(folder, "BPR", neg_sampler=f"{__name__}:Loose")
