@@ -107,9 +107,9 @@ def hard_negatives(
 def _most_picked(winners: Tensor, scores: Tensor, count: int) -> Tensor:
     """The ``count`` most frequent winners per row, ties by score, shape ``(B, count)``."""
     times = (winners.unsqueeze(2) == winners.unsqueeze(1)).sum(dim=2)  # (B, R): how often each draw's winner won
-    rank = times.double() + torch.sigmoid(scores.double())  # the sigmoid lies below 1 and only breaks ties
-    order = rank.argsort(dim=1, descending=True, stable=True)
-    winners = winners.gather(1, order)
+    by_score = scores.argsort(dim=1, descending=True, stable=True)
+    by_times = times.gather(1, by_score).argsort(dim=1, descending=True, stable=True)
+    winners = winners.gather(1, by_score.gather(1, by_times))
     first = torch.ones_like(winners, dtype=torch.bool)
     for column in range(1, winners.shape[1]):
         first[:, column] = (winners[:, :column] != winners[:, column : column + 1]).all(dim=1)

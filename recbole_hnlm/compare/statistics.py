@@ -34,8 +34,9 @@ class Difference:
         p_resampled: The same where every seed splits the same pairs anew, so that runs share most of their training
             pairs: the t-test with the variance of Nadeau and Bengio (2003). None where ``p_t`` is, and where nobody
             knows how many pairs are held out.
-        p_wilcoxon: Two-sided p of the Wilcoxon signed-rank test, exact, with ties where figures of 6 decimals
-            cannot tell sizes apart; None with fewer than two seeds.
+        p_wilcoxon: Two-sided p of the Wilcoxon signed-rank test, with ties where figures of 6 decimals cannot tell
+            sizes apart; exact to 13 seeds, from there on by the normal approximation where there are ties, as scipy
+            does it; None with fewer than two seeds.
     """
 
     percent: float

@@ -70,10 +70,22 @@ class ItemIndex:
         step = max(_BLOCK_NUMBERS // max(len(self._items), 1), 1)
         for start in range(0, len(queries), step):
             block = queries[start : start + step] @ self._items.T
-            best = np.argpartition(block, len(self._items) - count, axis=1)[:, len(self._items) - count :]
+            best = _best(block, count)
             found = sort_best(best, np.take_along_axis(block, best, axis=1))
             rows[start : start + step], products[start : start + step] = found
         return rows, products
+
+
+def _best(products: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """Columns of the ``count`` largest products of each row, in any order; of those equal to the least the first."""
+    width = products.shape[1]
+    best = np.argpartition(products, width - count, axis=1)[:, width - count :]
+    least = np.take_along_axis(products, best, axis=1).min(axis=1)
+    for row in np.flatnonzero((products >= least[:, None]).sum(axis=1) > count):
+        above = np.flatnonzero(products[row] > least[row])
+        equal = np.flatnonzero(products[row] == least[row])
+        best[row] = np.concatenate([above, equal[: count - len(above)]])
+    return best
 
 
 def _faiss_lists(items: NDArray[np.float32]) -> Any:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recbole_hnlm.models.item_space import ItemSpace, LookupSpace
+from recbole_hnlm.models.precision import widened, without_autocast
 
 _GATHERED_FLOATS = 1 << 24  # most entries of a gathered (B, C, D) tensor: 64 MiB in float32
 
@@ -19,17 +20,19 @@ _GATHERED_FLOATS = 1 << 24  # most entries of a gathered (B, C, D) tensor: 64 Mi
 def gathered_scores(user_rows: Tensor, table: Tensor, items: Tensor) -> Tensor:
     """Inner products of each user row with its candidates' rows, ``(B, D), (N, D), (B, C) -> (B, C)``.
 
-    Candidates are gathered by blocks of columns, so that memory stays bounded however large ``C`` is.
+    Candidates are gathered by blocks of columns, so that memory stays bounded however large ``C`` is. In single
+    precision under autocast too, for scores that differ in the third digit decide weights and choices.
     """
     batch, count = items.shape
     width = table.shape[1]
     block = max(1, _GATHERED_FLOATS // max(1, batch * width))
-    columns = user_rows.unsqueeze(2)
+    columns = widened(user_rows).unsqueeze(2)
     parts = []
-    for start in range(0, count, block):
-        ids = items[:, start : start + block]
-        rows = table.index_select(0, ids.reshape(-1)).view(batch, -1, width)
-        parts.append(torch.bmm(rows, columns).squeeze(2))
+    with without_autocast(table.device):
+        for start in range(0, count, block):
+            ids = items[:, start : start + block]
+            rows = table.index_select(0, ids.reshape(-1)).view(batch, -1, width)
+            parts.append(torch.bmm(widened(rows), columns).squeeze(2))
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
@@ -101,7 +104,7 @@ class LookupView:
         pairs = self.space.features.batch(users.repeat_interleave(items.shape[1]), items.reshape(-1))
         devices = [users.device] if users.is_cuda else []
         with torch.random.fork_rng(devices=devices):  # dropout of a model in training mode must not shift its own draws
-            return model.predict(pairs).view(items.shape)
+            return widened(model.predict(pairs)).view(items.shape)
 
     def score_hop(self, hop: int, users: Tensor, items: Tensor) -> Tensor:
         """The final scores; there is one hop."""

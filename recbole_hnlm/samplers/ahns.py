@@ -46,5 +46,7 @@ class AdaptiveHardnessSelector(Selector):
         """Index of the candidate nearest to the pair's target score, shape ``(B,)``."""
         assert pos_scores is not None
         base = (pos_scores + self.options.shift).clamp_min(_LEAST_BASE)
-        target = self.options.slope * base ** (self.options.exponent + 1)
-        return (cand_scores - target.unsqueeze(1)).abs().argmin(dim=1)
+        target = (self.options.slope * base ** (self.options.exponent + 1)).unsqueeze(1)
+        least, greatest = cand_scores.aminmax(dim=1, keepdim=True)
+        target = target.clamp(least, greatest)  # from far beyond the scores their differences would round away
+        return (cand_scores - target).abs().argmin(dim=1)

@@ -41,6 +41,18 @@ def test_hard_negatives_are_the_most_frequent_winners_of_seeded_draws() -> None:
     assert not pairs.contains(users.unsqueeze(1).expand_as(found), found).any()
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_ties_go_to_the_higher_score_however_high_scores_are(seed: int) -> None:
+    """One user and two draws of one candidate each among items that score 400, 500 and 450."""
+    pairs = TrainingInteractions(torch.tensor([1]), torch.tensor([4]), n_users=2, n_items=5)
+    rows = torch.tensor([[0.0], [400.0], [500.0], [450.0], [0.0]])
+    options = LLMOptions(teacher_candidates=1, teacher_draws=2, negatives_per_pair=2, seed=seed)
+    drawer = UniformCandidates(pairs, torch.Generator().manual_seed(seed))
+    drawn = [int(drawer.draw(torch.tensor([1]), 1)) for _ in range(2)]
+    found = hard_negatives(torch.ones(2, 1), rows, pairs, torch.tensor([1]), torch.tensor([4]), options)
+    assert found[0].tolist() == sorted(drawn, key=lambda item: -float(rows[item]))
+
+
 def test_the_cache_is_read_back_and_a_damaged_one_is_trained_anew(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -167,6 +167,15 @@ def test_exact_search_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(products, -np.sort(-whole, axis=1)[:, :7], atol=1e-6)
 
 
+@pytest.mark.parametrize("best", [0, 2])
+def test_of_equal_products_the_first_rows_are_found_however_many_there_are(best: int) -> None:
+    """Thin text: more items with one text than are asked for, ``best`` of the last nearer than those."""
+    items = np.tile(np.float32([0.6, 0.8]), (10, 1))
+    items[10 - best :] = [1.0, 0.0]
+    rows, _ = ItemIndex(items, "exact").nearest(np.float32([[1.0, 0.0], [0.0, 1.0]]), 4)
+    assert rows.tolist() == [[*range(10 - best, 10), *range(4 - best)], [0, 1, 2, 3]]
+
+
 @pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="faiss is not installed")
 def test_faiss_finds_nearly_all() -> None:
     rng = np.random.default_rng(6)

@@ -59,6 +59,21 @@ def rows(count: int, seed: int, dtype: torch.dtype) -> Tensor:
     return drawn.to(dtype).requires_grad_()
 
 
+@pytest.mark.parametrize("model", ["BPR", "LightGCN"])
+def test_scores_of_candidates_are_those_of_single_precision(folder: Path, model: str) -> None:
+    """Early in training scores differ by hundredths, which half precision would round to a handful of values."""
+    wrapped, loaders, _ = made(folder, model, neg_sampler="softmax")
+    users = torch.arange(1, 9)
+    candidates = wrapped.hnlm.sampler.draw_candidates(users)
+    view = wrapped.hnlm_view()
+    exact = view.score(users, candidates)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = view.score(users, candidates)
+        weights = wrapped.hnlm.sampler.choose(users, candidates[:, 0], candidates, view).weights
+    assert torch.equal(found, exact) and weights.dtype is torch.float32
+    assert torch.equal(weights, wrapped.hnlm.sampler.choose(users, candidates[:, 0], candidates, view).weights)
+
+
 @pytest.mark.parametrize("name", RANKING_LOSSES)
 def test_ranking_losses_are_the_same_under_autocast(name: str) -> None:
     of, none = torch.tensor([0, 1, 1, 2]), torch.tensor([], dtype=torch.int64)

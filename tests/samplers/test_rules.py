@@ -170,11 +170,12 @@ class TestAdaptiveHardness:
         assert rule.select(torch.tensor([1.0]), torch.tensor([[0.5, 0.06, -0.1]])).tolist() == [1]  # type: ignore[attr-defined]
 
     @pytest.mark.parametrize("positive", [-1.0, -1.5, -40.0])
-    def test_a_badly_ranked_positive_meets_the_hardest(self, positive: float) -> None:
+    @pytest.mark.parametrize("exponent", [-2.0, -3.0, -40.0])
+    def test_a_badly_ranked_positive_meets_the_hardest(self, positive: float, exponent: float) -> None:
         """s(u, i) + shift at or below 0, where the published power is infinite or of the wrong sign."""
-        rule = build(AdaptiveHardnessSelector)
-        scores = torch.tensor([[-30.0, 0.0, 12.0, 3.0]])
-        assert rule.select(torch.tensor([positive]), scores).tolist() == [2]  # type: ignore[attr-defined]
+        rule = build(AdaptiveHardnessSelector, exponent=exponent)
+        for scores in ([-30.0, 0.0, 12.0, 3.0], [0.01, 0.02, 0.0301, 0.03]):
+            assert rule.select(torch.tensor([positive]), torch.tensor([scores])).tolist() == [2]  # type: ignore[attr-defined]
 
     def test_a_well_ranked_positive_meets_an_easier_one(self) -> None:
         rule = build(AdaptiveHardnessSelector, slope=1.0)
