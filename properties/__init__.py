@@ -1,1 +1,1 @@
-"""YAML defaults: ``hnlm.yaml``, ``sampler/``, ``model/`` and ``prompts/``. Holds no code."""
+"""YAML: defaults of samplers and models, prompts, and what ``compare`` tunes. Holds no code."""

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
 import yaml
 from recbole.config import Config, configurator
 from recbole.utils import ModelType
@@ -18,10 +17,12 @@ from recbole_hnlm.model_lookup import KNOWN_TO_RECBOLE, find_model, model_defaul
 from recbole_hnlm.models.support import refuse_unsupported
 from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions, LLMOptions
 from recbole_hnlm.options.comparator import COMPARATOR_PREFIX
+from recbole_hnlm.options.general import GeneralOptions
 from recbole_hnlm.options.loss import RANKING_KEY
-from recbole_hnlm.options.parsing import option_keys, parse_options
+from recbole_hnlm.options.parsing import option_keys
 from recbole_hnlm.run_options import RunOptions, base_sampler_of, parse_given
-from recbole_hnlm.run_options.checks import NO_SAMPLER, RECBOLE_SAMPLER, TEXT_SAMPLER, WRAPPED_KEYS, GeneralOptions
+from recbole_hnlm.run_options.checks import NO_SAMPLER, RECBOLE_SAMPLER, TEXT_SAMPLER, WRAPPED_KEYS
+from recbole_hnlm.samplers import SAMPLERS
 from recbole_hnlm.training.processes import join_group
 from recbole_hnlm.user_settings import (
     check_recbole_values,
@@ -39,9 +40,16 @@ _RECBOLE_DISTRIBUTIONS = ("uniform", "popularity", None, "None", "none")
 
 
 def packaged_defaults(name: str) -> dict[str, Any]:
-    """The defaults of one YAML file of ``properties/``, or nothing where there is no such file."""
+    """The defaults of one YAML file of ``properties/``, or nothing where there is no such file.
+
+    Raises:
+        FileNotFoundError: If it is that of one of our samplers, without which the sampler is not whole.
+    """
     path = importlib.resources.files("recbole_hnlm.properties").joinpath(*name.split("/"))
-    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
+    folder, _, file = name.rpartition("/")
+    if not path.is_file() and not (folder == "sampler" and file.removesuffix(".yaml") in SAMPLERS):
+        return {}
+    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
 
 
 def encoding_of(config: Any) -> str:
@@ -163,8 +171,8 @@ class HNLMConfig(Config):
             "offset",
         }  # fmt: skip
         values = self.external_config_dict
-        names = ["hnlm"]
-        rule = base_sampler_of({**packaged_defaults("hnlm.yaml"), **values})
+        names = []
+        rule = base_sampler_of(values)
         if isinstance(rule, str) and ":" not in rule:  # a rule of the user's own has its own defaults
             names.append(f"sampler/{rule}")
             if values.get(SAMPLER_KEY) == TEXT_SAMPLER and rule not in (RECBOLE_SAMPLER, "uniform", "popularity"):
@@ -237,10 +245,3 @@ class PlainConfig(HNLMConfig):
         super()._merge_external_config_dict()
         kept = {key: value for key, value in self.external_config_dict.items() if not key.startswith(_OURS)}
         self.external_config_dict = {**kept, SAMPLER_KEY: NO_SAMPLER}
-
-
-def set_threads(config: Config) -> None:
-    """Set torch's thread count where ``torch_threads`` asks for it; small models are fastest with one."""
-    threads = parse_options(GeneralOptions, "", config.final_config_dict).torch_threads
-    if threads:
-        torch.set_num_threads(threads)

@@ -19,6 +19,7 @@ import yaml
 from recbole_hnlm.artefacts.atomic import stream_atomic
 from recbole_hnlm.config import encoding_of
 from recbole_hnlm.model_lookup import dataset_for
+from recbole_hnlm.selection import check_topk
 
 _NAMED = {
     "llm_prompts": "*", "llm_prompt": "*", "llm_adapter": "*", "llm_encoder": "*", "llm_base": "*",
@@ -182,9 +183,5 @@ def load_dataset(config: Any) -> Any:
             f"dataset {name!r} is not on disk and RecBole could not download it ({type(error).__name__}: {error}); "
             f"put {name}.inter (and {name}.item, {name}.user) into {path}"
         ) from error
-    if "full" in config["eval_args"]["mode"].values() and max(config["topk"]) > dataset.item_num:
-        items = dataset.item_num - 1
-        raise ValueError(
-            f"topk={config['topk']} asks for more than the {items} items of {config['dataset']!r}; lower it"
-        )
+    check_topk(config, dataset)
     return dataset

@@ -15,15 +15,16 @@ from recbole.data.transform import construct_transform
 from recbole.utils import get_flops, get_trainer, init_logger, init_seed
 
 from recbole_hnlm.building.preparing import make_what_is_absent
-from recbole_hnlm.config import HNLMConfig, MainConfig, set_threads
+from recbole_hnlm.config import HNLMConfig, MainConfig
 from recbole_hnlm.data_source import check_dataset_files, load_dataset
-from recbole_hnlm.masking import mask_also
+from recbole_hnlm.extra_masking import mask_also
 from recbole_hnlm.models import HardNegativeMixin, hnlm
 from recbole_hnlm.run_options import RunOptions, describe_options
 from recbole_hnlm.selection import check_valid_metric
 from recbole_hnlm.training.loader import training_loader
-from recbole_hnlm.training.processes import leave_group
+from recbole_hnlm.training.processes import leave_group, set_threads
 from recbole_hnlm.training.watching import forget_gpu_peak, peak_gpu_memory_mib, peak_memory_mib, watching
+from recbole_hnlm.user_settings import warn_of_unread
 
 logger = logging.getLogger(__name__)
 
@@ -95,11 +96,7 @@ def split(config: HNLMConfig) -> tuple[Any, Any, Any]:
         logging.basicConfig(level=logging.ERROR)  # no log file of its own
     logger.info(sys.argv)
     logger.info(config)
-    if config.set_aside:
-        taken = f"neg_sampler={config['neg_sampler']}"
-        logger.warning("%s was given over the one that %s was written for; that is not read", taken, config.set_aside)
-    if config.unread:
-        logger.warning("with %s nothing reads %s; remove it, or check the spelling", config["model"], config.unread)
+    warn_of_unread(config)
     data = load_dataset(config)
     logger.info(data)
     loaders: tuple[Any, Any, Any] = data_preparation(config, data)

@@ -1,7 +1,7 @@
 """``register()``: RecBole's own ``run_recbole`` and HyperTuning learn our samplers; ``unregister()`` takes it back.
 
-Besides compat.py the only module that changes anything of RecBole's: five names, in every module of RecBole that holds
-them.
+Besides ``compat/`` the only module that changes anything of RecBole's: five names, in every module of RecBole that
+holds them.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ def register() -> None:
     """Teach RecBole ``neg_sampler`` and our options, until :func:`unregister`.
 
     Afterwards ``recbole.quick_start.run_recbole``, ``run`` (with ``nproc`` processes too), ``objective_function`` and
-    ``HyperTuning`` accept every sampler,
-    build absent artefacts after the split, and train wrapped models. A configuration without ``neg_sampler`` runs as
-    before. Scripts that took ``Config`` or ``get_model`` out of RecBole before this call keep what they took, and are
-    warned. Calling twice changes nothing.
+    ``HyperTuning`` accept every sampler, build absent artefacts after the split, and train wrapped models. A
+    configuration without ``neg_sampler`` runs as before. Scripts that took ``Config`` or ``get_model`` out of RecBole
+    before this call keep what they took, and are warned. Calling twice changes nothing.
     """
     if _replaced:
         return
@@ -86,11 +85,18 @@ def _with_artefacts(preparation: Callable[..., Any]) -> Callable[..., Any]:
 
     def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
         from recbole_hnlm.building.preparing import make_what_is_absent
-        from recbole_hnlm.config import set_threads
-        from recbole_hnlm.masking import mask_also
+        from recbole_hnlm.config import HNLMConfig
+        from recbole_hnlm.extra_masking import mask_also
+        from recbole_hnlm.selection import check_topk, check_valid_metric
         from recbole_hnlm.training.loader import training_loader
+        from recbole_hnlm.training.processes import set_threads
+        from recbole_hnlm.user_settings import warn_of_unread
 
         _prepared[config["model"]] = config.model_class
+        if isinstance(config, HNLMConfig):
+            warn_of_unread(config)
+        check_valid_metric(config)
+        check_topk(config, dataset)
         train_data, valid_data, test_data = preparation(config, dataset)
         mask_also(config, train_data, (valid_data, test_data))
         set_threads(config)

@@ -7,8 +7,10 @@ from typing import Any
 
 
 def run_name(model: str, result: Mapping[str, Any]) -> str:
-    """Model and sampler of a run, e.g. ``LightGCN, hnlm(dns)``."""
-    return f"{model}, {result['hnlm']['options'].get('neg_sampler', 'RecBole')}"
+    """Model, sampler and further loss of a run, e.g. ``LightGCN, hnlm(dns)`` or ``BPR, uniform, bsl``."""
+    options = result["hnlm"]["options"]
+    parts = (model, options.get("neg_sampler", "RecBole"), options.get("ranking_loss"))
+    return ", ".join(str(part) for part in parts if part)
 
 
 def comparison_lines(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:

@@ -27,6 +27,19 @@ def check_valid_metric(config: Any) -> None:
         )
 
 
+def check_topk(config: Any, dataset: Any) -> None:
+    """Refuse to rank more items than there are.
+
+    Raises:
+        ValueError: If ``topk`` is more than all items.
+    """
+    if "full" in config["eval_args"]["mode"].values() and max(config["topk"]) > dataset.item_num:
+        items = dataset.item_num - 1
+        raise ValueError(
+            f"topk={config['topk']} asks for more than the {items} items of {config['dataset']!r}; lower it"
+        )
+
+
 def check_selection(config: Any) -> None:
     """Refuse a run that validation could not choose, or in which the test would.
 

@@ -140,3 +140,16 @@ def refuse_to_save_loaders(values: Mapping[str, Any]) -> None:
             f"save_dataloaders would leave loaders without RecBole's sampler in {values['checkpoint_dir']}, which its "
             f"own runs read and fail on; remove it under neg_sampler={values[SAMPLER_KEY]}, save_dataset keeps the data"
         )
+
+
+def warn_of_unread(config: Any) -> None:
+    """Log what of the user's settings a run does not read, though it may go on.
+
+    Args:
+        config: An ``HNLMConfig``.
+    """
+    if config.set_aside:
+        taken = f"{SAMPLER_KEY}={config[SAMPLER_KEY]}"
+        logger.warning("%s was given over the one that %s was written for; that is not read", taken, config.set_aside)
+    if config.unread:
+        logger.warning("with %s nothing reads %s; remove it, or check the spelling", config["model"], config.unread)

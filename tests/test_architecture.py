@@ -293,7 +293,7 @@ class TestLegibility:
 
 
 def test_every_option_is_documented_at_its_field() -> None:
-    """STYLE: meaning, range and default stand below the field, in every dataclass of options."""
+    """Meaning, range and default stand below the field, in every dataclass of options."""
     wrong, seen = [], 0
     for path in FILES:
         for node in ast.walk(_tree(path)):

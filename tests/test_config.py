@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.resources
 import pickle
 import subprocess
 import sys
@@ -61,10 +62,18 @@ class TestPackagedDefaults:
 
     def test_text_part_has_known_keys_only(self) -> None:
         known = {*option_keys(HNLMOptions, "hnlm_"), "neg_sampler_candidates"}
-        assert {*packaged_defaults("hnlm.yaml"), *packaged_defaults("sampler/hnlm.yaml")} <= known
+        assert packaged_defaults("sampler/hnlm.yaml").keys() <= known
 
-    def test_absent_file(self) -> None:
+    def test_absent_file(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert packaged_defaults("sampler/nobody.yaml") == {}
+        monkeypatch.setitem(SAMPLERS, "nobody", "recbole_hnlm.samplers.dns:DynamicSelector")
+        with pytest.raises(FileNotFoundError, match="nobody.yaml"):
+            packaged_defaults("sampler/nobody.yaml")
+
+    def test_they_are_those_of_this_checkout(self) -> None:
+        """An editable installation of another one would lend its own."""
+        found = importlib.resources.files("recbole_hnlm.properties").joinpath("__init__.py")
+        assert Path(str(found)).resolve() == Path(__file__).resolve().parents[1] / "properties" / "__init__.py"
 
 
 class TestPrecedence:
@@ -94,12 +103,13 @@ class TestPrecedence:
         real = packaged_defaults
 
         def with_rate(name: str) -> dict[str, Any]:
-            return {**real(name), **({"learning_rate": 0.77} if name == "hnlm.yaml" else {})}
+            return {**real(name), **({"learning_rate": 0.77} if name == "sampler/dns.yaml" else {})}
 
         monkeypatch.setattr(config_module, "packaged_defaults", with_rate)
         assert before != 0.77
-        assert _config()["learning_rate"] == 0.77
-        assert _config(files=[_write(tmp_path / "c.yaml", learning_rate=0.5)])["learning_rate"] == 0.5
+        assert _config(neg_sampler="dns")["learning_rate"] == 0.77
+        files = [_write(tmp_path / "c.yaml", learning_rate=0.5)]
+        assert _config(files=files, neg_sampler="dns")["learning_rate"] == 0.5
 
     def test_the_file_of_the_base_sampler_is_read(self) -> None:
         values = {"neg_sampler": "hnlm", "hnlm_base_sampler": "ahns"}

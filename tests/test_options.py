@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import pytest
 
 from recbole_hnlm.options import HNLMOptions, LLMOptions
+from recbole_hnlm.options.general import CommonSamplerOptions, GeneralOptions
 from recbole_hnlm.options.parsing import option_keys, parse_options, reject_misspelled, reject_unknown
 from recbole_hnlm.run_options import RunOptions, base_sampler_of, describe_options, parse_run
-from recbole_hnlm.run_options.checks import CommonSamplerOptions, GeneralOptions
 from recbole_hnlm.samplers import SAMPLERS, Negatives, Selector, sampler_class
 from recbole_hnlm.samplers.dns import DynamicSelector
 
@@ -206,7 +206,7 @@ class TestMessages:
         [
             ({"hnlm_alpha": 1.5}, r"hnlm_alpha=1.5 is outside \[0, 1\]"),
             ({"hnlm_alpha": -0.1}, r"hnlm_alpha=-0.1 is outside \[0, 1\]"),
-            ({"hnlm_alpha": float("nan")}, r"hnlm_alpha=nan is outside \[0, 1\]"),
+            ({"hnlm_alpha": float("nan")}, "hnlm_alpha=nan should be a finite number"),
             ({"hnlm_alignment_weight": -1.0}, r"hnlm_alignment_weight=-1.0 is negative; 0 switches the term off"),
             ({"hnlm_hard_alignment_weight": -2}, r"hnlm_hard_alignment_weight=-2.0 is negative"),
             ({"hnlm_temperature": 0}, r"hnlm_temperature=0.0 must be above 0"),

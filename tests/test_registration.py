@@ -31,6 +31,31 @@ def test_recboles_run_recbole_trains_on_our_negatives(registered: Path) -> None:
     assert ours["best_valid_score"] != plain["best_valid_score"]
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [({"valid_metric": "NDCG@20", "topk": [10]}, "valid_metric=NDCG@20 is not computed"),
+     ({"topk": [5000]}, r"topk=\[5000\] asks for more than the \d+ items"),
+     ({"topk": [5000], "valid_metric": "NDCG@5000"}, r"topk=\[5000\] asks for more than the \d+ items")],
+)  # fmt: skip
+def test_what_cannot_be_evaluated_is_told_before_anything_is_built(
+    values: dict[str, object], message: str, registered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recbole.quick_start import run_recbole
+
+    monkeypatch.setattr("recbole_hnlm.building.preparing.make_what_is_absent", None)
+    if "valid_metric" not in values:
+        values = {**values, "valid_metric": "NDCG@5000"}
+    with pytest.raises(ValueError, match=message):
+        run_recbole("BPR", "tiny", config_dict={**settings(registered, "BPR", neg_sampler="hnlm"), **values})
+
+
+def test_a_key_that_nothing_reads_is_told_of(registered: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from recbole.quick_start import run_recbole
+
+    run_recbole("BPR", "tiny", config_dict=settings(registered, "BPR", neg_sampler="dns", epochs=1, batchsize_train=3))
+    assert "nothing reads ['batchsize_train']" in caplog.text
+
+
 def test_recboles_own_spelling_means_the_same(registered: Path) -> None:
     from recbole.quick_start import run_recbole
 

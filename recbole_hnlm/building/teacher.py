@@ -1,4 +1,4 @@
-"""The teacher: a MixGCF-trained model whose rule names each training pair's hard negatives (METHODS section 3)."""
+"""The teacher: a MixGCF-trained model whose rule names each training pair's hard negatives (HNLMRec)."""
 
 from __future__ import annotations
 

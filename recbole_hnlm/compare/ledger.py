@@ -185,8 +185,10 @@ class Ledger:
             for line in content[:whole].splitlines():
                 try:
                     self._keep(json.loads(line))
-                except (ValueError, TypeError, KeyError):
+                except ValueError:
                     logger.warning("%s holds a line that a kill has torn; that run counts as not done", path)
+                except (TypeError, KeyError):
+                    logger.warning("%s holds a line that is no run of compare's; it is passed over", path)
 
     def _keep(self, record: Record) -> None:
         old = self._records.get(record["key"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from recbole_hnlm.compare.blocks import Block, Line
 from recbole_hnlm.compare.defaults import told_of_defaults
@@ -44,7 +44,7 @@ def _seed_notes(block: Block) -> list[str]:
             further.setdefault(seeds, []).append(line.name)
     if not any(further):
         return []
-    own = "; ".join(f"{_listed(seeds)} of {', '.join(names)}" for seeds, names in sorted(further.items()) if seeds)
+    own = "; ".join(f"{_listed(seeds)} of {quoted(names)}" for seeds, names in sorted(further.items()) if seeds)
     if not block.shared:
         return [f"Rows share no seed, so none is marked as best. Seeds: {own}."]
     return [
@@ -52,6 +52,11 @@ def _seed_notes(block: Block) -> list[str]:
         "and the second are marked, and the row compared with is chosen, on shared seeds alone, and the differences "
         "are over the seeds that both rows have."
     ]
+
+
+def quoted(names: Iterable[str]) -> str:
+    """Names of rows one after the other; those with a comma of their own in quotes."""
+    return ", ".join(f'"{name}"' if "," in name else name for name in names)
 
 
 def _listed(seeds: Sequence[int]) -> str:
@@ -118,7 +123,7 @@ def _told_where_different(lines: Sequence[Line], key: str) -> str:
     for line in lines:
         rows.setdefault(str(line.outcome.cell.values.get(key, "the default")), []).append(line.name)
     usual = max(rows, key=lambda value: len(rows[value]), default="")
-    told = [f"{value} of {', '.join(names)}" for value, names in rows.items() if value != usual]
+    told = [f"{value} of {quoted(names)}" for value, names in rows.items() if value != usual]
     return f"{key}: {'; '.join(told)}; {usual} of the other rows." if told else ""
 
 

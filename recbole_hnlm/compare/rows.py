@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from recbole_hnlm.compare.spaces import Knob, Space, packaged_rows, read_space
-from recbole_hnlm.options import SAMPLER_KEY
+from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions
 from recbole_hnlm.options.loss import OWN_LOSS, RANKING_KEY
-from recbole_hnlm.options.parsing import nearest
+from recbole_hnlm.options.parsing import nearest, parse_options
 from recbole_hnlm.run_options.checks import NO_SAMPLER, RECBOLE_SAMPLER, SAMPLER_PREFIX, TEXT_SAMPLER
 from recbole_hnlm.samplers import SAMPLERS, sampler_class
 
@@ -86,7 +86,7 @@ def rows_of(grid: Grid) -> list[Row]:
     for name, given in grid.rows.items():
         rows += _own(name, given, grid.models)
     controlled = [row for row in rows if row.kind == "text" and row.values.get(SAMPLER_KEY) == TEXT_SAMPLER]
-    controlled = [row for row in controlled if row.name != "semantic"]
+    controlled = [row for row in controlled if _reads_text(row)]
     if grid.controls and not controlled:
         raise ValueError(f"controls {list(grid.controls)} need a row that reads text; add hnlm to --neg_samplers")
     for control in grid.controls:
@@ -99,6 +99,16 @@ def rows_of(grid: Grid) -> list[Row]:
             raise ValueError(f"two rows are called {row.name!r}; rename or remove one")
         seen.add((row.name, "" if row.everywhere else row.model))
     return sorted(rows, key=lambda row: KINDS.index(row.kind))
+
+
+def _reads_text(row: Row) -> bool:
+    """Whether the row's models read text vectors, which a control could exchange; ``semantic`` draws names alone."""
+    values = {**row.defaults, **row.values}
+    try:
+        options = parse_options(HNLMOptions, HNLMOptions.PREFIX, values)
+    except (TypeError, ValueError):
+        return True  # told, with the row's name, when the row is checked
+    return options.reads_text or values.get(f"{SAMPLER_PREFIX}guard") == "text"
 
 
 def _packaged(kind: str, name: str, model: str, marks: Mapping[str, Any] | None = None) -> Row:

@@ -47,11 +47,6 @@ class ImportHook(MetaPathFinder):
         if self not in sys.meta_path:
             sys.meta_path.insert(0, self)
 
-    def uninstall(self) -> None:
-        """Take the hook out again; modules that it has already seen stay as they are."""
-        if self in sys.meta_path:
-            sys.meta_path.remove(self)
-
     def _ask_other_finders(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None
     ) -> ModuleSpec | None:

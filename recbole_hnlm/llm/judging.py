@@ -1,4 +1,4 @@
-"""A language model as judge of false negatives: which of a user's leading candidates it takes for liked (METHODS 6).
+"""A language model as judge of false negatives: which of a user's leading candidates it takes for liked.
 
 Legend: U users, T candidates of a user.
 """

@@ -100,7 +100,7 @@ def write_negatives(
     """Texts of each pair's hard negatives, and what became of the requests.
 
     A pair without an answer has no text: there is no template for what a user would not want, and a made-up one would
-    be noise (METHODS section 1). A text that is the name of one of the user's training items is dropped and counted.
+    be noise. A text that is the name of one of the user's training items is dropped and counted.
     What comes back does not depend on the order of the replies.
 
     Args:

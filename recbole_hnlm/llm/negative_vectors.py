@@ -94,7 +94,7 @@ def embed_texts(
 
 
 def pool_negatives(texts: NegativeTexts, vectors: NDArray[np.float32]) -> PooledNegatives:
-    """One vector per pair: the mean over its negatives, brought back to unit length (METHODS section 2.3).
+    """One vector per pair: the mean over its negatives, brought back to unit length.
 
     Unit length keeps a pair with several negatives on the footing of one with a single one. Negatives whose vectors
     are zero do not count; a pair with no other, or whose vectors cancel out, has no vector.

@@ -1,4 +1,4 @@
-"""Grounded negatives without a language model: the items nearest in text to the positive (METHODS section 4)."""
+"""Grounded negatives without a language model: the items nearest in text to the positive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompts: three templates per domain, read from YAML, checked once and filled safely (METHODS section 2)."""
+"""Prompts: three templates per domain, read from YAML, checked once and filled safely."""
 
 from __future__ import annotations
 

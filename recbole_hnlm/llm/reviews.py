@@ -1,4 +1,4 @@
-"""Reviews out of a dataset's interactions: those of training pairs, and no others (METHODS section 1)."""
+"""Reviews out of a dataset's interactions: those of training pairs, and no others."""
 
 from __future__ import annotations
 

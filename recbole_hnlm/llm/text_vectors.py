@@ -1,6 +1,6 @@
 """Text vectors of a catalogue: centred on its mean and of unit length, zero where there is no text.
 
-Legend: n items, S width of the vectors (METHODS section 0).
+Legend: n items, S width of the vectors.
 """
 
 from __future__ import annotations

@@ -92,10 +92,10 @@ class JointLossHook:
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
         """The joint loss in place of the mean over all rows, where the batch has several negatives per pair."""
-        step: StepRows | None = self.model.__dict__.get("_step_rows")
+        step: StepRows | None = self.model._step_rows
         if step is None:
             return None
-        several: Negatives | None = self.model.__dict__.get("_step_negatives")
+        several: Negatives | None = self.model._step_negatives
         weights = several.weights if several is not None else None
         importance = several.importance if several is not None else None
         shaped = weights if weights is not None else importance

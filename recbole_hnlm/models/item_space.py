@@ -165,19 +165,19 @@ class LookupSpace(ItemSpace):
 class _SlotHook:
     """Forward hook of one item embedding; knows its slice of the synthetic rows."""
 
-    def __init__(self, model: nn.Module, slot: int) -> None:
+    def __init__(self, model: Any, slot: int) -> None:
         self.model = model
         self.slot = slot
 
     def __call__(self, module: nn.Embedding, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        step: StepRows | None = self.model.__dict__.get("_step_rows")
+        step: StepRows | None = self.model._step_rows
         if step is None or step.rows is None:
             return None
         positions = step.positions(args[0])
         if positions is None:
             return None
         step.consumed = True
-        widths: list[int] = self.model.__dict__["_space"].widths
+        widths: list[int] = self.model._space.widths
         start = sum(widths[: self.slot])
         rows = step.rows[:, start : start + widths[self.slot]]
         if step.offset:  # pointwise: positives come first in the same tensor
@@ -223,11 +223,11 @@ class TableSpace(ItemSpace):
 class _CatalogueIds:
     """Forward pre-hook of an item embedding in a graph model: virtual ids become catalogue ids."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         self.model = model
 
     def __call__(self, module: nn.Embedding, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        step: StepRows | None = self.model.__dict__.get("_step_rows")
+        step: StepRows | None = self.model._step_rows
         if step is None or step.rows is None:
             return None
         ids = args[0]

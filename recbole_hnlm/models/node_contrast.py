@@ -55,7 +55,7 @@ _METHODS: dict[str, tuple[type, Callable[..., Tensor]]] = {
 
 
 def _is_fast(model: Any) -> bool:
-    propagator = model.__dict__.get("_propagator")
+    propagator = getattr(model, "_propagator", None)
     return propagator is not None and propagator.products is not None
 
 

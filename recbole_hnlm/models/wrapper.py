@@ -46,12 +46,15 @@ class HardNegativeMixin(CommittingMixin):
 
     hnlm_base: type
     """The wrapped class."""
+    _space: Any = None
+    _propagator: Any = None
+    _step_rows: StepRows | None = None
+    _step_tables: Any = None
+    _step_negatives: Negatives | None = None
+    _steps_in_vain = 0
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)  # type: ignore[call-arg]
-        self.__dict__["_step_rows"] = None
-        self.__dict__["_step_tables"] = None
-        self._steps_in_vain = 0
         run = run_of(config)
         self.hnlm: HardNegativeHead | None = None
         if run is not None:
@@ -64,8 +67,8 @@ class HardNegativeMixin(CommittingMixin):
         model.to(device)
         self._pairwise = self.hnlm_base.input_type is InputType.PAIRWISE  # type: ignore[attr-defined]
         features = side_features(config, dataset, self.hnlm_base)
-        self.__dict__["_space"] = build_item_space(model, self.hnlm_base, features)
-        self.__dict__["_propagator"] = Propagator(model, self.hnlm_base, run)
+        self._space = build_item_space(model, self.hnlm_base, features)
+        self._propagator = Propagator(model, self.hnlm_base, run)
         self._sums_over_pairs = sums_over_pairs(self.hnlm_base)
         self._label = config["LABEL_FIELD"]
         refuse_unfit(model, self.hnlm_base, self._space, run)
@@ -76,10 +79,6 @@ class HardNegativeMixin(CommittingMixin):
         attach_parts(model, config, dataset, run)
         self.hnlm.to(device)
         hook_losses(model, run)
-
-    @property
-    def _space(self) -> Any:
-        return self.__dict__["_space"]
 
     def row_width(self) -> int:
         """``D``; graph models propagate once to tell."""
@@ -93,15 +92,15 @@ class HardNegativeMixin(CommittingMixin):
         """The base's forward; the main propagation of a training step is computed once and carries the synthetic
         rows.
         """
-        if self.__dict__.get("_space") is None or not self._space.is_table:
+        if self._space is None or not self._space.is_table:
             return super().forward(*args, **kwargs)  # type: ignore[misc]
-        main, step = self._space.main_args(), self.__dict__["_step_rows"]
+        main, step = self._space.main_args(), self._step_rows
         if kwargs:
             return super().forward(*args, **kwargs)  # type: ignore[misc]
         if len(args) != len(main) or any(ours is not theirs for ours, theirs in zip(main, args, strict=True)):
             return self._propagate(args)[0]
-        tables = self.__dict__["_step_tables"]
-        self.__dict__["_step_tables"] = None
+        tables = self._step_tables
+        self._step_tables = None
         if tables is None:
             tables, _ = self._propagate(main)
         if step is None or step.rows is None:
@@ -111,7 +110,7 @@ class HardNegativeMixin(CommittingMixin):
 
     def _propagate(self, args: tuple[Any, ...], record: bool = False) -> tuple[Any, list[Tensor]]:
         """What the base's ``forward(*args)`` returns, and the tables of its hops where asked for."""
-        result: tuple[Any, list[Tensor]] = self.__dict__["_propagator"].run(super().forward, args, record)  # type: ignore[misc]
+        result: tuple[Any, list[Tensor]] = self._propagator.run(super().forward, args, record)  # type: ignore[misc]
         return result
 
     def calculate_loss(self, interaction: Interaction) -> Any:
@@ -129,19 +128,19 @@ class HardNegativeMixin(CommittingMixin):
         view: Any = None
         try:
             if head.needs_view or not self._space.is_table:  # one propagation serves the whole step
-                view, self.__dict__["_step_tables"] = self._view(head, head.needs_hops)
+                view, self._step_tables = self._view(head, head.needs_hops)
             negatives = Negatives(given.unsqueeze(1)) if given is not None else None
             if negatives is None:
                 negatives = head.draw(users, positives, view, candidates)
             negatives = negatives_with_text(head, negatives, users, positives, view, rows)
             batch, step = exchanged_batch(self, interaction, negatives)
-            self.__dict__["_step_rows"], self.__dict__["_step_negatives"] = step, negatives
+            self._step_rows, self._step_negatives = step, negatives
             if head.ranking is not None:
                 head.ranking.prepare(users, positives, view)
             with made_rows_told(self, step):
                 loss = super().calculate_loss(batch)  # type: ignore[misc]
         finally:
-            self.__dict__["_step_rows"] = self.__dict__["_step_tables"] = self.__dict__["_step_negatives"] = None
+            self._step_rows = self._step_tables = self._step_negatives = None
             if head.ranking is not None:
                 head.ranking.end()
         self._check_consumed(step)

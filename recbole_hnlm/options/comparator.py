@@ -1,4 +1,4 @@
-"""Options of the LLM-enhanced methods that ours is compared with (METHODS section 5); ``hnlm_comparator`` names one.
+"""Options of the LLM-enhanced methods that ours is compared with; ``hnlm_comparator`` names one.
 
 A field ``mask_share`` is the configuration key ``comparator_mask_share``. A comparator's run holds nothing of ours: the
 model's own start, no mixing, no alignment; ``hnlm_base_sampler`` draws its negatives, ``uniform`` as published.

@@ -24,7 +24,7 @@ class HNLMOptions:
 
     preset: Literal["anchored", "frozen", "paper"] = "anchored"
     """Who trains the projector: ``anchored`` = only the alignment of positives with their own text, ``frozen`` =
-    nobody, ``paper`` = ranking loss and Eq. 9 of HNLMRec. METHODS section 3 tells why ``paper`` drifts."""
+    nobody, ``paper`` = ranking loss and Eq. 9 of HNLMRec, with which the projector follows the model, not the text."""
     base_sampler: str = "dns"
     """Rule that picks the catalogue negative ``e_j`` under ``neg_sampler: hnlm``; beside a comparator ``uniform``."""
     comparator: Literal["none", "rlmrec_con", "rlmrec_gen", "kar", "llmrec"] = "none"
@@ -93,7 +93,7 @@ class HNLMOptions:
             require(value is None or value >= 0, f"hnlm_{name}={value} is negative; 0 switches the term off")
         require(self.temperature > 0, f"hnlm_temperature={self.temperature} must be above 0, e.g. 0.2")
         require(self.aligned_pairs >= 0, f"hnlm_aligned_pairs={self.aligned_pairs} is negative; 0 means all pairs")
-        require(self.projector_width > 0, f"hnlm_projector_width={self.projector_width} must be above 0, e.g. 256")
+        require(self.projector_width > 0, f"hnlm_projector_width={self.projector_width} must be above 0, e.g. 128")
         scale = self.init_scale
         require(scale is None or scale > 0, f"hnlm_init_scale={scale} must be above 0, e.g. 0.02")
         hops = self.init_hops

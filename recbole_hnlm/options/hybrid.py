@@ -48,7 +48,7 @@ class BaseSettings:
 
 @dataclass(frozen=True)
 class FineTuneSettings:
-    """How contrastive fine-tuning (METHODS section 3, Eq. 12 of HNLMRec) runs."""
+    """How contrastive fine-tuning (Eq. 12 of HNLMRec) runs."""
 
     pairs: int = 10_000
     """Most training pairs that are tuned on, a seeded draw over all datasets; the paper pools 100,000. MiniLM was

@@ -58,7 +58,7 @@ class LLMOptions:
     teacher``, 256 for ``hybrid``: two seeds name the same item for 3 % of ml-100k's pairs at 16, 28 % at 256 and 85 %
     at 1024, and a model cannot learn what chance has named."""
     teacher_draws: int = 20
-    """Seeded draws over which a pair's most picked hard negatives are counted (METHODS section 3)."""
+    """Seeded draws over which a pair's most picked hard negatives are counted."""
     negatives_per_pair: int = 1
     """Hard negatives kept per pair, best first."""
     cache_dir: str | None = None

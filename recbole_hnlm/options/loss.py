@@ -1,7 +1,7 @@
 """Options of the ranking losses that need no clever sampler: sampled softmax, BSL, PSL, DirectAU.
 
-Keys carry the prefix ``ranking_loss_``. A loss is one dataclass here, one line in :data:`RANKING_LOSS_OPTIONS`, and one
-class in ``models/ranking_losses.py``.
+Keys carry the prefix ``ranking_loss_``. A loss is one dataclass here and one line in :data:`RANKING_LOSS_OPTIONS`, one
+class and one line in ``models/ranking_losses.py``, and what ``compare`` tunes in ``properties/compare/spaces.yaml``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from recbole_hnlm.options.parsing import nearest, option_keys, parse_options
 
@@ -29,6 +29,9 @@ def _above_zero(options: Any, *names: str) -> None:
 @dataclass(frozen=True)
 class SoftmaxLossOptions:
     """Sampled softmax over cosines (Wu et al., TOIS'24), and what BSL and PSL share with it."""
+
+    spares: ClassVar[bool] = True
+    """Whether the loss reads the weights of ``hnlm_sparing``."""
 
     temperature: float = 0.2
     """Divisor of the cosines of the negatives, and of all of them in sampled softmax; above 0. The papers' grids run
@@ -77,6 +80,8 @@ class PairwiseSoftmaxLossOptions(SoftmaxLossOptions):
 class DirectAULossOptions:
     """Alignment and uniformity, DirectAU (Wang et al., KDD'22)."""
 
+    spares: ClassVar[bool] = False
+
     gamma: float = 1.0
     """Weight of uniformity beside alignment, at least 0; the paper's grid runs from .2 to 10."""
 
@@ -85,7 +90,7 @@ class DirectAULossOptions:
             raise ValueError(f"{RANKING_PREFIX}gamma={self.gamma} must be at least 0, and finite")
 
 
-RANKING_LOSS_OPTIONS: dict[str, type] = {
+RANKING_LOSS_OPTIONS: dict[str, type[Any]] = {
     "sampled_softmax": SoftmaxLossOptions,
     "bsl": BilateralLossOptions,
     "psl": PairwiseSoftmaxLossOptions,

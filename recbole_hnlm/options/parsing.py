@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import numbers
 import os
 import types
@@ -55,7 +56,7 @@ def coerce(key: str, value: Any, hint: Any) -> Any:
 
     Raises:
         TypeError: If it does not have the option's type.
-        ValueError: If it is not among the option's choices.
+        ValueError: If it is not among the option's choices, or no finite number.
     """
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
@@ -74,6 +75,8 @@ def coerce(key: str, value: Any, hint: Any) -> Any:
     if hint is str and isinstance(value, os.PathLike):
         return os.fspath(value)
     if hint is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise ValueError(f"{key}={value} should be a finite number")
         return float(value)
     whole = isinstance(value, numbers.Integral) or (isinstance(value, float) and value.is_integer())
     if hint is int and whole and not isinstance(value, bool):  # searches hand over numpy integers and whole floats

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from recbole_hnlm.options import SAMPLER_KEY, HNLMOptions, LLMOptions
 from recbole_hnlm.options.comparator import COMPARATOR_PREFIX, COMPARATORS
+from recbole_hnlm.options.general import CommonSamplerOptions
 from recbole_hnlm.options.guard import GuardOptions
-from recbole_hnlm.options.loss import OWN_LOSS, RANKING_KEY, RankingRun, ranking_keys
+from recbole_hnlm.options.loss import OWN_LOSS, RANKING_KEY, RANKING_LOSS_OPTIONS, RankingRun, ranking_keys
 from recbole_hnlm.options.parsing import option_keys, reject_misspelled, reject_unknown
 from recbole_hnlm.run_options.chat import chat_keys, useless_keys
 from recbole_hnlm.run_options.hybrid import hybrid_keys, useless_hybrid_keys
@@ -26,42 +27,6 @@ WRAPPED_KEYS = ("fast_propagation", "adam")
 """Keys without prefix that only a wrapped model obeys."""
 PLAIN_KEYS = ("torch_threads", "masked_filename")
 """Keys without prefix that every run obeys."""
-
-
-@dataclass(frozen=True)
-class CommonSamplerOptions:
-    """Options of every sampler. Keys carry the prefix ``neg_sampler_``."""
-
-    num: int = 1
-    """Negatives per pair, ``K``."""
-    seed: int | None = None
-    """Seed of the draws; ``None`` takes RecBole's ``seed``."""
-
-    def __post_init__(self) -> None:
-        if self.num < 1:
-            raise ValueError(f"neg_sampler_num={self.num} must be at least 1")
-
-
-@dataclass(frozen=True)
-class GeneralOptions:
-    """Options that have nothing to do with negatives. Keys carry no prefix."""
-
-    fast_propagation: bool | None = None
-    """Whether graph models multiply over CSR, equal to 1e-6 and up to three times faster. ``None`` = yes, except where
-    RecBole's own sampler draws: such a run is the bare model's to the last bit."""
-    adam: Literal["fused", "rows", "plain"] | None = None
-    """How ``learner: adam`` updates. ``fused`` = torch's fused kernel and one gradient a row for lookup models, equal
-    to rounding; ``rows`` = rows that a step did not read are left alone, another optimizer, for very large tables of
-    lookup models; ``plain`` = as RecBole. ``None`` = fused, except where RecBole's own sampler draws."""
-    torch_threads: int | None = None
-    """Threads of torch in this process; ``None`` leaves them. Small models are fastest with one."""
-    masked_filename: str | None = None
-    """``NAME`` of a file ``DATASET.NAME.inter`` of pairs that evaluation masks beside those of the split, such as true
-    pairs that were kept from training."""
-
-    def __post_init__(self) -> None:
-        if self.torch_threads is not None and self.torch_threads < 1:
-            raise ValueError(f"torch_threads={self.torch_threads} must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -164,9 +129,9 @@ def check_combination(negatives: int, rule_type: type[NegativeSampler] | None, h
         raise ValueError(f"{rule_type.__name__} weighs many negatives, text mixes with one; use dns or hnlm_alpha: 0")
 
 
-def check_nothing_asked(hnlm: HNLMOptions | None, rule: Any) -> None:
-    """Refuse to go without hard negatives where a run reads them."""
-    if rule == "semantic":
+def check_nothing_asked(hnlm: HNLMOptions | None, draws_named: bool) -> None:
+    """Refuse to go without hard negatives where a run reads them, or draws items that were named."""
+    if draws_named:
         raise ValueError(
             "llm_pair_grouping=none names no negatives that semantic could draw; use pair, user or cluster"
         )
@@ -211,11 +176,12 @@ def check_adam(adam: str, values: Mapping[str, Any]) -> None:
 
 def check_sparing(hnlm: HNLMOptions | None, ranking: RankingRun | None) -> None:
     """Refuse to spare negatives where no loss of ours ranks any."""
-    if hnlm is not None and hnlm.sparing and not hasattr(getattr(ranking, "options", None), "negatives"):
+    if hnlm is not None and hnlm.sparing and not (ranking is not None and ranking.options.spares):
         name = OWN_LOSS if ranking is None else ranking.name
+        losses = ", ".join(loss for loss, options in RANKING_LOSS_OPTIONS.items() if options.spares)
         raise ValueError(
-            f"hnlm_sparing={hnlm.sparing} weighs the negatives of {RANKING_KEY}=sampled_softmax, bsl or psl, this run "
-            f"has {name}; set one of them, with hnlm_base_sampler: uniform and hnlm_alpha: 0, or remove hnlm_sparing"
+            f"hnlm_sparing={hnlm.sparing} weighs the negatives of {RANKING_KEY}={losses}, this run has {name}; set "
+            "one of them, with hnlm_base_sampler: uniform and hnlm_alpha: 0, or remove hnlm_sparing"
         )
 
 

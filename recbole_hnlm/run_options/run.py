@@ -20,6 +20,7 @@ from recbole_hnlm.options.comparator import (
     comparator_of,
     useless_comparator_keys,
 )
+from recbole_hnlm.options.general import CommonSamplerOptions, GeneralOptions
 from recbole_hnlm.options.guard import GuardOptions
 from recbole_hnlm.options.hybrid import HybridRun
 from recbole_hnlm.options.loss import OWN_LOSS, RANKING_KEY, RANKING_PREFIX, RankingRun, parse_ranking
@@ -32,8 +33,6 @@ from recbole_hnlm.run_options.checks import (
     SAMPLER_PREFIX,
     TEXT_SAMPLER,
     Choices,
-    CommonSamplerOptions,
-    GeneralOptions,
     check_adam,
     check_combination,
     check_guard,
@@ -45,6 +44,7 @@ from recbole_hnlm.run_options.checks import (
 )
 from recbole_hnlm.run_options.hybrid import parse_hybrid
 from recbole_hnlm.samplers import NegativeSampler, sampler_class
+from recbole_hnlm.samplers.semantic import SemanticOptions
 
 
 @dataclass(frozen=True)
@@ -203,6 +203,7 @@ def parse_run(values: Mapping[str, Any], given: Iterable[str], recbole_keys: Ite
 
 def _check(run: RunOptions, values: Mapping[str, Any], given: tuple[str, ...], rule: Any) -> None:
     """Refuse what does not go together in a run."""
+    draws_named = isinstance(run.sampler_options, SemanticOptions)
     check_combination(run.negatives, run.sampler_type, run.hnlm)
     check_guard(run.guard, given, run.sampler_type, run.hnlm is not None)
     if run.ranking is not None:
@@ -214,8 +215,8 @@ def _check(run: RunOptions, values: Mapping[str, Any], given: tuple[str, ...], r
         reject_unknown(given, (), useless_hnlm_keys(run.hnlm, guarded=run.guard.guard == "text"))
     reject_unknown(given, (), useless_comparator_keys(run.comparator))
     if run.chat is not None and run.llm.names_by == "text" and run.chat.text.pair_grouping == "none":
-        check_nothing_asked(run.hnlm, rule)
-    if run.hybrid is not None and rule == "semantic" and not run.hybrid.options.grounded_items:
+        check_nothing_asked(run.hnlm, draws_named)
+    if run.hybrid is not None and draws_named and not run.hybrid.options.grounded_items:
         raise ValueError("semantic draws what vectors were grounded to; set llm_grounded_items=1 or more")
     if getattr(run.sampler_options, "judge", "rule") == "llm" and run.chat is None:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Dual-tree negative sampling (DTL-NS, arXiv 2602.18249; METHODS section 6) on a MixGCF host.
+"""Dual-tree negative sampling (DTL-NS, arXiv 2602.18249) on a MixGCF host.
 
 Shapes: ``B`` pairs, ``C`` candidates per pair.
 """

@@ -1,4 +1,4 @@
-"""A group of training processes (data parallel): joining, leaving, and what its ranks tell each other.
+"""A training process and its threads, and a group of such: joining, leaving, what its ranks tell each other.
 
 RecBole's names: ``nproc`` processes on this host, ``world_size`` on all hosts, ``offset`` the rank of this host's first
 process, ``local_rank`` a process's place on its host; ours is ``group_rank``, its place among all. CUDA devices talk
@@ -15,6 +15,9 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+from recbole_hnlm.options.general import GeneralOptions
+from recbole_hnlm.options.parsing import parse_options
 
 Value = TypeVar("Value")
 
@@ -163,3 +166,10 @@ def on_first_rank(config: Any, work: Callable[[], None]) -> None:
         kind, message = outcome[0]
         raise USER_ERRORS[kind](message) if kind is not None else RuntimeError(message)
     dist.destroy_process_group(group)
+
+
+def set_threads(config: Any) -> None:
+    """Set torch's thread count where ``torch_threads`` asks for it; small models are fastest with one."""
+    threads = parse_options(GeneralOptions, "", config.final_config_dict).torch_threads
+    if threads:
+        torch.set_num_threads(threads)

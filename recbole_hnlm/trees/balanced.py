@@ -1,4 +1,4 @@
-"""Balanced k-means tree over item vectors, all nodes of a level at once (METHODS section 6).
+"""Balanced k-means tree over item vectors, all nodes of a level at once (DTL-NS).
 
 Shapes: ``I`` rows, ``D`` width, ``M`` nodes of a level, ``S`` largest node of it, ``L`` levels.
 """

@@ -1,4 +1,4 @@
-"""Trees and scores of one training split, from first to last (DTL-NS, arXiv 2602.18249; METHODS section 6)."""
+"""Trees and scores of one training split, from first to last (DTL-NS, arXiv 2602.18249)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each user's leading candidates, and what speaks for their being false negatives (METHODS section 6).
+"""Each user's leading candidates, and what speaks for their being false negatives (DTL-NS).
 
 Shapes: ``U`` users including padding, ``T`` candidates of a user, ``N`` candidates of the longest history in a block.
 """

@@ -1,4 +1,4 @@
-"""Where items lie by who chooses them: leading eigenvectors of the normalised co-occurrence (METHODS section 6).
+"""Where items lie by who chooses them: leading eigenvectors of the normalised co-occurrence (DTL-NS).
 
 Shapes: ``U`` users, ``I`` items, ``V`` eigenvectors.
 """

@@ -18,7 +18,7 @@ from recbole_hnlm.compare import fitness
 from recbole_hnlm.compare.command import main, parser
 from recbole_hnlm.compare.plan import Request, cells_of
 from recbole_hnlm.compare.request import parse_arguments, read_request
-from recbole_hnlm.compare.rows import Grid
+from recbole_hnlm.compare.rows import Grid, rows_of
 from recbole_hnlm.compare.runner import run_values
 from recbole_hnlm.compare.spaces import Knob
 from recbole_hnlm.compare.store import read_plan, write_plan
@@ -341,6 +341,14 @@ def test_seeds_that_are_none_are_told_by_name(seeds: str, tmp_path: Path) -> Non
     (tmp_path / "plan.yaml").write_text(f"seeds: {seeds}\nout: x\n")
     with pytest.raises(ValueError, match=r"^seeds=.* should be a number of seeds or a list of them"):
         read_request({"plan": str(tmp_path / "plan.yaml")})
+
+
+def test_a_row_on_semantic_by_any_name_has_no_control_and_one_of_text_has() -> None:
+    """What it draws was named beforehand; a control of it would exchange vectors that nothing reads."""
+    alone = {"neg_sampler": "hnlm", "hnlm_alpha": 0.0, "hnlm_alignment_weight": 0.0, "hnlm_init": "random"}
+    rows = {"named": {**alone, "hnlm_base_sampler": "semantic"}, "started": {**alone, "hnlm_init": "text"}}
+    found = rows_of(Grid(models=("BPR",), neg_samplers=("semantic",), controls=("permuted",), rows=rows))
+    assert [row.name for row in found if row.kind == "control"] == ["started permuted"]
 
 
 def test_a_row_without_text_is_given_none(data: Path) -> None:

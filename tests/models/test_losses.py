@@ -90,7 +90,7 @@ class TestHardPair:
         assert loss.item() == pytest.approx(expected, rel=tolerance * 10)
 
     def test_it_is_info_nce_over_two(self) -> None:
-        """Eq. 9 as METHODS section 2 states it: InfoNCE over the positive and the hard negative."""
+        """Eq. 9 of HNLMRec: InfoNCE over the positive and the hard negative."""
         users, positives, hard = _unit(0), _unit(1), _unit(2)
         logits = torch.stack([(users * positives).sum(1), (users * hard).sum(1)], dim=1) / 0.2
         expected = functional.cross_entropy(logits, torch.zeros(len(users), dtype=torch.int64))

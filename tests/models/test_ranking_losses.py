@@ -15,6 +15,8 @@ from recbole_hnlm.models import log_sums
 from recbole_hnlm.models.ranking_losses import RANKING_LOSSES, RankingBatch, RankingLoss
 from recbole_hnlm.options.loss import RANKING_LOSS_OPTIONS
 
+RANKING_NEGATIVES = [name for name, options in RANKING_LOSS_OPTIONS.items() if hasattr(options, "negatives")]
+SPARING = [name for name, options in RANKING_LOSS_OPTIONS.items() if options.spares]
 USER_OF, ITEM_OF = [0, 2, 1, 0, 2, 0, 3], [1, 1, 0, 2, 3, 4, 2]
 SEEN = [(0, 1), (0, 4), (2, 0), (3, 5)]
 """Of users and negatives."""
@@ -105,7 +107,7 @@ def test_gradient(name: str, values: dict[str, Any], monkeypatch: pytest.MonkeyP
     assert torch.autograd.gradcheck(of, [row.clone().requires_grad_() for row in rows])
 
 
-@pytest.mark.parametrize("name", ["sampled_softmax", "bsl", "psl"])
+@pytest.mark.parametrize("name", RANKING_NEGATIVES)
 def test_a_users_positive_among_the_negatives_does_not_count(name: str) -> None:
     """Neither in the value nor in a gradient; where it is nobody's positive, in both."""
     outcomes = []
@@ -121,7 +123,7 @@ def test_a_users_positive_among_the_negatives_does_not_count(name: str) -> None:
     assert outcomes == [(True, True), (False, False)]
 
 
-@pytest.mark.parametrize("name", ["sampled_softmax", "bsl", "psl"])
+@pytest.mark.parametrize("name", SPARING)
 def test_a_weight_of_two_is_the_negative_twice(name: str) -> None:
     batch, loss = _batch(seen=[]), _made(name)
     assert batch.negatives is not None
@@ -133,7 +135,7 @@ def test_a_weight_of_two_is_the_negative_twice(name: str) -> None:
     assert abs(weighed.item() - loss(batch).item()) > 1e-3
 
 
-@pytest.mark.parametrize("name", ["sampled_softmax", "bsl", "psl"])
+@pytest.mark.parametrize("name", SPARING)
 def test_gradient_under_weights(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_sums, "_BLOCK_ENTRIES", 2 * 6)
     weights = torch.randn(4, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
@@ -147,7 +149,7 @@ def test_gradient_under_weights(name: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert torch.autograd.gradcheck(of, rows)
 
 
-@pytest.mark.parametrize("name", ["sampled_softmax", "bsl", "psl"])
+@pytest.mark.parametrize("name", RANKING_NEGATIVES)
 def test_a_user_without_negatives_that_count_adds_nothing_and_no_nan(name: str) -> None:
     seen = [(0, column) for column in range(6)]
     batch, loss = _batch(seen=seen), _made(name)

@@ -33,6 +33,17 @@ def text(interactions: TrainingInteractions) -> TextVectors:
     return TextVectors(items, mask, interactions, pairs, torch.device("cpu"))
 
 
+def test_signs_of_components_are_not_the_librarys(text: TextVectors, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual, eigh = principal_components(text.items, text.item_mask, 3), torch.linalg.eigh
+
+    def negated(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        values, axes = eigh(matrix)
+        return values, -axes
+
+    monkeypatch.setattr(torch.linalg, "eigh", negated)
+    assert torch.equal(principal_components(text.items, text.item_mask, 3), usual)
+
+
 def test_principal_components_are_those_of_numpys_svd(text: TextVectors) -> None:
     found = principal_components(text.items, text.item_mask, 3)
     known = text.items[text.item_mask].double().numpy()

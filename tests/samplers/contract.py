@@ -113,7 +113,7 @@ def global_random_state() -> tuple[Any, ...]:
 
 
 class SamplerContract:
-    """Inherit, give a fixture ``sampler`` that returns the class, and every rule of METHODS section 1 is tried."""
+    """Inherit, give a fixture ``sampler`` that returns the class, and every rule that all samplers obey is tried."""
 
     CANDIDATES = 6
 

@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 from recbole_hnlm.options.guard import GuardOptions
-from recbole_hnlm.samplers import NegativeSampler, TrainingInteractions, sampler_class
+from recbole_hnlm.samplers import SAMPLERS, NegativeSampler, TrainingInteractions, sampler_class
 from recbole_hnlm.samplers.base import EmbeddingView
 from recbole_hnlm.samplers.candidates import CandidateDrawer, UniformCandidates
 from recbole_hnlm.samplers.dns import DynamicSelector
@@ -88,6 +88,24 @@ def naive(
     return [kept[k % len(kept)] for k in range(len(items))], refused, "short" if len(kept) < len(items) else "clean"
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("hops", [1, 2])
+def test_scores_that_a_guard_has_read_are_not_computed_again(hops: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for the positives, once for the candidates; the rule asks for the latter again, by hop where hops are one."""
+    (users, positives), view = tiny_batch(), TensorView(hops=hops)
+    guard = CandidateGuard(options(max_score=1e9), FixedDrawer({}), model_score)
+    asked, real = [], view.score
+    monkeypatch.setattr(view, "score", lambda users, items: asked.append(items) or real(users, items))
+    candidates, told = guard.clean(users, positives, torch.ones(len(users), 3, dtype=torch.int64), view)
+    before = len(asked)
+    kept = told.score(users, candidates)
+    assert len(asked) == before and torch.equal(kept, real(users, candidates))
+    assert torch.equal(told.score_hop(0, users, candidates), view.score_hop(0, users, candidates))
+    assert len(asked) == before
+    told.score(users, candidates.clone())
+    assert len(asked) == before + 1
+
+
 @pytest.mark.parametrize("spares", [0, 3])
 @pytest.mark.parametrize(
     ("max_score", "margin"), [(0.3, None), (None, 0.2), (None, 0.0), (0.5, 0.4), (-0.4, None), (None, 5.0)]
@@ -136,9 +154,7 @@ def test_what_cannot_be_judged_passes() -> None:
     assert kept.tolist() == [[2, 3], [3, 3]]
 
 
-@pytest.mark.parametrize(
-    "rule", ["uniform", "popularity", "dns", "dns_mn", "softmax", "mixgcf", "ahns", "dins", "dens", "semantic"]
-)
+@pytest.mark.parametrize("rule", sorted(SAMPLERS))
 def test_as_long_as_nothing_is_refused_nothing_changes(rule: str) -> None:
     (users, positives), view = tiny_batch(), TensorView(hops=2)
     plain, under = (build(sampler_class(rule), candidates=6, top_m=3) for _ in range(2))

@@ -1,4 +1,4 @@
-"""Each rule against a naive loop over its formula, and the fixed points of METHODS section 4."""
+"""Each rule against a naive loop over its formula, and fixed points that were computed by hand."""
 
 from __future__ import annotations
 

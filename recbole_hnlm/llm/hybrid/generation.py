@@ -1,4 +1,4 @@
-"""The query vector of every training pair (METHODS section 3), made part by part, by one process or a group.
+"""The query vector of every training pair (HNLMRec), made part by part, by one process or a group.
 
 Prompts are sorted by length once; a part is a run of them. Which prompts share a batch follows from the part alone, so
 a run that was killed, or that several processes share, ends with the bytes of an undisturbed one on a like machine.

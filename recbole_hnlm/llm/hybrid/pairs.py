@@ -1,6 +1,6 @@
 """Training pairs with their texts and collaborative embeddings: plain arrays and strings, no RecBole.
 
-Legend: P training pairs, D width of the recommender's embedding (METHODS section 0).
+Legend: P training pairs, D width of the recommender's embedding.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Contrastive fine-tuning of a language model on hybrid prompts (HNLMRec, Eq. 12; METHODS section 3)."""
+"""Contrastive fine-tuning of a language model on hybrid prompts (HNLMRec, Eq. 12)."""
 
 from __future__ import annotations
 
