@@ -20,6 +20,14 @@ def unquoted(cell: str) -> str:
     return inside.replace('""', '"')
 
 
+def quoted(cell: str) -> str:
+    """A cell of a file as :func:`unquoted` and RecBole read it back; quotes inside of a text mean nothing to them."""
+    if not cell.startswith('"'):
+        return cell
+    inside = cell.replace('"', '""')
+    return f'"{inside}"'
+
+
 def iter_cells(path: Path, columns: int, separator: str, encoding: str) -> Iterator[tuple[int, list[str]]]:
     """First line and cells of each row after the header, read as a stream; a row may have fewer cells than columns.
 

@@ -7,9 +7,12 @@ from itertools import islice
 from pathlib import Path
 
 from recbole_hnlm.artefacts.atomic import iter_rows
+from recbole_hnlm.artefacts.cells import unquoted
+from recbole_hnlm.artefacts.errors import rebuild_remedy
 from recbole_hnlm.artefacts.manifest import ArtefactPaths, Manifest, read_manifest
 from recbole_hnlm.artefacts.neg_text import iter_neg_text
 from recbole_hnlm.artefacts.pairs import neg_id_item
+from recbole_hnlm.artefacts.storage import FileEntry
 
 
 def describe(directory: str | Path, name: str, samples: int = 3) -> str:
@@ -29,12 +32,26 @@ def describe(directory: str | Path, name: str, samples: int = 3) -> str:
     lines += _table(_facts(manifest))
     lines += ["", "files"] + _table(
         [
-            (file_name, f"{entry.bytes:>14,} bytes  sha256 {entry.sha256[:12]}")
+            (
+                file_name,
+                f"{entry.bytes:>14,} bytes  sha256 {entry.sha256[:12]}{_harm(paths.directory / file_name, entry)}",
+            )
             for file_name, entry in sorted(manifest.files.items())
         ]
     )
-    lines += _samples(paths, manifest, samples)
+    if any(_harm(paths.directory / file_name, entry) for file_name, entry in manifest.files.items()):
+        lines += ["", f"files are damaged; {rebuild_remedy(name)}"]
+    else:
+        lines += _samples(paths, manifest, samples)
     return "\n".join(lines) + "\n"
+
+
+def _harm(path: Path, entry: FileEntry) -> str:
+    """What is wrong with a file by its size, which is soon known; the checksum is for those who read it."""
+    if not path.is_file():
+        return "  MISSING"
+    size = path.stat().st_size
+    return "" if size == entry.bytes else f"  DAMAGED: {size:,} bytes on disk"
 
 
 def _facts(manifest: Manifest) -> list[tuple[str, str]]:
@@ -99,4 +116,4 @@ def _names(paths: ArtefactPaths, wanted: set[tuple[str, str]]) -> dict[tuple[str
 def _profiles(path: Path, wanted: set[str]) -> dict[str, str]:
     if not path.is_file():
         return {}
-    return {token: text for _, (token, text) in iter_rows(path, 2) if token in wanted}
+    return {token: unquoted(text) for _, (token, text) in iter_rows(path, 2) if token in wanted}

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from recbole_hnlm.artefacts.atomic import iter_rows
+from recbole_hnlm.artefacts.cells import unquoted
 from recbole_hnlm.artefacts.checks import (
     find_pair_fault,
     open_npy,
@@ -159,6 +160,6 @@ def read_profiles(paths: ArtefactPaths, suffix: str) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        return {token: profile for _, (token, profile) in iter_rows(path, 2)}
+        return {token: unquoted(profile) for _, (token, profile) in iter_rows(path, 2)}
     except ValueError as error:
         raise unusable(path, f"is damaged: {error}", paths.name) from error

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recbole_hnlm.artefacts.atomic import check_tokens, clean_text, header_line
+from recbole_hnlm.artefacts.cells import quoted
 from recbole_hnlm.artefacts.float_text import format_rows
 from recbole_hnlm.artefacts.matrix_text import StoredRows
 
@@ -46,7 +47,7 @@ def profile_lines(columns: Sequence[tuple[str, str]], tokens: Sequence[str], pro
     """``NAME.item_profile`` or ``NAME.user_profile``."""
     yield header_line(columns)
     for token, profile in zip(tokens, profiles, strict=True):
-        yield f"{token}\t{clean_text(profile)}\n"
+        yield f"{token}\t{quoted(clean_text(profile))}\n"
 
 
 def vector_lines(

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recbole_hnlm.artefacts.atomic import check_tokens, clean_text, header_line, iter_rows
+from recbole_hnlm.artefacts.cells import quoted, unquoted
 from recbole_hnlm.artefacts.errors import ArtefactError, MissingArtefactError, unusable
 from recbole_hnlm.artefacts.manifest import ArtefactPaths, package_version
 from recbole_hnlm.artefacts.storage import (
@@ -144,7 +145,7 @@ def write_neg_text(directory: str | Path, name: str, table: NegativeTable) -> Ne
 
 def _lines(table: NegativeTable) -> Iterator[str]:
     yield header_line(NEG_TEXT)
-    names = [clean_text(name) for name in table.names]
+    names = [quoted(clean_text(name)) for name in table.names]
     for pair in np.lexsort((table.pair_items, table.pair_users)).tolist():
         head = f"{table.user_tokens[table.pair_users[pair]]}\t{table.item_tokens[table.pair_items[pair]]}"
         for negative, row in enumerate(table.name_rows[pair].tolist()):
@@ -213,7 +214,7 @@ def remove_neg_text(directory: str | Path, name: str) -> None:
 
 
 def iter_neg_text(directory: str | Path, name: str, limit: int | None = None) -> Iterator[tuple[str, ...]]:
-    """User, item, text, catalogue item and similarity of each line, as they stand in the file.
+    """User, item, text, catalogue item and similarity of each line.
 
     Args:
         directory: Where the file lies.
@@ -228,8 +229,8 @@ def iter_neg_text(directory: str | Path, name: str, limit: int | None = None) ->
     if not path.is_file():
         raise _missing(path, name)
     try:
-        for _, cells in iter_rows(path, len(NEG_TEXT), limit):
-            yield tuple(cells)
+        for _, (user, item, text, grounded, similarity) in iter_rows(path, len(NEG_TEXT), limit):
+            yield user, item, unquoted(text), grounded, similarity
     except ValueError as error:
         raise unusable(path, f"is damaged: {error}", name) from error
 

@@ -12,13 +12,14 @@ from typing import Any
 from recbole_hnlm.artefacts import ArtefactReader
 from recbole_hnlm.artefacts.neg_text import remove_neg_text
 from recbole_hnlm.artefacts.storage import check_writable
-from recbole_hnlm.building.chat import build_by_chat, tell_unanswered
+from recbole_hnlm.building.chat import build_by_chat
 from recbole_hnlm.building.grounded import neighbours_are_there
 from recbole_hnlm.building.hybrid import build_by_hybrid_prompts
 from recbole_hnlm.building.provenance import check_provenance, check_sources
 from recbole_hnlm.building.sources import request_of, text_and_encoder, text_sources, texts_of
 from recbole_hnlm.building.teacher import teacher_class, train_teacher
 from recbole_hnlm.building.turns import in_turn, one_at_a_time
+from recbole_hnlm.building.unanswered import tell_unanswered
 from recbole_hnlm.building.user_text import encode_users, lacks_user_text
 from recbole_hnlm.llm import build_artefacts
 from recbole_hnlm.llm.report import Stages

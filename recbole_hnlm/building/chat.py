@@ -16,6 +16,7 @@ from recbole_hnlm.artefacts import Manifest, Provenance, write_artefact
 from recbole_hnlm.artefacts.neg_text import remove_neg_text
 from recbole_hnlm.artefacts.pairs import rank_tokens, ranks_in
 from recbole_hnlm.building.reviews import reviews_told, training_reviews
+from recbole_hnlm.building.unanswered import tell_unanswered, unanswered_of
 from recbole_hnlm.llm import AtomicTable, TextEncoder, select_text_fields
 from recbole_hnlm.llm.asking import StageCounts
 from recbole_hnlm.llm.build import profile_settings
@@ -79,20 +80,6 @@ def build_by_chat(config: Any, run: RunOptions, dataset: Any, sources: ChatSourc
     return written
 
 
-def tell_unanswered(manifest: Manifest) -> None:
-    """Warn where a language model has left requests without a usable answer, at the build and at every run."""
-    stages: dict[str, dict[str, int]] = manifest.provenance.settings.get("unanswered", {})
-    if stages:
-        failed = ", ".join(f"{counts['failed']:,} of {counts['requests']:,} {name}" for name, counts in stages.items())
-        lost = sum(counts["lost"] for counts in stages.values())
-        again = f"; --hnlm_rebuild=True asks {lost:,} of them again, and what their answers change" if lost else ""
-        logger.warning(
-            "the language model gave no usable answer to %s: template profiles stand in for profiles, and pairs go "
-            "without negatives%s",
-            *(failed, again),
-        )
-
-
 def chat_backend(config: Any, run: RunOptions, cache: Path, *, estimates_only: bool = False) -> ChatBackend:
     """The chat model of a run behind the cache of its answers; the run's budget holds for all that is asked of it."""
     from recbole_hnlm.llm.backends import CachedBackend, OpenAIBackend, OpenAIBatchBackend, build_transformers_backend
@@ -133,14 +120,18 @@ def backend_family(backend: str) -> str:
     return "openai" if backend == "openai-batch" else backend
 
 
-def profiles_by_chat(config: Any, run: RunOptions, dataset: Any, sources: ChatSources) -> Profiles:
-    """The profiles alone, for hybrid prompts; what was answered is kept, as for :func:`build_by_chat`.
+def profiles_by_chat(
+    config: Any, run: RunOptions, dataset: Any, sources: ChatSources
+) -> tuple[Profiles, dict[str, Any]]:
+    """The profiles alone, for hybrid prompts, and :func:`unanswered_of` them; what was answered is kept, as for
+    :func:`build_by_chat`.
 
     Raises:
         ValueError: If no item has text, or there is no key where one is needed.
     """
     text = asked_of(config, run, dataset, sources)
-    return write_profiles(text, chat_backend(config, run, sources.cache))[0]
+    profiles, stages = write_profiles(text, chat_backend(config, run, sources.cache))
+    return profiles, unanswered_of(stages)
 
 
 def asked_of(config: Any, run: RunOptions, dataset: Any, sources: ChatSources) -> TextRun:
@@ -218,9 +209,6 @@ def corpus_of(
 def _provenance(run: RunOptions, text: TextRun, encoder: TextEncoder, stages: Sequence[StageCounts]) -> Provenance:
     options, chat, corpus = run.llm, run.chat, text.corpus
     assert chat is not None
-    unanswered = {
-        one.stage: {"requests": one.requests, "failed": one.failed, "lost": one.lost} for one in stages if one.failed
-    }
     return Provenance(
         encoder=encoder.name,
         encoder_revision=encoder.revision,
@@ -235,6 +223,6 @@ def _provenance(run: RunOptions, text: TextRun, encoder: TextEncoder, stages: Se
             "text_width": options.text_width,
             "chat": chat_settings(chat, options),
             "sources": dict(text.sources),
-            **({"unanswered": unanswered} if unanswered else {}),
+            **unanswered_of(stages),
         },
     )

@@ -11,6 +11,7 @@ import numpy as np
 
 from recbole_hnlm.building.teacher import teacher_class, teacher_tables
 from recbole_hnlm.building.turns import make_in_turn
+from recbole_hnlm.building.unanswered import tell_lost, to_ask_again
 from recbole_hnlm.models.abilities import check_model
 from recbole_hnlm.models.attaching import interactions_of
 from recbole_hnlm.models.dual_tree import semantic_vectors, tree_options, trees_of
@@ -36,7 +37,7 @@ def ensure_dual_trees(config: Any, run: RunOptions, train_data: Any) -> None:
     options = tree_options(run)
     if options is None:
         return
-    dataset = train_data._dataset
+    dataset, verdicts = train_data._dataset, dict[str, Any]()
 
     def absent() -> Callable[[], None] | None:
         seen, vectors = interactions_of(dataset), semantic_vectors(config, dataset, run)
@@ -49,11 +50,16 @@ def ensure_dual_trees(config: Any, run: RunOptions, train_data: Any) -> None:
             if options.judge == "llm":
                 from recbole_hnlm.building.judge import judged_by_model
 
-                write_dual_trees(path, judged_by_model(config, run, seen, trees), key)
+                judged = judged_by_model(config, run, seen, trees)
+                write_dual_trees(path, judged, key)
+                verdicts.update(judged.report["judge"])
 
-        return None if read_dual_trees(path, key) is not None else make
+        found = read_dual_trees(path, key)
+        verdicts.update({} if found is None else found.report.get("judge", {}))
+        return None if found is not None and not to_ask_again(run, verdicts) else make
 
     make_in_turn(config, run, absent)
+    tell_lost("verdicts of the judge", verdicts)
 
 
 def _by_rule(config: Any, run: RunOptions, source: TreeSource, options: DualTreeOptions) -> DualTrees:

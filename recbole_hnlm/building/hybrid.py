@@ -47,6 +47,7 @@ def build_by_hybrid_prompts(config: Any, run: RunOptions, train_data: Any, direc
     others = [_Source.of_another(config, run, name) for name in hybrid.options.tune_datasets]
     for source in (mine, *others):  # what costs money or may fail comes before any teacher
         source.write_profiles(stages)
+    settings.update(mine.unanswered)
     request, tables = mine.taught(stages)
     pooled = []
     for other in others:
@@ -77,6 +78,7 @@ class _Source:
         self._config, self._run, self._train_data, self._directory = config, run, train_data, directory
         self._tables = tables_of(config, train_data._dataset, run.llm)
         self._profiles: Profiles | None = None
+        self.unanswered: dict[str, Any] = {}
         assert run.hybrid is not None
         check_sources(str(config["dataset"]), self._tables[0], run.llm, run.hybrid)
 
@@ -104,13 +106,15 @@ class _Source:
 
         def ask() -> None:
             sources = told_sources(self._config, self._run, self._train_data._dataset, self._directory)
-            written = profiles_by_chat(self._config, self._run, self._train_data._dataset, sources)
+            written, unanswered = profiles_by_chat(self._config, self._run, self._train_data._dataset, sources)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, [json.dumps(dataclasses.asdict(written), ensure_ascii=False)])
+            kept = {"profiles": dataclasses.asdict(written), "unanswered": unanswered}
+            write_text(path, [json.dumps(kept, ensure_ascii=False)])
 
         with stages.stage("profiles"):
             by_the_first(ask, cache)
-        self._profiles = Profiles(**json.loads(path.read_text(encoding="utf-8")))
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        self._profiles, self.unanswered = Profiles(**kept["profiles"]), kept["unanswered"]
 
     def told(self) -> TextRun:
         """What a chat model is told of it."""

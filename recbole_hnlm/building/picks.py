@@ -17,6 +17,7 @@ from recbole_hnlm.artefacts.storage import file_entry, write_npy, write_text
 from recbole_hnlm.building.chat import chat_backend, corpus_of
 from recbole_hnlm.building.sources import by_time, tables_of
 from recbole_hnlm.building.turns import make_in_turn
+from recbole_hnlm.building.unanswered import tell_lost, to_ask_again
 from recbole_hnlm.llm.picking import PickingUser, pick, told_history, told_items
 from recbole_hnlm.models.attaching import interactions_of
 from recbole_hnlm.models.comparators.reference import picks_file, read_reference
@@ -40,11 +41,12 @@ def ensure_picks(config: Any, run: RunOptions, train_data: Any) -> None:
     if options is None or run.chat is None:
         return
     dataset = train_data._dataset
+    interactions = interactions_of(dataset)
+    path = picks_file(run, interactions, options.top_items)
+    report = path.with_suffix(".json")
 
     def absent() -> Callable[[], None] | None:
-        interactions = interactions_of(dataset)
-        path, told = picks_file(run, interactions, options.top_items), ToldSplit(config, run, dataset)
-        report = path.with_suffix(".json")
+        told = ToldSplit(config, run, dataset)
 
         def ask() -> None:
             best = read_reference(run, interactions, options.top_items).numpy()
@@ -54,9 +56,18 @@ def ensure_picks(config: Any, run: RunOptions, train_data: Any) -> None:
             about = {"texts": told.digest, "file": entry, "figures": dict(figures)}
             write_text(report, [json.dumps(about, indent=2) + "\n"])
 
-        return None if _is_whole(path, report, told.digest) else ask
+        return None if _is_whole(path, report, told.digest) and not to_ask_again(run, _figures(report)) else ask
 
     make_in_turn(config, run, absent)
+    tell_lost("likes and dislikes", _figures(report))
+
+
+def _figures(report: Path) -> Mapping[str, Any]:
+    try:
+        figures: Mapping[str, Any] = json.loads(report.read_text("utf-8"))["figures"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return figures
 
 
 def _is_whole(path: Path, report: Path, texts: str) -> bool:

@@ -16,6 +16,7 @@ from recbole_hnlm.building.sources import source_files, tables_of
 from recbole_hnlm.llm import select_text_fields
 from recbole_hnlm.llm.item_vectors import TEACHER_ENCODER
 from recbole_hnlm.llm.source_text import text_digest
+from recbole_hnlm.llm.weights import fingerprint
 from recbole_hnlm.options import LLMOptions
 from recbole_hnlm.options.hybrid import HybridRun
 from recbole_hnlm.options.imports import known_by
@@ -206,7 +207,18 @@ def _encoding(made: Provenance, run: RunOptions) -> Compared:
     if wanted.encoder_backend == "auto":
         asked["encoder_backend"] = found["encoder_backend"]
     return {
-        "llm_encoder": (made.encoder, wanted.encoder),
+        "llm_encoder": _encoder(made, wanted.encoder),
         **{f"llm_{key}": (found[key], asked[key]) for key in found},
         **width,
     }
+
+
+def _encoder(made: Provenance, wanted: str) -> tuple[str, str]:
+    """What made the vectors and what a run asks for: a folder's files tell, where there is one, not how it is spelt."""
+    folder = Path(wanted)
+    if not folder.is_dir():
+        return made.encoder, wanted
+    found = fingerprint(folder)
+    if found == made.encoder_revision:
+        return made.encoder, made.encoder
+    return f"{made.encoder} ({made.encoder_revision})", f"{wanted} ({found})"

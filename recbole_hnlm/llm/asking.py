@@ -234,10 +234,15 @@ def repair_request(request: ChatRequest, reply: str, error: str) -> ChatRequest:
         key=request.key + REPAIR_MARK,
         messages=(
             *request.messages,
-            {"role": "assistant", "content": reply[:_QUOTED] or "(nothing)"},
+            {"role": "assistant", "content": _sendable(reply[:_QUOTED]) or "(nothing)"},
             {
                 "role": "user",
                 "content": f"This reply cannot be used: {error}. Send the whole corrected reply, the JSON alone.",
             },
         ),
     )
+
+
+def _sendable(text: str) -> str:
+    """Without halves of surrogate pairs, which no request can hold."""
+    return text.encode("utf-8", "ignore").decode()

@@ -138,5 +138,5 @@ def judge(
     counts.log()
     if rate > _TOO_MANY:
         _LOG.warning("the judge takes %.0f %% of the candidates for liked, so it hardly tells them apart", 100 * rate)
-    figures = {"requests": counts.requests, "failed": counts.failed, "judged": judged, "positive rate": round(rate, 4)}
-    return found, figures
+    asked_for = {"requests": counts.requests, "failed": counts.failed, "lost": counts.lost}
+    return found, {**asked_for, "judged": judged, "positive rate": round(rate, 4)}

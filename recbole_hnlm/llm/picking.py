@@ -11,9 +11,9 @@ from recbole_hnlm.llm.chat import ChatBackend, ChatRequest
 from recbole_hnlm.llm.corpus import Corpus
 from recbole_hnlm.llm.labels import labelled, place_of_label, read_labels
 from recbole_hnlm.llm.profile_stages import bullets
-from recbole_hnlm.llm.profiles import cut_words
 from recbole_hnlm.llm.prompts import PromptTemplate, single_template
 from recbole_hnlm.llm.replies import Answer, check_schema, form_of, read_json
+from recbole_hnlm.llm.words import cut_words
 
 _LABEL = {"type": "string"}
 PICK_SCHEMA: dict[str, Any] = {
@@ -115,4 +115,4 @@ def pick(
             found[number_of(key)] = like, dislike
     counts.rows += [("users", f"{len(users):,}"), ("users without a question", f"{len(users) - asked:,}")]
     counts.log()
-    return found, {"requests": counts.requests, "failed": counts.failed, "picked": counts.answered}
+    return found, {"requests": counts.requests, "failed": counts.failed, "lost": counts.lost, "picked": counts.answered}

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from recbole_hnlm.llm.asking import StageCounts, ask, number_of
 from recbole_hnlm.llm.chat import ChatBackend, ChatRequest
 from recbole_hnlm.llm.corpus import Corpus
-from recbole_hnlm.llm.profiles import cut_words
 from recbole_hnlm.llm.prompts import PromptSet, PromptTemplate
 from recbole_hnlm.llm.replies import PROFILE_SCHEMA, Answer, form_of, read_profile
 from recbole_hnlm.llm.reviews import latest_reviews
+from recbole_hnlm.llm.words import cut_words
 from recbole_hnlm.options.text import TextOptions
 
 _TOKENS_PER_WORD = 2

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from recbole_hnlm.artefacts.atomic import AtomicTable, clean_text
 from recbole_hnlm.artefacts.pairs import ranks_in
 from recbole_hnlm.llm.fields import PROSE_ROLE, TITLE_ROLE, field_role
+from recbole_hnlm.llm.words import cut_words
 
 _LOG = logging.getLogger(__name__)
 TEMPLATE_VERSION = "template-1"
@@ -55,11 +56,6 @@ class History:
         return [
             ranks[start : min(start + self.length, end)] for start, end in zip(bounds[:-1], bounds[1:], strict=True)
         ]
-
-
-def cut_words(text: str, words: int) -> str:
-    """``text`` on one line, at most ``words`` words of it."""
-    return " ".join(text.split(maxsplit=words)[:words])
 
 
 def fill_template(fields: Sequence[str], cells: Sequence[str], words: int) -> str:

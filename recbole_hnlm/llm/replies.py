@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recbole_hnlm.artefacts.atomic import clean_text
+from recbole_hnlm.llm.words import cut_words
 
 _TRAILING_COMMA = re.compile(r",(\s*[}\]])")
 _OPENING = re.compile(r"\{\s*[\"}]|\[\s*[\"{\]]")
@@ -183,5 +184,5 @@ def _cut(texts: Sequence[str], words: int) -> Answer:
     whole = [clean_text(text.encode("utf-8", "ignore").decode()) for text in texts]
     if not all(whole):
         raise ReplyError("a text has no readable character")
-    short = [" ".join(text.split(" ")[:words]) for text in whole]
+    short = [cut_words(text, words) for text in whole]
     return Answer(tuple(short), sum(one != other for one, other in zip(whole, short, strict=True)))

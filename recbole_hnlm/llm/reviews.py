@@ -9,7 +9,7 @@ from pathlib import Path
 
 from recbole_hnlm.artefacts.atomic import stream_atomic
 from recbole_hnlm.llm.fields import is_review_field
-from recbole_hnlm.llm.profiles import cut_words
+from recbole_hnlm.llm.words import cut_words
 
 _LOG = logging.getLogger(__name__)
 

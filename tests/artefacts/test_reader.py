@@ -10,6 +10,7 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from recbole_hnlm.artefacts import (
@@ -23,6 +24,8 @@ from recbole_hnlm.artefacts import (
     read_manifest,
     write_artefact,
 )
+from recbole_hnlm.artefacts.exchange import read_profiles
+from recbole_hnlm.artefacts.manifest import ArtefactPaths
 from recbole_hnlm.artefacts.storage import directory_lock
 
 USERS = ["[PAD]", "u2", "u1", "u10", "cold"]
@@ -193,6 +196,29 @@ def test_atomic_text_of_the_artefact(built: Path) -> None:
     ]
     assert (built / "toy.hnlm_emb").read_text().split("\n")[2] == "i1\t0.0 0.5 -0.25"
     assert "i2" not in (built / "toy.item_text").read_text()
+
+
+@pytest.mark.parametrize("text", ['"Heat" is a film', '"Heat"', '"', '""', 'the "Heat"', '"He said ""no"" twice'])
+def test_texts_that_begin_with_a_quote_are_read_by_pandas_and_by_us(
+    text: str, tmp_path: Path, contents: ArtefactContents
+) -> None:
+    """RecBole reads with pandas, to which a quote at the beginning of a cell opens one that must close."""
+    profiles = [text, *contents.item_profiles[1:]]
+    write_artefact(tmp_path, "toy", dataclasses.replace(contents, item_profiles=profiles), Provenance(encoder="test"))
+    table = pd.read_csv(tmp_path / "toy.item_profile", sep="\t", dtype=str, keep_default_na=False)
+    assert table["profile:token_seq"].tolist()[0] == text and len(table) == 4
+    assert read_profiles(ArtefactPaths(tmp_path, "toy"), "item_profile")["i0"] == text
+    assert f"positive i0: {text}\n" in describe(tmp_path, "toy")
+
+
+def test_describe_tells_of_files_that_are_cut_short_or_gone(built: Path) -> None:
+    vectors = built / "toy.hnlm_emb.npy"
+    vectors.write_bytes(vectors.read_bytes()[:-9])
+    (built / "toy.user_profile").unlink()
+    told = describe(built, "toy").split("\n")
+    (cut,), (gone,) = ([line for line in told if f"toy.{name} " in line] for name in ("hnlm_emb.npy", "user_profile"))
+    assert cut.endswith(f"DAMAGED: {vectors.stat().st_size:,} bytes on disk") and gone.endswith("MISSING")
+    assert "hnlm_rebuild=True" in told[-2]
 
 
 def test_describe_shows_numbers_and_sample_texts(built: Path) -> None:

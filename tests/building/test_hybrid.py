@@ -336,6 +336,26 @@ def test_profiles_that_a_chat_model_writes_go_into_hybrid_prompts(
                 run_recbole_hnlm("BPR", "tiny", config_dict={**given, key: value})
 
 
+def test_profiles_that_nobody_answered_for_are_told_of_at_every_run(
+    folder: Path, qwen: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("openai")
+    monkeypatch.setenv("OPENAI_API_KEY", "none-needed")
+    with ChatServer.running() as server:
+        server.pages_for = "01"
+        asked = {"llm_backend": "openai", "llm_chat_model": "tiny-chat", "llm_base_url": server.url}
+        given = values(folder, qwen, **asked, llm_attempts=1, llm_first_wait=0.01)
+        for _ in range(2):
+            caplog.clear()
+            prepare(HNLMConfig("BPR", "tiny", config_dict=given))
+        assert re.search(r"gave no usable answer to \d+ of 80 item profiles.*hnlm_rebuild", caplog.text)
+        caplog.clear()
+        server.pages_for = ""
+        prepare(HNLMConfig("BPR", "tiny", config_dict={**given, "llm_attempts": 8, "hnlm_rebuild": True}))
+        prepare(HNLMConfig("BPR", "tiny", config_dict=given))
+        assert "no usable answer" not in caplog.text
+
+
 def test_a_dataset_without_text_is_refused(tmp_path: Path, qwen: Path) -> None:
     write_dataset(tmp_path, text=False)
     with pytest.raises(ValueError, match="needs text to tell the model, 'tiny' has none"):

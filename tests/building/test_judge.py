@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -19,6 +20,7 @@ from recbole_hnlm.config import HNLMConfig
 from recbole_hnlm.llm.chat import ChatRequest
 from recbole_hnlm.llm.judging import JudgedUser, judge, judge_requests, judge_template, read_verdict
 from recbole_hnlm.llm.replies import ReplyError
+from recbole_hnlm.quick_start import prepare
 from recbole_hnlm.samplers import TrainingInteractions
 from recbole_hnlm.trees.build import DualTrees
 from recbole_hnlm.trees.store import JUDGE_TEMPLATE
@@ -65,7 +67,13 @@ def test_liked_candidates_take_the_highest_scores() -> None:
         assert by_user(judged, user) == [before[2], before[0], before[1], *before[3:]]
         mine = trees.users == user
         assert sorted(judged.scores[mine]) == sorted(trees.scores[mine])
-    assert judged.report["judge"] == {"requests": 2, "failed": 0, "judged": 23, "positive rate": round(4 / 23, 4)}
+    assert judged.report["judge"] == {
+        "requests": 2,
+        "failed": 0,
+        "lost": 0,
+        "judged": 23,
+        "positive rate": round(4 / 23, 4),
+    }
     assert judged.report["AUC"] == 0.7 and "judge" not in trees.report
 
 
@@ -119,10 +127,13 @@ def test_kept_scores_name_the_prompt_they_were_made_with() -> None:
 class JudgeServer(ScriptedServer):
     """Likes the last candidate of every prompt; the first attempt of each meets a 500."""
 
+    down_for = ""
+    """First letters of digests of prompts that meet nothing else."""
+
     async def _chat(self, request: dict[str, Any], headers: dict[str, str]) -> tuple[int, Any, dict[str, str]]:
         prompt = request["messages"][-1]["content"]
         self.asked[prompt] += 1
-        if self.asked[prompt] == 1:
+        if self.asked[prompt] == 1 or hashlib.sha256(prompt.encode()).hexdigest()[0] in self.down_for:
             return 500, {"error": {"message": "not yet"}}, {}
         label = re.findall(r"^(A\d+): ", prompt, re.MULTILINE)[-1]
         return 200, completion(json.dumps({"liked": [label]})), {}
@@ -149,7 +160,35 @@ def test_a_run_by_a_judge_asks_once_and_trains(tmp_path: Path, monkeypatch: pyte
     assert first["test_result"] == second["test_result"]
     reports = [json.loads(path.read_text())["report"] for path in Path("hnlm_cache").glob("dual-trees-*.json")]
     (told,) = [report["judge"] for report in reports if "judge" in report]
-    assert len(reports) == 2 and told == {"requests": 60, "failed": 0, "judged": 1200, "positive rate": 0.05}
+    assert len(reports) == 2 and told == {"requests": 60, "failed": 0, "lost": 0, "judged": 1200, "positive rate": 0.05}
+
+
+def test_lost_verdicts_are_told_at_every_run_and_asked_again_by_a_rebuild(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("openai")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-loopback")
+    folder = write_dataset(tmp_path)
+    with JudgeServer() as server:
+        given = settings(
+            folder, "BPR", neg_sampler="hnlm", hnlm_alpha=0.0, hnlm_alignment_weight=0.0, hnlm_init="random",
+            hnlm_base_sampler="dtl", neg_sampler_judge="llm", neg_sampler_reference_model="BPR",
+            neg_sampler_reference_epochs=1, llm_backend="openai", llm_chat_model="judge", llm_base_url=server.url,
+            llm_first_wait=0.01, llm_attempts=2,
+        )  # fmt: skip
+        server.down_for = "0123"
+        for _ in range(2):
+            caplog.clear()
+            prepare(HNLMConfig("BPR", "tiny", config_dict=given))
+            told = re.search(r"(\d+) of 60 requests for verdicts of the judge were lost.*hnlm_rebuild", caplog.text)
+            assert told and int(told[1]) > 3
+        server.down_for, before = "", server.asked.total()
+        caplog.clear()
+        prepare(HNLMConfig("BPR", "tiny", config_dict={**given, "hnlm_rebuild": True}))
+        assert server.asked.total() > before and "were lost" not in caplog.text
+        before = server.asked.total()
+        prepare(HNLMConfig("BPR", "tiny", config_dict=given))
+        assert server.asked.total() == before
 
 
 def test_a_judge_needs_a_chat_model(tmp_path: Path) -> None:

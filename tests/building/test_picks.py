@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -51,7 +52,7 @@ def test_answers_are_places_and_failures_have_none() -> None:
 
     found, figures = pick(ScriptedBackend(answer), USERS)
     assert found == [(2, 0), None, None, None]
-    assert figures == {"requests": 2, "failed": 1, "picked": 1}
+    assert figures == {"requests": 2, "failed": 1, "lost": 0, "picked": 1}
 
 
 @pytest.mark.parametrize(
@@ -71,12 +72,15 @@ def test_replies_that_cannot_be_used(reply: str, message: str) -> None:
 class PickServer(ScriptedServer):
     """Likes the last candidate and dislikes the first; the first attempt of each such question meets a 503."""
 
+    down_for = ""
+    """First letters of digests of questions that meet nothing else."""
+
     async def _chat(self, request: dict[str, Any], headers: dict[str, str]) -> tuple[int, Any, dict[str, str]]:
         prompt = request["messages"][-1]["content"]
         self.asked[prompt] += 1
         if "Candidates" not in prompt:
             return 200, completion('{"summarization": "liked by many", "reasoning": "so"}'), {}
-        if self.asked[prompt] == 1:
+        if self.asked[prompt] == 1 or hashlib.sha256(prompt.encode()).hexdigest()[0] in self.down_for:
             return 503, {"error": {"message": "not yet"}}, {}
         labels = re.findall(r"^(A\d+): ", prompt, re.MULTILINE)
         return 200, completion(json.dumps({"like": labels[-1], "dislike": labels[0]})), {}
@@ -117,7 +121,7 @@ def test_a_run_asks_once_and_trains_on_what_was_picked(tmp_path: Path, server: P
     assert comparator.dislikes[1:].tolist() == best[1:, 0].tolist()
     assert comparator.has_pick[1:].all() and not comparator.has_pick[0]
     report = json.loads(picks_file(config.run, interactions, 4).with_suffix(".json").read_text())
-    assert report["figures"] == {"requests": 60, "failed": 0, "picked": 60}
+    assert report["figures"] == {"requests": 60, "failed": 0, "lost": 0, "picked": 60}
     second = run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, server))
     assert dict(server.asked) == asked and first["test_result"] == second["test_result"]
 
@@ -184,6 +188,28 @@ def test_a_damaged_file_is_made_anew_from_kept_answers(tmp_path: Path, server: P
     hurt.write_bytes(hurt.read_bytes()[:-40])
     ensure_picks(config, config.run, loaders[0])
     assert path.read_bytes() == kept and dict(server.asked) == asked
+
+
+def test_what_a_server_has_lost_is_told_at_every_run_and_asked_again_by_a_rebuild(
+    tmp_path: Path, server: PickServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_dataset(tmp_path)
+    given = values(folder, server, llm_attempts=2)
+    server.down_for = "0123"
+    for _ in range(2):
+        caplog.clear()
+        config = HNLMConfig("BPR", "tiny", config_dict=given)
+        loaders = prepare(config)
+        told = re.search(r"(\d+) of 60 requests for likes and dislikes were lost.*hnlm_rebuild", caplog.text)
+        assert told and 5 < int(told[1]) < 30
+    path = picks_file(config.run, build_model(config, loaders[0]).hnlm.interactions, 4)
+    assert (np.load(path)[1:, 0] == 0).sum() == int(told[1])
+    server.down_for, before = "", server.asked.total()
+    prepare(HNLMConfig("BPR", "tiny", config_dict=given))
+    assert server.asked.total() == before
+    caplog.clear()
+    prepare(HNLMConfig("BPR", "tiny", config_dict={**given, "hnlm_rebuild": True}))
+    assert server.asked.total() == before + int(told[1]) and np.load(path)[1:].all() and "were lost" not in caplog.text
 
 
 def test_a_user_without_an_answer_has_no_triple(tmp_path: Path, server: PickServer) -> None:

@@ -12,6 +12,7 @@ import pytest
 from recbole_hnlm.artefacts.manifest import Provenance
 from recbole_hnlm.building.chat import chat_settings
 from recbole_hnlm.building.provenance import check_provenance, settings_of_hybrid
+from recbole_hnlm.llm.weights import fingerprint
 from recbole_hnlm.options import LLMOptions
 from recbole_hnlm.options.parsing import option_keys
 from recbole_hnlm.options.text import GroundingOptions, TextOptions
@@ -147,3 +148,18 @@ def test_prompts_are_known_by_their_words_and_not_by_their_place(tmp_path: Path)
     first.write_text(OWN_PROMPTS.read_text().replace("version: ", "version: my"))
     with pytest.raises(ValueError, match=r"made with llm_prompts='media-\S+ \w{12}', this run asks for 'media-my"):
         check_provenance(made, chat_run(llm_prompts=str(first)), Path("x"))
+
+
+def test_an_encoder_in_a_folder_is_known_by_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "enc").mkdir()
+    (tmp_path / "enc" / "model.safetensors").write_bytes(b"one")
+    made = chat_manifest(chat_run(llm_encoder="enc"))
+    made.provenance = dataclasses.replace(made.provenance, encoder_revision=fingerprint(tmp_path / "enc"))
+    for spelt in ("enc", "./enc", str(tmp_path / "enc")):
+        check_provenance(made, chat_run(llm_encoder=spelt), Path("x"))
+    (tmp_path / "enc" / "model.safetensors").write_bytes(b"another")
+    with pytest.raises(ValueError, match=r"made with llm_encoder='enc \(sha256:.*this run asks for 'enc \(sha256:"):
+        check_provenance(made, chat_run(llm_encoder="enc"), Path("x"))
+    (tmp_path / "enc").rename(tmp_path / "gone")
+    check_provenance(made, chat_run(llm_encoder="enc"), Path("x"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 
@@ -92,6 +93,17 @@ def test_one_repair_with_the_reply_and_its_fault() -> None:
     assert (assistant["role"], assistant["content"]) == ("assistant", '{"summarization": "x"}')
     assert "lacks 'reasoning'" in correction["content"]
     assert repairs[0].schema == PROFILE_SCHEMA
+
+
+def test_half_an_emoji_in_a_reply_does_not_make_its_repair_unsendable() -> None:
+    def script(request: ChatRequest) -> str:
+        return good_reply(request) if request.key.endswith(REPAIR_MARK) else '{"name": "Love \ud83d'
+
+    backend = ScriptedBackend(script)
+    _, counts = _run(backend)
+    repairs = [request for request in backend.asked if request.key.endswith(REPAIR_MARK)]
+    assert counts.repaired == N and {str(request.messages[1]["content"]) for request in repairs} == {'{"name": "Love '}
+    assert all(json.dumps(request.messages, ensure_ascii=False).encode() for request in repairs)
 
 
 def test_repairs_go_among_the_requests() -> None:

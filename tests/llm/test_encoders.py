@@ -52,7 +52,13 @@ def test_fingerprint_changes_with_any_file_that_matters(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     second = weights.fingerprint(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"v" * 10)
-    assert len({first, second, weights.fingerprint(tmp_path)}) == 3
+    third = weights.fingerprint(tmp_path)
+    (tmp_path / "additional_chat_templates").mkdir()
+    for template in (tmp_path / "chat_template.jinja", tmp_path / "additional_chat_templates" / "tool_use.jinja"):
+        template.write_text("{{ messages }}")
+    fourth = weights.fingerprint(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text("{{ messages[0] }}")
+    assert len({first, second, third, fourth, weights.fingerprint(tmp_path)}) == 5
 
 
 def test_directory_without_weights(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 
 from recbole_hnlm.llm.backends.faults import Fault, Refusal, sort_error
 from recbole_hnlm.llm.backends.jobs import BatchJob, JobStore
+from recbole_hnlm.llm.backends.logs import quiet_clients
 from recbole_hnlm.llm.backends.outcome import RunStopped
 from recbole_hnlm.llm.backends.retry import Backoff
 from recbole_hnlm.llm.backends.secret import Secret
@@ -36,6 +37,7 @@ class BatchCalls:
         """Open a client; repeated attempts are counted in ``summary``."""
         from openai import OpenAI
 
+        quiet_clients()
         self._client = OpenAI(
             api_key=secret.reveal(), base_url=options.base_url, timeout=options.timeout, max_retries=0
         )

@@ -13,6 +13,7 @@ from typing import Any
 
 from recbole_hnlm.llm.backends.asker import Asker, SchemaSupport
 from recbole_hnlm.llm.backends.base import CachedBackend, Model
+from recbole_hnlm.llm.backends.logs import quiet_clients
 from recbole_hnlm.llm.backends.outcome import Answer, Job
 from recbole_hnlm.llm.backends.reply_cache import ReplyCache
 from recbole_hnlm.llm.backends.run import Done, Keep
@@ -132,6 +133,7 @@ class OpenAISession:
     async def _begin(self, make_asker: Callable[[Any], Asker]) -> None:
         from openai import AsyncOpenAI
 
+        quiet_clients()
         options = self._options
         self._client = AsyncOpenAI(
             api_key=self._secret.reveal(), base_url=options.base_url, timeout=options.timeout, max_retries=0

@@ -14,7 +14,7 @@ from recbole_hnlm.llm.backends.tokens import BYTES_PER_TOKEN
 from recbole_hnlm.llm.chat import ChatRequest
 from recbole_hnlm.options.chat import OpenAIOptions
 
-_READ_ERRORS = (KeyError, IndexError, TypeError, AttributeError)
+_READ_ERRORS = (KeyError, IndexError, TypeError, AttributeError, OverflowError)
 _LONGEST_DETAIL = 300
 UNASKED = "not asked"
 """Cause of failure of a request that its batch job did not come to."""
@@ -59,7 +59,7 @@ def read_answer(
 ) -> Answer:
     """The answer in the body of a chat completion.
 
-    A server that does not count tokens is taken at the estimate of the prompt and a rule of thumb.
+    A server that does not count tokens, or counts none, is taken at the estimate of the prompt and a rule of thumb.
 
     Args:
         body: The body, as it came or read already.
@@ -80,11 +80,9 @@ def read_answer(
         usage = data.get("usage") or {}
         read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
         text = text if text is None else secret.hide(str(text))
-        read = expected if read is None else int(read)
-        written = (
-            math.ceil(len((text or "").encode(errors="replace")) / BYTES_PER_TOKEN) if written is None else int(written)
-        )
-    except ValueError as error:
+        read = int(read or expected)  # some servers count nothing, and some say 0
+        written = int(written or math.ceil(len((text or "").encode(errors="replace")) / BYTES_PER_TOKEN))
+    except (ValueError, RecursionError) as error:
         raise Fault("garbled", f"the body is no JSON ({secret.hide(str(error))})") from None
     except _READ_ERRORS as error:
         raise Fault("garbled", f"the body is no chat completion ({type(error).__name__})") from None

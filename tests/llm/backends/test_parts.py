@@ -9,19 +9,39 @@ import types
 from datetime import datetime, timezone
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from recbole_hnlm.llm.backends import OpenAIBackend, build_transformers_backend
+from recbole_hnlm.llm.backends.faults import Fault
 from recbole_hnlm.llm.backends.retry import Backoff, retry_after
 from recbole_hnlm.llm.backends.secret import Secret
 from recbole_hnlm.llm.backends.spending import Budget, Prices, prices_of
 from recbole_hnlm.llm.backends.tokens import RuleOfThumb, openai_counter
-from recbole_hnlm.llm.backends.wire import is_strict
+from recbole_hnlm.llm.backends.wire import is_strict, read_answer
 from recbole_hnlm.options.chat import BatchOptions, OpenAIOptions, SpendingOptions, Spent, TransformersOptions
 
 MESSAGES = [{"role": "system", "content": "ä" * 35}, {"role": "user", "content": ""}]
+
+
+class TestAnswers:
+    """What a body says of an answer and of its tokens."""
+
+    BODY: ClassVar[dict[str, Any]] = {"choices": [{"message": {"content": "yes " * 100}, "finish_reason": "stop"}]}
+
+    @pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": 0, "completion_tokens": 0}])
+    def test_a_server_that_counts_nothing_is_not_free(self, usage: Any) -> None:
+        answer = read_answer({**self.BODY, "usage": usage}, Secret("k"), 500, expected=40)
+        assert answer.prompt_tokens == 40 and 80 < answer.completion_tokens < 200
+
+    @pytest.mark.parametrize(
+        "body", [b"[" * 100_000, b'{"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": Infinity}}']
+    )
+    def test_a_body_of_nonsense_is_garbled(self, body: bytes) -> None:
+        with pytest.raises(Fault, match="the body is no") as told:
+            read_answer(body, Secret("k"), 500)
+        assert told.value.cause == "garbled"
 
 
 class TestWaits:
