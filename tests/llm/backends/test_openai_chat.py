@@ -107,7 +107,7 @@ class TestAnswers:
         next(replies)
         assert taken <= 5  # four on their way and at most one more
         replies.close()
-        assert server.answered.total() == taken
+        assert server.answered == server.asked and taken - 1 <= server.answered.total() <= taken
 
     def test_leaving_early_keeps_what_was_on_its_way(self, server: ScriptedServer, tmp_path: Path) -> None:
         server.delay = 0.05
