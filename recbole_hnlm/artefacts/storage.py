@@ -73,16 +73,28 @@ class AtomicFile:
         """Sync and rename, or remove the temporary file if the block failed."""
         assert self._handle is not None
         self._helper.shutdown()
-        if kind is None:
+        if kind is not None:
+            self._give_up(error)
+            return
+        try:
             self._handle.flush()
             os.fsync(self._handle.fileno())
-        self._handle.close()
-        if kind is not None:
-            self._temporary.unlink(missing_ok=True)
-            return
+            self._handle.close()
+        except OSError as failure:
+            self._give_up(failure)
+            raise
         os.replace(self._temporary, self.path)
         sync_directory(self.path.parent)
         self.entry = FileEntry(self._bytes, self._digest.hexdigest())
+
+    def _give_up(self, error: BaseException | None) -> None:
+        """Leave nothing behind; what the system says of a full disk names the file then."""
+        assert self._handle is not None
+        with contextlib.suppress(OSError):
+            self._handle.close()  # what is still to be written may fail once more
+        self._temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(self.path)
 
 
 def sync_directory(directory: Path) -> None:
@@ -182,8 +194,12 @@ def directory_lock(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def check_writable(directory: Path) -> None:
+def check_writable(directory: Path, key: str = "hnlm_artefact_dir") -> None:
     """Make ``directory`` if it is absent, and refuse one that takes no file, before anything is made for it.
+
+    Args:
+        directory: The folder.
+        key: The option that names another one.
 
     Raises:
         OSError: With the remedy.
@@ -193,7 +209,7 @@ def check_writable(directory: Path) -> None:
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:
-        raise OSError(f"{directory} takes no files ({error}); name another folder by hnlm_artefact_dir") from error
+        raise OSError(f"{directory} takes no files ({error}); name another folder by {key}") from error
 
 
 def remove_temporaries(directory: Path, name: str) -> None:

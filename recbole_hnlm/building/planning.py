@@ -17,7 +17,7 @@ from recbole_hnlm.run_options import RunOptions
 
 
 def plan(config: Any, run: RunOptions, train_data: Any) -> str:
-    """Requests, tokens, money and time of every stage, as a table; nothing is asked, encoded or written.
+    """Requests, tokens, money and time of every stage, as a table; nothing is asked, and no artefact made.
 
     Args:
         config: RecBole's configuration of the run.

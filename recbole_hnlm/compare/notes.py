@@ -44,7 +44,7 @@ def _seed_notes(block: Block) -> list[str]:
             further.setdefault(seeds, []).append(line.name)
     if not any(further):
         return []
-    own = "; ".join(f"{_listed(seeds)} of {quoted(names)}" for seeds, names in sorted(further.items()) if seeds)
+    own = "; ".join(f"{_listed(seeds)} of {_quoted(names)}" for seeds, names in sorted(further.items()) if seeds)
     if not block.shared:
         return [f"Rows share no seed, so none is marked as best. Seeds: {own}."]
     return [
@@ -54,7 +54,7 @@ def _seed_notes(block: Block) -> list[str]:
     ]
 
 
-def quoted(names: Iterable[str]) -> str:
+def _quoted(names: Iterable[str]) -> str:
     """Names of rows one after the other; those with a comma of their own in quotes."""
     return ", ".join(f'"{name}"' if "," in name else name for name in names)
 
@@ -123,7 +123,7 @@ def _told_where_different(lines: Sequence[Line], key: str) -> str:
     for line in lines:
         rows.setdefault(str(line.outcome.cell.values.get(key, "the default")), []).append(line.name)
     usual = max(rows, key=lambda value: len(rows[value]), default="")
-    told = [f"{value} of {quoted(names)}" for value, names in rows.items() if value != usual]
+    told = [f"{value} of {_quoted(names)}" for value, names in rows.items() if value != usual]
     return f"{key}: {'; '.join(told)}; {usual} of the other rows." if told else ""
 
 

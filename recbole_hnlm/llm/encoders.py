@@ -130,7 +130,7 @@ def build_encoder(name: str = DEFAULT_ENCODER, device: str = "cpu", run: Encoder
     """
     if importlib.util.find_spec("sentence_transformers") is None:
         raise ImportError(
-            f"encoder {name!r} needs sentence-transformers, which is not installed; pip install recbole_hnlm[offline]"
+            f"encoder {name!r} needs sentence-transformers, which is not installed; pip install sentence-transformers"
         )
     directory = Path(name) if Path(name).is_dir() else None
     if directory is None and name in weights.PACKAGED:

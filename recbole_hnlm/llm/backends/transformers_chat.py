@@ -118,7 +118,7 @@ def build_transformers_backend(
         ValueError: If the tokenizer has no chat template.
     """
     if options.chat_quantization == "nf4" and importlib.util.find_spec("bitsandbytes") is None:
-        raise ImportError("llm_chat_quantization=nf4 needs bitsandbytes; pip install recbole_hnlm[llm]")
+        raise ImportError("llm_chat_quantization=nf4 needs bitsandbytes; pip install bitsandbytes")
     folder = Path(options.chat_model)
     if folder.is_dir():
         weights.check_weights(folder)

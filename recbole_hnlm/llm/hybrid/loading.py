@@ -89,7 +89,7 @@ def check_base(settings: BaseSettings) -> Any:
     _require("transformers", "pip install recbole_hnlm")
     _require("peft", "pip install peft")
     if settings.quantization != "none":
-        _require("bitsandbytes", "pip install recbole_hnlm[llm], or set llm_quantization=none")
+        _require("bitsandbytes", "pip install bitsandbytes, or set llm_quantization=none")
     from transformers import AutoConfig
 
     source, revision = locate(settings.base)

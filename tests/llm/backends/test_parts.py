@@ -172,7 +172,7 @@ class TestOptions:
 
 def test_without_the_client_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"pip install recbole_hnlm\[llm\]"):
+    with pytest.raises(ImportError, match="pip install openai"):
         OpenAIBackend(OpenAIOptions("m", "http://localhost:1/v1"), tmp_path)
     with pytest.raises(ImportError, match="bitsandbytes"):
         build_transformers_backend(TransformersOptions("m", chat_quantization="nf4"), tmp_path)

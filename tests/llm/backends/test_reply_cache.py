@@ -214,3 +214,9 @@ class TestDamage:
         cache._connection.execute("PRAGMA max_page_count = 100000")
         cache.put([(digest(100), answer(100))])
         assert len(cache) == 101
+
+
+def test_a_folder_that_takes_no_files_is_told_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(OSError, match="taken takes no files.*name another folder by llm_cache_dir"):
+        ReplyCache(tmp_path / "taken")
