@@ -243,6 +243,10 @@ def test_profiles_alone_where_nothing_reads_hard_negatives(
             {"llm_pair_grouping": "none", "hnlm_base_sampler": "semantic"},
             "names no negatives that semantic could draw",
         ),
+        (
+            {"llm_pair_grouping": "none", "hnlm_base_sampler": "recbole_hnlm.samplers.semantic:SemanticSampler"},
+            "names no negatives that semantic could draw",
+        ),
         ({"llm_chat_model": None}, "llm_backend=openai needs the name of a model"),
         ({"llm_teacher_epochs": 3}, "names negatives without a teacher"),
         ({"llm_chat_quantization": "nf4"}, "it belongs to llm_backend=transformers, this run has openai"),

@@ -71,6 +71,16 @@ class TestAnswers:
         assert all((reply.prompt_tokens, reply.completion_tokens) == (10, 5) for reply in replies.values())
         assert 2 <= server.most_running <= 4
 
+    def test_no_line_is_logged_for_every_request(
+        self, server: ScriptedServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("openai", "httpx", "httpx2"):
+            monkeypatch.setattr(logging.getLogger(name), "level", logging.NOTSET)
+            logging.getLogger(name).manager._clear_cache()  # type: ignore[attr-defined]
+        caplog.set_level(logging.INFO)
+        ask(backend(server, tmp_path), *(f"p{number}" for number in range(20)))
+        assert "HTTP Request" not in caplog.text and len(caplog.records) < 20
+
     def test_nothing_is_asked_twice(self, server: ScriptedServer, tmp_path: Path) -> None:
         first = ask(backend(server, tmp_path), "a", "b")
         again = ask(backend(server, tmp_path), "a", "b", "c")
