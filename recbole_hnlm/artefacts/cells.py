@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _BLOCK = 1 << 20
 
 
@@ -43,7 +43,7 @@ def iter_cells(path: Path, columns: int, separator: str, encoding: str) -> Itera
         with path.open(encoding=encoding, newline="\n") as handle:
             stray = _stray_quotes(islice(handle, 1, None), columns, separator)
         if stray:
-            _LOG.warning("%s: quotes are read as text, and every line as a row, since %s", path, stray)
+            logger.warning("%s: quotes are read as text, and every line as a row, since %s", path, stray)
             enclose = False
     with path.open(encoding=encoding, newline="\n") as handle:
         lines = islice(handle, 1, None)

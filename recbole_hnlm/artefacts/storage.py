@@ -18,7 +18,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _BLOCK = 1 << 20
 _CHUNK_ROWS = 8192
 TEMPORARY_SUFFIX = ".hnlm-tmp"
@@ -185,10 +185,10 @@ def directory_lock(directory: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _LOG.info("waiting for another build in %s", directory)
+            logger.info("waiting for another build in %s", directory)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:
-            _LOG.debug("no lock on %s: %s", directory, error)
+            logger.debug("no lock on %s: %s", directory, error)
         yield
     finally:
         os.close(descriptor)

@@ -45,7 +45,7 @@ from recbole_hnlm.artefacts.storage import (
     write_text,
 )
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 TEXT_ROWS_LIMIT = 50_000
 _CHUNK_ROWS = 8192
 Vectors = NDArray[np.floating[Any]] | StoredRows
@@ -143,7 +143,7 @@ def write_artefact(
             package_version=package_version(),
         )
         path = write_manifest(directory, manifest)
-    _LOG.info("wrote %s: %d rows of width %d", path, manifest.rows, manifest.width)
+    logger.info("wrote %s: %d rows of width %d", path, manifest.rows, manifest.width)
     return manifest
 
 

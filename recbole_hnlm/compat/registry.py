@@ -8,7 +8,7 @@ from typing import Any
 
 from .import_hook import Execute
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Shim = Callable[[ModuleType], bool]
 """Repairs a module that has just been executed; False if there was nothing to repair."""
@@ -71,7 +71,7 @@ def repair(module: ModuleType) -> None:
         done.add(function.__name__)
         if function(module):
             active.add(function.__name__)
-            _logger.debug("%s repaired by %s", module.__name__, function.__name__)
+            logger.debug("%s repaired by %s", module.__name__, function.__name__)
 
 
 def execute_repaired(module: ModuleType, execute: Execute) -> None:

@@ -14,7 +14,7 @@ from recbole_hnlm.llm.figures import figures
 from recbole_hnlm.llm.progress import progress_bar
 from recbole_hnlm.llm.replies import Answer, ReplyError
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _SHOWN_FAILURES = 3
 _QUOTED = 2000
 _PROMPTS_BEFORE_STOPPING = 50
@@ -81,10 +81,10 @@ class StageCounts:
 
     def log(self) -> None:
         """The table as one INFO entry, and the first failures as one warning."""
-        _LOG.info("%s\n%s", self.stage, self.table())
+        logger.info("%s\n%s", self.stage, self.table())
         if self.failed:
             shown = "; ".join(f"{key}: {reason}" for key, reason in self.failures)
-            _LOG.warning("%s: %d of %d requests failed, e.g. %s", self.stage, self.failed, self.requests, shown)
+            logger.warning("%s: %d of %d requests failed, e.g. %s", self.stage, self.failed, self.requests, shown)
 
     def check(self, least_usable: float) -> None:
         """Stop where so few answers can be used that more of them would be money lost.

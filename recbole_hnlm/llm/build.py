@@ -38,7 +38,7 @@ from recbole_hnlm.llm.request import BuildRequest
 from recbole_hnlm.llm.source_text import sources_of
 from recbole_hnlm.options import LLMOptions
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def build_artefacts(request: BuildRequest, encoder: TextEncoder | None = None) -
         texts_cached=found.cached,
         seconds=time.perf_counter() - started,
     )
-    _LOG.info("artefacts of %s\n%s", request.dataset, report.table())
+    logger.info("artefacts of %s\n%s", request.dataset, report.table())
     return report
 
 
@@ -139,7 +139,7 @@ def read_texts(request: BuildRequest) -> BuildTexts:
         return BuildTexts(pairs, item_fields, user_fields, list(written.items), list(written.users), sources)
     items = item_profiles(request.item_table, item_fields, pairs.items, request.options.profile_words)
     told, fields = sum(map(bool, items)), ", ".join(item_fields) or "no field"
-    _LOG.info("item profiles from %s: %d of %d items have text", fields, told, len(items))
+    logger.info("item profiles from %s: %d of %d items have text", fields, told, len(items))
     users = _user_texts(request, pairs, item_fields, user_fields)
     return BuildTexts(pairs, item_fields, user_fields, items, users, sources)
 
@@ -177,7 +177,7 @@ def _rank_pairs(request: BuildRequest) -> RankedPairs:
     first.sort()
     duplicates = len(keys) - len(first)
     if duplicates:
-        _LOG.info("%d training pairs occur more than once; the first of each counts", duplicates)
+        logger.info("%d training pairs occur more than once; the first of each counts", duplicates)
     digest = hash_pairs(request.user_tokens, request.item_tokens)
     return RankedPairs(users, items, user_ranks[first], item_ranks[first], neg_ranks[first], duplicates, digest)
 

@@ -21,7 +21,7 @@ from recbole_hnlm.artefacts.storage import TEMPORARY_SUFFIX, write_npy
 from recbole_hnlm.llm.encoders import SENTENCE_TRANSFORMERS, TextEncoder
 from recbole_hnlm.llm.progress import progress_bar
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _SHARD_BATCHES = 8
 _STALE_SECONDS = 3600.0
 _PLAIN = (SENTENCE_TRANSFORMERS, "float32")
@@ -56,7 +56,7 @@ class VectorCache:
         for path in sorted(self.directory.glob("*.npy")):
             shard = self._open(path)
             if shard is None:
-                _LOG.warning("%s is damaged and was removed; its texts are encoded anew", path)
+                logger.warning("%s is damaged and was removed; its texts are encoded anew", path)
                 path.unlink(missing_ok=True)
             else:
                 self._register(path, shard)

@@ -16,7 +16,7 @@ from recbole_hnlm.llm import weights
 from recbole_hnlm.llm.weights import DEFAULT_ENCODER
 from recbole_hnlm.options import LLMOptions
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 PACKED = "packed"
 SENTENCE_TRANSFORMERS = "sentence-transformers"
 
@@ -143,7 +143,7 @@ def build_encoder(name: str = DEFAULT_ENCODER, device: str = "cpu", run: Encoder
         model = weights.load_from_hub(name, device)
         revision = weights.hub_revision(model)
     encoder = SentenceTransformerEncoder(name, model, revision, run or EncoderRun())
-    _LOG.info(
+    logger.info(
         "encoder %s (%s), width %d, %s %s on %s",
         *(name, revision, encoder.width, encoder.backend, encoder.precision, device),
     )

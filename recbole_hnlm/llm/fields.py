@@ -12,7 +12,7 @@ from recbole_hnlm.artefacts.atomic import AtomicTable, read_atomic
 
 __all__ = ["AtomicTable", "is_text_like", "order_fields", "read_atomic", "select_text_fields"]
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _NEAR_UNIQUE = 0.3
 _MOSTLY = 0.9
 _SAMPLE = 2000
@@ -103,7 +103,7 @@ def select_text_fields(table: AtomicTable, explicit: Sequence[str] | None = None
 @functools.cache
 def _tell(message: str, fields: tuple[str, ...]) -> None:
     """A warning about fields, once a process."""
-    _LOG.warning(message, ", ".join(fields))
+    logger.warning(message, ", ".join(fields))
 
 
 def is_text_like(field: str, values: Sequence[str]) -> bool:

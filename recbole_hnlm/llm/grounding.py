@@ -15,7 +15,7 @@ from recbole_hnlm.llm.figures import figures
 from recbole_hnlm.llm.nearest import ItemIndex, sort_best
 from recbole_hnlm.options.text import GroundingOptions
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _NEIGHBOURS = 64
 _BLOCK_PAIRS = 1 << 14
 _BLOCK_NAMES = 1 << 15
@@ -140,7 +140,7 @@ def ground(given: GroundingInput, options: GroundingOptions) -> Grounding:
     search.counts.texts = int((given.name_rows >= 0).sum())
     search.counts.grounded = int((items[..., 0] >= 0).sum())
     result = Grounding(items, similarity, search.counts)
-    _LOG.info("grounding\n%s", result.table())
+    logger.info("grounding\n%s", result.table())
     return result
 
 

@@ -18,7 +18,7 @@ from recbole_hnlm.llm.encoders import EncoderRun, TextEncoder, build_encoder
 from recbole_hnlm.llm.request import BuildRequest
 from recbole_hnlm.llm.text_vectors import centre_and_normalise
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 TEACHER_ENCODER = "teacher"
 
 
@@ -86,7 +86,7 @@ def _fallback_vectors(request: BuildRequest, items: list[str]) -> ItemVectors:
             f"dataset {request.dataset} has no text and no fallback_vectors were given; add a "
             ".item file with a token_seq field or pass the teacher's item embeddings"
         )
-    _LOG.warning(
+    logger.warning(
         "dataset %s has no text; the teacher's item embeddings stand in for text vectors",
         request.dataset,
     )

@@ -21,7 +21,7 @@ from recbole_hnlm.llm.profiles import History
 from recbole_hnlm.llm.prompts import PromptTemplate, single_template
 from recbole_hnlm.llm.replies import Answer, check_schema, form_of, read_json
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 MOST_JUDGED = 20
 """Candidates of one prompt."""
 _MOST_TOLD = 30  # distinct places of a user's history
@@ -137,6 +137,6 @@ def judge(
     counts.rows += [("candidates judged", f"{judged:,}"), ("positive verdicts", f"{rate:.1%}")]
     counts.log()
     if rate > _TOO_MANY:
-        _LOG.warning("the judge takes %.0f %% of the candidates for liked, so it hardly tells them apart", 100 * rate)
+        logger.warning("the judge takes %.0f %% of the candidates for liked, so it hardly tells them apart", 100 * rate)
     asked_for = {"requests": counts.requests, "failed": counts.failed, "lost": counts.lost}
     return found, {**asked_for, "judged": judged, "positive rate": round(rate, 4)}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 LARGE_CATALOGUE = 200_000
 """Items from which on ``auto`` takes faiss where that is installed."""
 _BLOCK_NUMBERS = 1 << 23
@@ -97,7 +97,7 @@ def _faiss_lists(items: NDArray[np.float32]) -> Any:
     index.train(items)
     index.add(items)
     index.nprobe = min(_PROBES, lists)
-    _LOG.info("faiss: %d items in %d lists, %d of them looked into", len(items), lists, index.nprobe)
+    logger.info("faiss: %d items in %d lists, %d of them looked into", len(items), lists, index.nprobe)
     return index
 
 

@@ -19,7 +19,7 @@ from recbole_hnlm.llm.figures import figures
 from recbole_hnlm.llm.negative_stage import NegativeTexts
 from recbole_hnlm.llm.text_space import TextSpace
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _BLOCK = 8192
 _BLOCK_NAMES = 1 << 16
 _TINY = 1e-6
@@ -119,7 +119,7 @@ def pool_negatives(texts: NegativeTexts, vectors: NDArray[np.float32]) -> Pooled
     row_of = np.full(len(distinct), -1, dtype=np.int64)
     row_of[kept] = np.arange(len(kept))
     neg_rows = row_of[index.reshape(-1)].reshape(-1, 1)
-    _LOG.info(
+    logger.info(
         "hard-negative vectors\n%s",
         figures(
             [

@@ -15,7 +15,7 @@ from recbole_hnlm.artefacts.pairs import ranks_in
 from recbole_hnlm.llm.fields import PROSE_ROLE, TITLE_ROLE, field_role
 from recbole_hnlm.llm.words import cut_words
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 TEMPLATE_VERSION = "template-1"
 _NAME_WORDS = 12
 _END_MARKS = " .;:,"
@@ -92,7 +92,7 @@ def aligned_cells(table: AtomicTable, fields: Sequence[str], tokens: Sequence[st
     keys = pd.Series(table.column(table.key))
     first = ~keys.duplicated()
     if not first.all():
-        _LOG.warning("%d rows repeat a %s; the first row of each counts", int((~first).sum()), table.key)
+        logger.warning("%d rows repeat a %s; the first row of each counts", int((~first).sum()), table.key)
     places = ranks_in(tokens, keys[first].tolist())
     rows = np.where(places >= 0, np.flatnonzero(first)[places], -1).tolist()
     columns = [[*table.column(field), ""] for field in fields]

@@ -11,7 +11,7 @@ from recbole_hnlm.artefacts.atomic import stream_atomic
 from recbole_hnlm.llm.fields import is_review_field
 from recbole_hnlm.llm.words import cut_words
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def find_review_field(types: Mapping[str, str]) -> str | None:
@@ -70,7 +70,7 @@ def read_reviews(
             told[pair] = cells[review].strip() or told.get(pair, "")
     unclear = {pair for pair, count in seen.items() if count > wanted[pair]}
     texts = ["" if pair in unclear else told.get(pair, "") for pair in zip(*pairs, strict=True)]
-    _LOG.info(
+    logger.info(
         "reviews from %s: %d of %d training pairs have one; %d pairs left out that also occur outside training",
         *(field, sum(map(bool, texts)), len(texts), len(unclear)),
     )

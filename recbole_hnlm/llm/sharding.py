@@ -24,7 +24,7 @@ import torch.distributed as dist
 from recbole_hnlm.llm.cache import VectorCache, encode_chunks, in_chunks, in_order
 from recbole_hnlm.llm.encoders import TextEncoder
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _PATIENCE = timedelta(days=2)  # the other processes wait while rank 0 trains the teacher; a dead one is noticed at once
 
 
@@ -108,7 +108,7 @@ def encode_share(
         share = shares([sum(map(len, chunk)) for chunk in chunks], dist.get_world_size())[dist.get_rank()]
         mine = [chunks[place] for place in share]
         count = sum(map(len, mine))
-        _LOG.info("process %d of %d encodes %d texts", dist.get_rank(), dist.get_world_size(), count)
+        logger.info("process %d of %d encodes %d texts", dist.get_rank(), dist.get_world_size(), count)
         encode_chunks(mine, encoder, cache, show_progress=show_progress and dist.get_rank() == 0)
         dist.barrier()
     except RuntimeError as error:

@@ -33,7 +33,7 @@ from recbole_hnlm.llm.prompts import PromptSet, load_prompts
 from recbole_hnlm.llm.text_space import TextSpace
 from recbole_hnlm.options.text import GroundingOptions, TextOptions
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

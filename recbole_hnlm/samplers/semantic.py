@@ -15,7 +15,7 @@ from torch import Tensor
 from recbole_hnlm.samplers.base import CandidateOptions, CandidateSampler, EmbeddingView, Negatives, Selector
 from recbole_hnlm.samplers.interactions import TrainingInteractions
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class GroundedTable:
@@ -129,7 +129,7 @@ class SemanticSampler(CandidateSampler):
         """The candidates with the pairs' grounded items mixed in."""
         if self.table is None:
             if not self._warned:
-                _LOG.warning("neg_sampler=semantic has no grounded negatives, so all its candidates are uniform")
+                logger.warning("neg_sampler=semantic has no grounded negatives, so all its candidates are uniform")
                 self._warned = True
             return candidates
         named = self.table.draw(users, positives, candidates.shape[1], self.generator)

@@ -346,9 +346,13 @@ def test_seeds_that_are_none_are_told_by_name(seeds: str, tmp_path: Path) -> Non
 def test_a_row_on_semantic_by_any_name_has_no_control_and_one_of_text_has() -> None:
     """What it draws was named beforehand; a control of it would exchange vectors that nothing reads."""
     alone = {"neg_sampler": "hnlm", "hnlm_alpha": 0.0, "hnlm_alignment_weight": 0.0, "hnlm_init": "random"}
-    rows = {"named": {**alone, "hnlm_base_sampler": "semantic"}, "started": {**alone, "hnlm_init": "text"}}
+    rows = {
+        "named": {**alone, "hnlm_base_sampler": "semantic"},
+        "started": {**alone, "hnlm_init": "text"},
+        "guarded": {**alone, "neg_sampler_guard": "text", "neg_sampler_guard_max_score": 0.5},
+    }
     found = rows_of(Grid(models=("BPR",), neg_samplers=("semantic",), controls=("permuted",), rows=rows))
-    assert [row.name for row in found if row.kind == "control"] == ["started permuted"]
+    assert [row.name for row in found if row.kind == "control"] == ["started permuted", "guarded permuted"]
 
 
 def test_a_row_without_text_is_given_none(data: Path) -> None:

@@ -75,6 +75,11 @@ def test_words_are_cut_and_counted() -> None:
     assert (read_profile(text, 4).texts, read_profile(text, 4).cut) == (("a b c d",), 0)
 
 
+def test_letters_are_counted_where_no_space_parts_words() -> None:
+    reply = read_profile('{"summarization": "喜欢爱情电影", "reasoning": "r"}', 4)
+    assert (reply.texts, reply.cut) == (("喜欢爱情",), 1)
+
+
 def test_half_a_character_is_dropped() -> None:
     """Models cut between the halves of an emoji; such a text could be written to no file."""
     assert read_profile('{"summarization": "tea \\ud83d now \\ud83c\\udf75", "reasoning": "r"}', 9).texts == (

@@ -112,7 +112,7 @@ def test_a_run_spares_with_nothing_else_that_reads_text(folder: Path) -> None:
 REFUSED = [
     ({"ranking_loss": "base"}, "this run has base; set one of them, with hnlm_base_sampler: uniform"),
     ({"ranking_loss": "directau"}, "this run has directau"),
-    ({"hnlm_sparing": math.nan}, "hnlm_sparing=nan is not a number to weigh by"),
+    ({"hnlm_sparing": math.nan}, "hnlm_sparing=nan should be a finite number"),
     ({"neg_sampler": "uniform", **dict.fromkeys(ALONE.keys() - {"neg_sampler", "ranking_loss"})}, "hnlm_sparing"),
     ({"hnlm_comparator": "kar", **dict.fromkeys(("hnlm_alpha", "hnlm_alignment_weight", "hnlm_init"))}, "hnlm_sparing"),
 ]

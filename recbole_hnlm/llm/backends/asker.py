@@ -18,7 +18,7 @@ from recbole_hnlm.llm.backends.summary import RunSummary
 from recbole_hnlm.llm.backends.wire import read_answer, request_body
 from recbole_hnlm.options.chat import OpenAIOptions
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _EMPTY_ATTEMPTS = 2
 
 
@@ -117,7 +117,7 @@ class Asker:
         except Refusal as refusal:
             answer = await self._post(job, False)
             self._support.learn(schema, False)
-            _LOG.info("the server takes no JSON schema for %s (%s); going on without", job.request.template, refusal)
+            logger.info("the server takes no JSON schema for %s (%s); going on without", job.request.template, refusal)
             return answer
         self._support.learn(schema, True)
         return answer

@@ -18,7 +18,7 @@ from recbole_hnlm.llm.backends.tokens import TokenCounter
 from recbole_hnlm.llm.chat import ChatReply, ChatRequest, Estimate
 from recbole_hnlm.options.chat import SpendingOptions, Spent
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _NO_LIMIT = 1 << 62
 
 
@@ -106,7 +106,7 @@ class CachedBackend:
                 if summary.cost is not None:
                     summary.cost = budget.spent
                 self._note_rate(summary)
-                _LOG.info("%s\n%s", self.name, summary.table())
+                logger.info("%s\n%s", self.name, summary.table())
 
     def estimate(self, requests: Iterable[ChatRequest]) -> Estimate:
         """What :meth:`complete` would take; asks nothing. The estimate's table is logged."""
@@ -133,7 +133,7 @@ class CachedBackend:
             assumed,
         )
         source = "nobody" if self._counter is None else self._counter.source
-        _LOG.info("estimate of %s\n%s", self.name, estimate_table(estimate, source))
+        logger.info("estimate of %s\n%s", self.name, estimate_table(estimate, source))
         return estimate
 
     def _seconds(self, asked: int, written: int) -> tuple[float | None, bool]:

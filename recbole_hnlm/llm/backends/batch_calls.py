@@ -18,7 +18,7 @@ from recbole_hnlm.llm.backends.secret import Secret
 from recbole_hnlm.llm.backends.summary import RunSummary
 from recbole_hnlm.options.chat import OpenAIOptions
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 ENDPOINT: Final = "/v1/chat/completions"
 """What the requests of a job are sent to."""
 _MARK = "hnlm_job"
@@ -87,7 +87,7 @@ class BatchCalls:
             self._repeated(upload)
         if not job.batch_id:
             self._repeated(create)
-        _LOG.info("batch job %s of %d requests is %s at the server", job.name, job.requests, holder[0].batch_id)
+        logger.info("batch job %s of %d requests is %s at the server", job.name, job.requests, holder[0].batch_id)
         return holder[0]
 
     def look(self, job: BatchJob) -> Any:

@@ -25,7 +25,7 @@ from recbole_hnlm.llm.backends.wire import LOST, UNASKED, read_line, request_bod
 from recbole_hnlm.llm.chat import ChatReply, ChatRequest
 from recbole_hnlm.options.chat import BatchOptions, OpenAIOptions, SpendingOptions
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _MEGABYTE = 1_000_000
 _OVER = {"completed", "failed", "expired", "cancelled"}
 _KEPT_AT_A_TIME = 1000
@@ -94,7 +94,7 @@ class OpenAIBatchBackend(CachedBackend):
                 summary.seconds = time.perf_counter() - started
                 if summary.cost is not None:
                     summary.cost = budget.spent
-                _LOG.info("%s, Batch API\n%s", self.name, summary.table())
+                logger.info("%s, Batch API\n%s", self.name, summary.table())
 
     def parts(self) -> tuple[OpenAIOptions, BatchOptions, Path]:
         """The server, the sizes of jobs, and the folder where they lie."""
@@ -192,7 +192,7 @@ class _BatchRun:
         found = self._calls.look(job)
         if found.status != self._states.get(job.name):
             self._states[job.name] = found.status
-            _LOG.info("batch job %s (%s): %s", job.name, job.batch_id, found.status)
+            logger.info("batch job %s (%s): %s", job.name, job.batch_id, found.status)
         if found.status not in _OVER:
             return False
         files = [name for name in (found.output_file_id, found.error_file_id) if name]

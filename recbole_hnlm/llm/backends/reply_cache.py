@@ -22,7 +22,7 @@ from recbole_hnlm.llm.backends.outcome import Answer, RunStopped
 from recbole_hnlm.llm.backends.salvage import Presence, cut_tail_size, finish_salvage, is_readable, salvage
 from recbole_hnlm.llm.chat import ChatRequest
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 FILE_NAME = "chat_replies.sqlite"
 _KEY_BYTES = 16
 _BUSY_SECONDS = 120.0
@@ -83,7 +83,7 @@ class ReplyCache:
                 return None
             if zlib.crc32(digest + row[1]) == row[0]:
                 return _unpack(row[1])
-            _LOG.warning("an answer in %s is damaged and was removed; it is asked for again", self.path)
+            logger.warning("an answer in %s is damaged and was removed; it is asked for again", self.path)
             self._execute("DELETE FROM replies WHERE digest = ?", (digest,))
             return None
 
@@ -157,10 +157,10 @@ class ReplyCache:
         finish_salvage(self.path)
         cut = cut_tail_size(self.path)
         if cut:
-            _LOG.warning("the last write to %s was cut off; its %d bytes are dropped", self.path, cut)
+            logger.warning("the last write to %s was cut off; its %d bytes are dropped", self.path, cut)
         if self.path.exists() and (self._marker.exists() or not is_readable(self.path)):
             aside, count = salvage(self.path, _connect)
-            _LOG.warning(
+            logger.warning(
                 "%s was damaged; %d answers of it are kept, the rest is asked for again; the old file is %s",
                 *(self.path, count, aside.name),
             )

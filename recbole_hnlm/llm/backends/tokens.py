@@ -9,7 +9,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 BYTES_PER_TOKEN = 3.5
 """The rule of thumb where no tokenizer is at hand: English text has about four bytes a token, other text fewer."""
 _TOKENS_AROUND = 4
@@ -107,12 +107,12 @@ def openai_counter(model: str, seconds: float = _LOAD_SECONDS) -> TokenCounter:
         try:
             found.append(importlib.import_module("tiktoken").encoding_for_model(model))
         except Exception as error:  # not installed, model unknown, or any of many network errors
-            _LOG.debug("no tiktoken tokenizer for %s: %s", model, error)
+            logger.debug("no tiktoken tokenizer for %s: %s", model, error)
 
     thread = threading.Thread(target=load, daemon=True)
     thread.start()
     thread.join(seconds)
     if found:
         return TiktokenCounter(found[0])
-    _LOG.info("tokens of %s are estimated at %s bytes each; its tokenizer is not at hand", model, BYTES_PER_TOKEN)
+    logger.info("tokens of %s are estimated at %s bytes each; its tokenizer is not at hand", model, BYTES_PER_TOKEN)
     return RuleOfThumb()

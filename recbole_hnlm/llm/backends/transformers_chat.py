@@ -19,7 +19,7 @@ from recbole_hnlm.llm.backends.summary import RunSummary
 from recbole_hnlm.llm.backends.tokens import TemplateCounter
 from recbole_hnlm.options.chat import SpendingOptions, TransformersOptions
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _BATCHES_SORTED = 16
 
 
@@ -127,7 +127,7 @@ def build_transformers_backend(
     else:
         model, tokenizer = _from_hub(options, lambda local: _load(options, device, local))
         revision = str(getattr(model.config, "_commit_hash", None) or options.chat_revision)
-    _LOG.info("chat model %s (%s), %s on %s", options.chat_model, revision, model.dtype, device)
+    logger.info("chat model %s (%s), %s on %s", options.chat_model, revision, model.dtype, device)
     generator = ChatGenerator(model, tokenizer, options.temperature, options.seed)
     return TransformersBackend(generator, options, revision, cache_dir, spending)
 
@@ -158,7 +158,7 @@ def _from_hub(options: TransformersOptions, load: Callable[[bool], tuple[Any, An
     try:
         return load(True)
     except OSError as error:
-        _LOG.debug("%s is not in the local cache: %s", options.chat_model, error)
+        logger.debug("%s is not in the local cache: %s", options.chat_model, error)
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     if not weights.is_reachable(endpoint):
         raise FileNotFoundError(

@@ -33,7 +33,7 @@ from recbole_hnlm.llm.progress import progress_bar
 from recbole_hnlm.llm.sharding import ShardError, first_says, is_first, is_sharded, shares, wait_for_all
 from recbole_hnlm.options.hybrid import BaseSettings, GenerateSettings
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def generate(
@@ -65,7 +65,7 @@ def generate(
     path, parts_dir = directory / f"vectors-{mark}.npy", directory / f"parts-{mark}"
     done = first_says(_recorded(path))
     if done is not None:
-        _LOG.info("%s is there already", path)
+        logger.info("%s is there already", path)
         return replace(GenerateReport(path=path, **done), made=0, seconds=time.perf_counter() - started)
     loaded, info = load_adapter(adapter, base, merged=True)
     builder = PromptBuilder(pairs, info.template, loaded.tokens, info.lengths)
@@ -88,7 +88,7 @@ def generate(
         about = {key: value for key, value in asdict(report).items() if key != "path"}
         write_text(path.with_suffix(".json"), [json.dumps(about, indent=1, sort_keys=True), "\n"])
         shutil.rmtree(parts_dir)
-        _LOG.info("vectors of %s in %s\n%s", pairs.name, path, report.table())
+        logger.info("vectors of %s in %s\n%s", pairs.name, path, report.table())
     if is_sharded():
         wait_for_all(directory)
     return report
@@ -137,7 +137,7 @@ def _make_parts(
     """Make and store the parts in ``numbers``; returns their pairs."""
     model, settings = how
     total = sum(len(parts[number]) for number in numbers)
-    _LOG.info("making vectors of %d pairs", total)
+    logger.info("making vectors of %d pairs", total)
     with progress_bar(total, "generate vectors", settings.show_progress and is_first()) as bar:
         for number in numbers:
             vectors = np.empty((len(parts[number]), model.width), dtype=np.float32)
@@ -160,7 +160,7 @@ def _read_part(directory: Path, number: int, shape: tuple[int, int]) -> NDArray[
     except (ValueError, OSError):
         rows = np.empty((0, 0), dtype=np.float16)
     if rows.shape != shape or rows.dtype != np.float16 or not np.isfinite(rows).all():
-        _LOG.warning("%s is damaged and is made anew", path)
+        logger.warning("%s is damaged and is made anew", path)
         return None
     return rows
 
@@ -192,6 +192,6 @@ def _recorded(path: Path) -> dict[str, float] | None:
         about: dict[str, float] = json.loads(record.read_text(encoding="utf-8"))
         rows = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError):
-        _LOG.warning("%s is damaged and is made anew", path)
+        logger.warning("%s is damaged and is made anew", path)
         return None
     return about if len(rows) == about["pairs"] else None

@@ -19,7 +19,7 @@ from recbole_hnlm.llm.hybrid.prompts import PromptTemplate, Tokens, room_for_pro
 from recbole_hnlm.llm.sharding import local_device
 from recbole_hnlm.options.hybrid import BaseSettings, FineTuneSettings
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _ATTENTION = ("attn", "attention")
 
 
@@ -70,7 +70,7 @@ def load_base(settings: BaseSettings) -> Base:
     model.requires_grad_(False)
     encoder = HybridEncoder(model, is_decoder, settings.precision).eval()
     revision = revision or str(getattr(config, "_commit_hash", None) or "unknown")
-    _LOG.info(
+    logger.info(
         "base model %s (%s), %s of width %d, %s%s on %s",
         *(settings.base, revision, "a decoder" if is_decoder else "an encoder", encoder.width, settings.precision),
         *("" if settings.quantization == "none" else f", {settings.quantization}", settings.device),

@@ -27,7 +27,7 @@ from recbole_hnlm.llm.hybrid.report import AdapterReport
 from recbole_hnlm.llm.sharding import is_first, is_sharded, wait_for_all
 from recbole_hnlm.options.hybrid import BaseSettings, FineTuneSettings
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _VERSION = 2  # of what tuning computes from the same settings; raised with the code
 Places = Sequence[NDArray[np.int64]]
 """Pairs of each dataset."""
@@ -58,7 +58,7 @@ def run_tuning(
     truncated = [builder.truncated(places) for builder, places in zip(builders, tuned, strict=True)]
     share = float(np.average(truncated, weights=[len(places) for places in tuned]))
     count, steps = (sum(map(len, tuned)), 0) if folder else (0, 0)
-    _LOG.info("tuning on %d pairs; %.2f%% of the prompts are cut", count, 100 * share)
+    logger.info("tuning on %d pairs; %.2f%% of the prompts are cut", count, 100 * share)
     untuned = validation.measure(model)
     if folder is not None:
         steps = ContrastiveTrainer(model, Plan(builders, tuned, settings), validation, settings, folder).tune(folder)

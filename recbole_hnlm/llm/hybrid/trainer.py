@@ -24,7 +24,7 @@ from recbole_hnlm.llm.hybrid.evaluation import HeldOutPairs, Retrieval, SoftToke
 from recbole_hnlm.llm.hybrid.prompts import PromptBuilder
 from recbole_hnlm.options.hybrid import FineTuneSettings
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _STATE = "trainer_state.json"
 
 
@@ -129,7 +129,9 @@ class ContrastiveTrainer(Trainer):
         metrics = {f"{metric_key_prefix}_loss": found.loss, f"{metric_key_prefix}_retrieval_accuracy": found.accuracy}
         self.log(metrics)
         step, steps = self.state.global_step, self.args.max_steps
-        _LOG.info("step %d of %d: loss %.4f, retrieval accuracy %.2f%%", step, steps, found.loss, 100 * found.accuracy)
+        logger.info(
+            "step %d of %d: loss %.4f, retrieval accuracy %.2f%%", step, steps, found.loss, 100 * found.accuracy
+        )
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 

@@ -38,7 +38,7 @@ from recbole_hnlm.llm.hybrid.run import (
 )
 from recbole_hnlm.options.hybrid import BaseSettings, FineTuneSettings, refuse_float16
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 Method = Literal["refit", "mean"]
 
 
@@ -88,7 +88,7 @@ def _transfer(
         check_pairs_tuned_on(pairs, old, adapter)
     mark = tuning_fingerprint([pairs], base, settings, old.template, f"{method} {old.fingerprint}")
     if (output / INFO_FILE).is_file() and (found := read_info(output)).fingerprint == mark:
-        _LOG.info("%s is there already", output)
+        logger.info("%s is there already", output)
         return recorded(output, found)
     loaded, _ = load_adapter(adapter, base)
     split = split_sources([pairs], settings)
@@ -110,7 +110,7 @@ def _transfer(
     )
     write_adapter(loaded.model, info, output)
     shutil.rmtree(checkpoints(output), ignore_errors=True)
-    _LOG.info("transferred %s to %s\n%s", adapter, pairs.name, report.table())
+    logger.info("transferred %s to %s\n%s", adapter, pairs.name, report.table())
     return report
 
 

@@ -26,7 +26,7 @@ from recbole_hnlm.llm.hybrid.run import (
 )
 from recbole_hnlm.options.hybrid import BaseSettings, FineTuneSettings, refuse_float16
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def fine_tune(
@@ -69,7 +69,7 @@ def _fine_tune(
     started = time.perf_counter()
     mark = tuning_fingerprint(every, base, settings, template)
     if (output / INFO_FILE).is_file() and (found := read_info(output)).fingerprint == mark:
-        _LOG.info("%s is tuned already", output)
+        logger.info("%s is tuned already", output)
         return recorded(output, found)
     loaded = load_base(base)
     split = split_sources(every, settings)
@@ -96,7 +96,7 @@ def _fine_tune(
     )
     write_adapter(loaded.model, info, output)
     shutil.rmtree(checkpoints(output), ignore_errors=True)
-    _LOG.info("fine-tuned %s\n%s", output, report.table())
+    logger.info("fine-tuned %s\n%s", output, report.table())
     return report
 
 
