@@ -93,7 +93,7 @@ class AtomicFile:
         with contextlib.suppress(OSError):
             self._handle.close()  # what is still to be written may fail once more
         self._temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
             error.filename = str(self.path)
 
 
