@@ -30,16 +30,14 @@ def describe(directory: str | Path, name: str, samples: int = 3) -> str:
     manifest = read_manifest(directory, name)
     lines = [f"artefacts of {name} in {paths.directory}", ""]
     lines += _table(_facts(manifest))
+    harm = {file_name: _harm(paths.directory / file_name, entry) for file_name, entry in manifest.files.items()}
     lines += ["", "files"] + _table(
         [
-            (
-                file_name,
-                f"{entry.bytes:>14,} bytes  sha256 {entry.sha256[:12]}{_harm(paths.directory / file_name, entry)}",
-            )
+            (file_name, f"{entry.bytes:>14,} bytes  sha256 {entry.sha256[:12]}{harm[file_name]}")
             for file_name, entry in sorted(manifest.files.items())
         ]
     )
-    if any(_harm(paths.directory / file_name, entry) for file_name, entry in manifest.files.items()):
+    if any(harm.values()):
         lines += ["", f"files are damaged; {rebuild_remedy(name)}"]
     else:
         lines += _samples(paths, manifest, samples)

@@ -37,7 +37,8 @@ def ensure_dual_trees(config: Any, run: RunOptions, train_data: Any) -> None:
     options = tree_options(run)
     if options is None:
         return
-    dataset, verdicts = train_data._dataset, dict[str, Any]()
+    dataset = train_data._dataset
+    verdicts: dict[str, Any] = {}
 
     def absent() -> Callable[[], None] | None:
         seen, vectors = interactions_of(dataset), semantic_vectors(config, dataset, run)

@@ -8,8 +8,8 @@ _CHATTY = ("openai", "httpx", "httpx2")
 
 
 def quiet_clients() -> None:
-    """Have the clients log warnings alone; at INFO they write a line for each of what may be millions of requests."""
+    """Have the clients log warnings alone, unless the user has set their level; at INFO they write a line a request."""
     for name in _CHATTY:
         logger = logging.getLogger(name)
-        if logger.level < logging.WARNING:
+        if logger.level == logging.NOTSET:
             logger.setLevel(logging.WARNING)

@@ -80,6 +80,9 @@ class TestAnswers:
         caplog.set_level(logging.INFO)
         ask(backend(server, tmp_path), *(f"p{number}" for number in range(20)))
         assert "HTTP Request" not in caplog.text and len(caplog.records) < 20
+        logging.getLogger("httpx").setLevel(logging.INFO)
+        ask(backend(server, tmp_path), "one more")
+        assert logging.getLogger("httpx").level == logging.INFO, "the user's own level stays"
 
     def test_nothing_is_asked_twice(self, server: ScriptedServer, tmp_path: Path) -> None:
         first = ask(backend(server, tmp_path), "a", "b")
