@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import yaml
 from recbole.config import Config, configurator
-from recbole.utils import ModelType
+from recbole.utils import InputType, ModelType
 
 from recbole_hnlm.model_lookup import KNOWN_TO_RECBOLE, find_model, model_defaults, package_of
 from recbole_hnlm.models.support import refuse_unsupported
@@ -20,8 +20,16 @@ from recbole_hnlm.options.comparator import COMPARATOR_PREFIX
 from recbole_hnlm.options.general import GeneralOptions
 from recbole_hnlm.options.loss import RANKING_KEY
 from recbole_hnlm.options.parsing import option_keys
+from recbole_hnlm.recbole_spelling import later_of_two, translate_recbole_spelling
 from recbole_hnlm.run_options import RunOptions, base_sampler_of, parse_given
-from recbole_hnlm.run_options.checks import NO_SAMPLER, RECBOLE_SAMPLER, TEXT_SAMPLER, WRAPPED_KEYS
+from recbole_hnlm.run_options.checks import (
+    BASE_SAMPLER_KEY,
+    NO_SAMPLER,
+    RECBOLE_SAMPLER,
+    SAMPLER_PREFIX,
+    TEXT_SAMPLER,
+    WRAPPED_KEYS,
+)
 from recbole_hnlm.samplers import SAMPLERS
 from recbole_hnlm.training.processes import join_group
 from recbole_hnlm.user_settings import (
@@ -36,7 +44,7 @@ _OURS = (SAMPLER_KEY, RANKING_KEY, HNLMOptions.PREFIX, LLMOptions.PREFIX, COMPAR
 """Beginnings of our keys, but for those that plain runs obey too."""
 _READ_WITHOUT_DEFAULT = ("encoding", "norm", "tail_ratio")
 """Keys that RecBole's general part reads and has no default of."""
-_RECBOLE_DISTRIBUTIONS = ("uniform", "popularity", None, "None", "none")
+_NOT_PICKLED = ("run", "set_aside", "overruled_spelling", "_recbole_keys")
 
 
 def packaged_defaults(name: str) -> dict[str, Any]:
@@ -55,44 +63,6 @@ def packaged_defaults(name: str) -> dict[str, Any]:
 def encoding_of(config: Any) -> str:
     """How a dataset's files are encoded; RecBole's configuration may leave it open, which means UTF-8."""
     return str(config["encoding"] or "utf-8")
-
-
-def translate_recbole_spelling(values: dict[str, Any]) -> None:
-    """Turn ``train_neg_sample_args: {distribution: dns, sample_num: 1, candidate_num: 32}`` into our keys, in place.
-
-    Under a sampler of ours RecBole's ``uniform`` gives way to it and ``sample_num`` keeps its meaning; whatever says
-    the opposite of our keys, or has no meaning to our samplers, is refused.
-
-    Raises:
-        ValueError: If the two spellings disagree, or a value would be dropped.
-    """
-    args = values.get("train_neg_sample_args")
-    if not isinstance(args, Mapping):  # see check_recbole_values
-        return
-    distribution = args.get("distribution", "uniform")
-    theirs = distribution in _RECBOLE_DISTRIBUTIONS
-    sampler = values.get(SAMPLER_KEY)
-    if theirs and (sampler in (None, NO_SAMPLER) or base_sampler_of(values) == RECBOLE_SAMPLER):
-        return
-    agrees = sampler in (None, distribution) or (theirs and distribution != "popularity")
-    if not agrees and theirs:
-        raise ValueError(
-            f"neg_sampler={sampler!r} draws its own way, and train_neg_sample_args asks for {distribution}; set "
-            "neg_sampler: popularity, or neg_sampler: recbole for RecBole's own, or remove train_neg_sample_args"
-        )
-    if not agrees:
-        raise ValueError(f"neg_sampler={sampler!r} and train_neg_sample_args {distribution=} disagree; keep one")
-    values.setdefault(SAMPLER_KEY, distribution)
-    dropped = [key for key, plain in (("alpha", 1.0), ("dynamic", False)) if args.get(key, plain) not in (plain, None)]
-    if dropped:
-        raise ValueError(
-            f"train_neg_sample_args {dropped} mean nothing to neg_sampler={values[SAMPLER_KEY]!r}; remove them "
-            "(popularity has neg_sampler_power)"
-        )
-    for name, ours in (("sample_num", "neg_sampler_num"), ("candidate_num", "neg_sampler_candidates")):
-        if args.get(name) and values.setdefault(ours, args[name]) != args[name]:
-            raise ValueError(f"{ours}={values[ours]} and train_neg_sample_args {name}={args[name]} disagree; keep one")
-    del values["train_neg_sample_args"]
 
 
 class HNLMConfig(Config):
@@ -139,6 +109,11 @@ class HNLMConfig(Config):
         known = {*self.__dict__["_recbole_keys"], *_READ_WITHOUT_DEFAULT, *option_keys(GeneralOptions, "")}
         return sorted(key for key in self.external_config_dict if key not in known and not key.startswith(_OURS))
 
+    @property
+    def _layers(self) -> tuple[Mapping[str, Any], ...]:
+        """What the user has given, what counts less first."""
+        return self.file_config_dict, self.variable_config_dict, self.cmd_config_dict
+
     def _load_config_files(self, file_list: Any) -> dict[str, Any]:
         return read_settings_files(file_list, self.yaml_loader)
 
@@ -151,11 +126,11 @@ class HNLMConfig(Config):
         values = self.external_config_dict
         if values.get(SAMPLER_KEY, "") in (None, "None"):
             values[SAMPLER_KEY] = NO_SAMPLER
-        args = values.get("train_neg_sample_args")
-        named = isinstance(args, Mapping) and args.get("distribution", "uniform") not in _RECBOLE_DISTRIBUTIONS
-        if self.default_sampler is not None and not named:
-            values.setdefault(SAMPLER_KEY, self.default_sampler)
+        self.__dict__["overruled_spelling"] = later_of_two(values, self._layers)
         translate_recbole_spelling(values)
+        if self.default_sampler is not None:
+            values.setdefault(SAMPLER_KEY, self.default_sampler)
+            translate_recbole_spelling(values)  # what RecBole's own distribution means to that sampler
 
     def _get_model_and_dataset(self, model: Any, dataset: str | None) -> Any:
         found = find_model(self.external_config_dict.get("model") if model is None else model)
@@ -183,9 +158,11 @@ class HNLMConfig(Config):
     def _get_final_config_dict(self) -> dict[str, Any]:
         final: dict[str, Any] = super()._get_final_config_dict()
         check_recbole_values(final)
-        earlier = overruled((self.file_config_dict, self.variable_config_dict, self.cmd_config_dict), SAMPLER_KEY)
+        earlier = overruled(self._layers, SAMPLER_KEY)
+        earlier |= {key for key in overruled(self._layers, BASE_SAMPLER_KEY) if key.startswith(SAMPLER_PREFIX)}
         known = self.__dict__["_recbole_keys"]
-        run, self.__dict__["set_aside"] = parse_given(final, self.external_config_dict, known, earlier)
+        run, useless = parse_given(final, self.external_config_dict, known, earlier)
+        self.__dict__["set_aside"] = self.__dict__["overruled_spelling"] + useless
         self.__dict__["run"] = run
         if run is not None:
             refuse_unsupported(self.model_class, str(final[SAMPLER_KEY]))
@@ -215,15 +192,20 @@ class HNLMConfig(Config):
         args = self.final_config_dict["train_neg_sample_args"]
         if run is not None and run.sampler_type is not None:  # SimpleX reads its negatives per pair from here
             args["sample_num"] = run.negatives
-        elif run is not None and run.hnlm is not None and args["distribution"] == "none":
+        elif run is not None and self._reads_negatives(run) and args["distribution"] == "none":
+            key = SAMPLER_KEY if run.hnlm is None else BASE_SAMPLER_KEY
             raise ValueError(
-                f"hnlm_base_sampler={RECBOLE_SAMPLER} trains on the negatives that RecBole draws, and "
-                "train_neg_sample_args asks for none; give it a distribution, or name another base sampler"
+                f"{key}={RECBOLE_SAMPLER} trains on the negatives that RecBole draws, and train_neg_sample_args asks "
+                "for none; give it a distribution, or name another sampler"
             )
+
+    def _reads_negatives(self, run: RunOptions) -> bool:
+        """Whether a run on RecBole's own sampler needs the negatives of its loader."""
+        return run.hnlm is not None or self.final_config_dict["MODEL_INPUT_TYPE"] is InputType.PAIRWISE
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickle as RecBole's own Config with plain classes, so that a checkpoint needs nothing of ours to be read."""
-        state = {key: value for key, value in self.__dict__.items() if key not in ("run", "set_aside", "_recbole_keys")}
+        state = {key: value for key, value in self.__dict__.items() if key not in _NOT_PICKLED}
         state["model_class"] = getattr(self.model_class, "hnlm_base", self.model_class)
         for name, values in state.items():
             if isinstance(values, dict) and isinstance(values.get(SAMPLER_KEY), type):

@@ -19,7 +19,7 @@ import yaml
 from recbole_hnlm.artefacts.atomic import stream_atomic
 from recbole_hnlm.config import encoding_of
 from recbole_hnlm.model_lookup import dataset_for
-from recbole_hnlm.selection import check_topk
+from recbole_hnlm.selection import check_catalogue
 
 _NAMED = {
     "llm_prompts": "*", "llm_prompt": "*", "llm_adapter": "*", "llm_encoder": "*", "llm_base": "*",
@@ -183,5 +183,5 @@ def load_dataset(config: Any) -> Any:
             f"dataset {name!r} is not on disk and RecBole could not download it ({type(error).__name__}: {error}); "
             f"put {name}.inter (and {name}.item, {name}.user) into {path}"
         ) from error
-    check_topk(config, dataset)
+    check_catalogue(config, dataset)
     return dataset

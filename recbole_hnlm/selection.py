@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import filecmp
+import logging
 from pathlib import Path
 from typing import Any
 
+logger = logging.getLogger(__name__)
 _WITHOUT_CUT = ("gauc", "auc", "mae", "rmse", "logloss")
 """Metrics of whole rankings, which RecBole tells without ``@``."""
 
@@ -20,15 +22,15 @@ def check_valid_metric(config: Any) -> None:
         return
     metric, _, cut = str(config["valid_metric"]).partition("@")
     computed = metric.lower() in [str(name).lower() for name in config["metrics"]]
-    if not computed or (cut or metric.lower() not in _WITHOUT_CUT) and int(cut or 0) not in config["topk"]:
+    if not computed or (cut or metric.lower() not in _WITHOUT_CUT) and cut not in map(str, config["topk"]):
         raise ValueError(
             f"valid_metric={config['valid_metric']} is not computed: metrics={config['metrics']}, "
             f"topk={config['topk']}; add it to them"
         )
 
 
-def check_topk(config: Any, dataset: Any) -> None:
-    """Refuse to rank more items than there are.
+def check_catalogue(config: Any, dataset: Any) -> None:
+    """Refuse to rank more items than there are; warn of more candidates a pair than that.
 
     Raises:
         ValueError: If ``topk`` is more than all items.
@@ -38,6 +40,9 @@ def check_topk(config: Any, dataset: Any) -> None:
         raise ValueError(
             f"topk={config['topk']} asks for more than the {items} items of {config['dataset']!r}; lower it"
         )
+    asked = config.external_config_dict.get("neg_sampler_candidates") or 0
+    if asked >= dataset.item_num:
+        logger.warning("neg_sampler_candidates=%d draws the %d items many times; lower it", asked, dataset.item_num - 1)
 
 
 def check_selection(config: Any) -> None:

@@ -16,6 +16,7 @@ from recbole_hnlm.options.parsing import coerce
 logger = logging.getLogger(__name__)
 _NUMBERS: dict[str, type] = {
     **dict.fromkeys(("epochs", "train_batch_size", "eval_batch_size", "eval_step", "stopping_step", "seed"), int),
+    **dict.fromkeys(("loss_decimal_place", "metric_decimal_place"), int),
     **dict.fromkeys(("learning_rate", "weight_decay"), float),
 }
 """Settings of RecBole's that it compares with numbers, wherever that leads."""
@@ -108,17 +109,21 @@ def check_recbole_values(values: Mapping[str, Any]) -> None:
     """Refuse values of RecBole's own settings that would fail later without their name.
 
     Raises:
-        TypeError: If one is no number, where RecBole needs a number.
-        ValueError: If a split by ratio has other than three shares, or negatives are named in RecBole's place for a
-            mapping.
+        TypeError: If one is no number, where RecBole needs a number, or no mapping.
+        ValueError: If a batch is empty, a split by ratio has other than three shares, or negatives are named in
+            RecBole's place for a mapping.
     """
     for key, kind in _NUMBERS.items():
-        if values.get(key) is not None:
-            coerce(key, values[key], kind)
+        if values.get(key) is not None and coerce(key, values[key], kind) < 1 and key.endswith("batch_size"):
+            raise ValueError(f"{key}={values[key]} should be at least 1")
+    clipping = values.get("clip_grad_norm")
+    if clipping and not isinstance(clipping, Mapping):
+        raise TypeError(f"clip_grad_norm={clipping!r} should be a mapping, e.g. {{'max_norm': {clipping}}}")
     asked = values.get("eval_args")
     how = asked.get("split") if isinstance(asked, Mapping) else None
     shares = how.get("RS") if isinstance(how, Mapping) else None
-    if shares is not None and (not isinstance(shares, (list, tuple)) or len(shares) != 3):
+    numbers = isinstance(shares, (list, tuple)) and all(isinstance(share, int | float) for share in shares)
+    if shares is not None and not (numbers and len(shares) == 3):
         raise ValueError(
             f"eval_args: split: RS: {shares!r} should be the shares of train, valid and test, e.g. [8,1,1]"
         )
@@ -148,8 +153,10 @@ def warn_of_unread(config: Any) -> None:
     Args:
         config: An ``HNLMConfig``.
     """
+    taken = f"{SAMPLER_KEY}={config[SAMPLER_KEY] if config.run is None else config.run.sampler}"
     if config.set_aside:
-        taken = f"{SAMPLER_KEY}={config[SAMPLER_KEY]}"
         logger.warning("%s was given over the one that %s was written for; that is not read", taken, config.set_aside)
+    if config["repeatable"] and config.run is not None and config.run.sampler_type is not None:
+        logger.warning("repeatable changes nothing under %s, which draws no training positive of the user", taken)
     if config.unread:
         logger.warning("with %s nothing reads %s; remove it, or check the spelling", config["model"], config.unread)

@@ -96,7 +96,10 @@ def test_too_little_coverage_stops_the_run(tmp_path: Path) -> None:
         "\n".join(line if at < 10 else line.split("\t")[0] + "\t\t" for at, line in enumerate(lines)) + "\n"
     )
     values = {**BUILT, "hnlm_min_coverage": 0.9}
-    with pytest.raises(ValueError, match=r"only \d+\.\d% of the training pairs .* hnlm_min_coverage asks for 90\.0%"):
+    told = (
+        r"only \d+\.\d% of the training pairs .* hnlm_min_coverage asks for 90\.0%; .* once the 71 items without text"
+    )
+    with pytest.raises(ValueError, match=told):
         run_recbole_hnlm("BPR", "tiny", config_dict=settings(tmp_path, "BPR", **values))
 
 
@@ -138,6 +141,7 @@ def test_wrong_models_fail_before_any_data_is_read(tmp_path: Path, model: str, m
     ("values", "message"),
     [
         ({"topk": [5, 200]}, r"topk=\[5, 200\] asks for more than the 80 items of 'tiny'; lower it"),
+        ({"valid_metric": "ndcg@x"}, "valid_metric=ndcg@x is not computed: metrics="),
         ({"benchmark_filename": ["a", "b"]}, r"benchmark_filename=\['a', 'b'\] should name three parts"),
     ],
 )
@@ -146,6 +150,21 @@ def test_an_evaluation_that_cannot_be_made_is_refused_before_training(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         run_recbole_hnlm("BPR", "tiny", config_dict=settings(folder, "BPR", neg_sampler="uniform", **values))
+
+
+def test_what_cannot_be_meant_is_told_of(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    values = {"neg_sampler": "dns", "neg_sampler_candidates": 100, "repeatable": True, "state": "WARNING"}
+    with pytest.raises(AssertionError, match="training began"):
+        run_recbole_hnlm("BPR", "tiny", config_dict=settings(folder, "BPR", **values))
+    assert "neg_sampler_candidates=100 draws the 80 items many times" in caplog.text
+    assert "repeatable changes nothing under neg_sampler=dns" in caplog.text
+
+
+def test_a_file_without_rows_is_no_text(folder: Path) -> None:
+    path = folder / "tiny" / "tiny.item"
+    path.write_text(path.read_text().splitlines()[0] + "\n")
+    with pytest.raises(ValueError, match=r"tiny\.item has a header and no rows; fill it, or remove it"):
+        run_recbole_hnlm("BPR", "tiny", config_dict=settings(folder, "BPR", **{**BUILT, "hnlm_rebuild": True}))
 
 
 def test_artefacts_made_with_other_settings_are_refused(folder: Path) -> None:

@@ -168,6 +168,8 @@ class TestRecBoleSpelling:
     def test_recboles_own_negatives_cannot_be_none(self) -> None:
         with pytest.raises(ValueError, match="hnlm_base_sampler=recbole trains on the negatives .* asks for none"):
             _config(neg_sampler="hnlm", hnlm_base_sampler="recbole", hnlm_alpha=0.0, train_neg_sample_args=None)
+        with pytest.raises(ValueError, match="neg_sampler=recbole trains on the negatives .* asks for none"):
+            _config(neg_sampler="recbole", train_neg_sample_args=None)
 
     def test_the_loader_hands_out_pairs(self) -> None:
         config = _config(train_neg_sample_args={"distribution": "dns"})
@@ -193,6 +195,24 @@ class TestRecBoleSpelling:
 
     def test_saying_it_twice_is_no_contradiction(self) -> None:
         assert _run(_config(neg_sampler="dns", train_neg_sample_args={"distribution": "dns"})).sampler == "dns"
+
+    def test_a_sampler_named_later_in_our_words_wins(self, tmp_path: Path) -> None:
+        args = {"distribution": "dns", "candidate_num": 3}
+        files = [_write(tmp_path / "a.yaml", train_neg_sample_args=args)]
+        for sampler, drawn in (("none", None), ("uniform", "uniform"), ("mixgcf", "mixgcf")):
+            config = _config(files=files, neg_sampler=sampler)
+            assert (config.run and config.run.sampler, config.set_aside) == (drawn, ["train_neg_sample_args"])
+        assert _config(files=files, neg_sampler="none")["train_neg_sample_args"]["distribution"] == "uniform"
+
+    def test_a_sampler_named_later_in_recboles_words_wins(self, tmp_path: Path) -> None:
+        files = [_write(tmp_path / "a.yaml", neg_sampler="mixgcf")]
+        config = _config(files=files, train_neg_sample_args={"distribution": "dns", "candidate_num": 3})
+        assert (_run(config).sampler, _run(config).sampler_options.candidates) == ("dns", 3)
+        assert config.set_aside == []
+
+    def test_a_misspelled_inner_key_is_refused(self) -> None:
+        with pytest.raises(ValueError, match=r"train_neg_sample_args has \['candidates_num'\], which nothing reads"):
+            _config(train_neg_sample_args={"distribution": "dns", "candidates_num": 3})
 
     def test_unknown_distribution(self) -> None:
         with pytest.raises(ValueError, match=r"unknown neg_sampler 'dnss'.*did you mean 'dns'\?"):
@@ -292,6 +312,12 @@ class TestASamplerGivenOverAnother:
         for values in ({"hnlm_alpha": 0.1}, {"neg_sampler": "dns", "hnlm_alpha": 0.1}):
             with pytest.raises(ValueError, match="hnlm_alpha has no effect here"):
                 _config(files=files, **values)
+
+    def test_a_base_sampler_over_another_sets_its_options_aside(self, tmp_path: Path) -> None:
+        written = {"neg_sampler": "hnlm", "hnlm_alpha": 0.1, "hnlm_base_sampler": "mixgcf", "neg_sampler_mix": 0.3}
+        config = _config(files=[_write(tmp_path / "a.yaml", **written)], hnlm_base_sampler="dns")
+        assert (_run(config).sampler, _run(config).hnlm.alpha) == ("hnlm(dns)", 0.1)
+        assert config.set_aside == ["neg_sampler_mix"]
 
     def test_the_same_sampler_again_sets_nothing_aside(self, tmp_path: Path) -> None:
         files = [_write(tmp_path / "a.yaml", neg_sampler="dns", hnlm_alpha=0.1)]

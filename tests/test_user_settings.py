@@ -160,6 +160,10 @@ class TestFiles:
             {"eval_args": {"split": {"RS": [0.8, 0.2]}}},
             r"RS: \[0.8, 0.2\] should be the shares of train, valid and test",
         ),
+        ({"eval_args": {"split": {"RS": ["a", 1, 1]}}}, "should be the shares of train, valid and test"),
+        ({"train_batch_size": 0}, "train_batch_size=0 should be at least 1"),
+        ({"clip_grad_norm": 5}, r"clip_grad_norm=5 should be a mapping, e.g. {'max_norm': 5}"),
+        ({"loss_decimal_place": "x"}, "loss_decimal_place='x' should be int"),
         (
             {"train_neg_sample_args": "mixgcf"},
             "train_neg_sample_args='mixgcf' should map .* neg_sampler names a sampler",

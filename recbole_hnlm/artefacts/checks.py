@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_hnlm.artefacts.atomic import iter_rows
-from recbole_hnlm.artefacts.errors import ArtefactError, missing, rebuild_remedy, unusable
+from recbole_hnlm.artefacts.errors import ArtefactError, missing, unusable
 from recbole_hnlm.artefacts.manifest import ArtefactPaths, Manifest
 from recbole_hnlm.artefacts.storage import hash_file
 
@@ -40,8 +40,8 @@ def check_artefact(paths: ArtefactPaths, manifest: Manifest, pairs_hash: str | N
     if pairs_hash is not None and pairs_hash != manifest.pairs_hash:
         raise ArtefactError(
             f"{paths.manifest} was built from other training pairs (hash "
-            f"{manifest.pairs_hash[:12]}, this split has {pairs_hash[:12]}); "
-            f"{rebuild_remedy(paths.name)}"
+            f"{manifest.pairs_hash[:12]}, this split has {pairs_hash[:12]}), which seed, filters and eval_args decide; "
+            "add --hnlm_rebuild=True to this run's own settings, or give each split an hnlm_artefact_dir"
         )
     for suffix in ("hnlm", "hnlm_emb.npy", "hnlm_index.npy", "hnlm_tokens", "item_text.npy"):
         if not manifest.has_file(suffix):

@@ -90,6 +90,8 @@ def _table(path: Path, key: str, dataset: Any, config: Any) -> AtomicTable | Non
         return None
     table = read_atomic(path, key=key, separator=config["field_separator"], encoding=encoding_of(config))
     known = set(dataset.field2id_token[key])
+    if not len(table.frame):
+        raise ValueError(f"{path} has a header and no rows; fill it, or remove it to do without")
     if not any(token in known for token in table.column(key)):
         raise ValueError(f"no {key} of {path} occurs in the interactions; check the file and field_separator")
     between = config["seq_separator"]

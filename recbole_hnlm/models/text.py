@@ -239,11 +239,12 @@ def _user_vectors(config: Any, bound: Any, options: HNLMOptions, seed: int) -> t
 
 
 def _check_coverage(bound: Any, dataset: Any, options: HNLMOptions) -> None:
-    feat = dataset.inter_feat
-    coverage = bound.coverage(feat[dataset.uid_field].numpy(), feat[dataset.iid_field].numpy())
+    users, items = (dataset.inter_feat[field].numpy() for field in (dataset.uid_field, dataset.iid_field))
+    coverage = bound.coverage(users, items)
     if coverage < options.min_coverage:
         raise ValueError(
             f"only {coverage:.1%} of the training pairs have a hard-negative vector, hnlm_min_coverage asks for "
-            f"{options.min_coverage:.1%}; rebuild with --hnlm_rebuild=True or lower hnlm_min_coverage"
+            f"{options.min_coverage:.1%}; lower it, set hnlm_alpha: 0, or add --hnlm_rebuild=True once the "
+            f"{(~bound.item_text()[1][1:]).sum()} items without text have some"
         )
     logger.info("hard-negative vectors cover %.1f %% of the training pairs", 100 * coverage)

@@ -17,6 +17,7 @@ from recbole_hnlm.run_options.hybrid import hybrid_keys, useless_hybrid_keys
 from recbole_hnlm.samplers import SAMPLERS, NegativeSampler, sampler_class
 
 SAMPLER_PREFIX = "neg_sampler_"
+BASE_SAMPLER_KEY = "hnlm_base_sampler"
 RECBOLE_SAMPLER = "recbole"
 """RecBole's own drawing by ``train_neg_sample_args``, unchanged; text may still be mixed in."""
 TEXT_SAMPLER = "hnlm"

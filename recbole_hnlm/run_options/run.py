@@ -27,6 +27,7 @@ from recbole_hnlm.options.loss import OWN_LOSS, RANKING_KEY, RANKING_PREFIX, Ran
 from recbole_hnlm.options.parsing import UselessOption, parse_options, reject_unknown, useless_hnlm_keys
 from recbole_hnlm.run_options.chat import ChatRun, parse_chat
 from recbole_hnlm.run_options.checks import (
+    BASE_SAMPLER_KEY,
     NAMES_BESIDE,
     NO_SAMPLER,
     RECBOLE_SAMPLER,
@@ -130,7 +131,7 @@ def base_sampler_of(values: Mapping[str, Any]) -> Any:
     sampler = values.get(SAMPLER_KEY)
     if sampler == TEXT_SAMPLER:
         usual = HNLMOptions.base_sampler if comparator_of(values) is None else PUBLISHED_SAMPLER
-        return values.get("hnlm_base_sampler", usual)
+        return values.get(BASE_SAMPLER_KEY, usual)
     return sampler
 
 

@@ -1,0 +1,80 @@
+"""RecBole's own way of naming a sampler, ``train_neg_sample_args``, in the words of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from recbole_hnlm.options import SAMPLER_KEY
+from recbole_hnlm.run_options import base_sampler_of
+from recbole_hnlm.run_options.checks import NO_SAMPLER, RECBOLE_SAMPLER
+
+NEGATIVE_ARGS = "train_neg_sample_args"
+_INNER_KEYS = ("distribution", "sample_num", "alpha", "dynamic", "candidate_num")
+_RECBOLE_DISTRIBUTIONS = ("uniform", "popularity", None, "None", "none")
+
+
+def later_of_two(values: dict[str, Any], layers: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Leave, of ``neg_sampler`` and a sampler of ours in RecBole's spelling, the one that was given last, in place.
+
+    Args:
+        values: What the layers come to, one over the other.
+        layers: What counts less first.
+
+    Returns:
+        The names of what was removed: ``train_neg_sample_args``, or nothing to tell of.
+    """
+    args, sampler = values.get(NEGATIVE_ARGS), values.get(SAMPLER_KEY)
+    if not isinstance(args, Mapping) or sampler in (None, args.get("distribution", "uniform")):
+        return []
+    if args.get("distribution", "uniform") in _RECBOLE_DISTRIBUTIONS:
+        return []
+    given = ([key in layer for layer in layers][::-1] for key in (NEGATIVE_ARGS, SAMPLER_KEY))
+    of_args, of_sampler = (-places.index(True) for places in given)  # 0 of the last layer
+    if of_args > of_sampler:
+        del values[SAMPLER_KEY]
+    elif of_args < of_sampler:
+        del values[NEGATIVE_ARGS]
+        return [NEGATIVE_ARGS]
+    return []
+
+
+def translate_recbole_spelling(values: dict[str, Any]) -> None:
+    """Turn ``train_neg_sample_args: {distribution: dns, sample_num: 1, candidate_num: 32}`` into our keys, in place.
+
+    Under a sampler of ours RecBole's ``uniform`` gives way to it and ``sample_num`` keeps its meaning; whatever says
+    the opposite of our keys, or has no meaning to our samplers, is refused.
+
+    Raises:
+        ValueError: If the two spellings disagree, or a value would be dropped.
+    """
+    args = values.get(NEGATIVE_ARGS)
+    if not isinstance(args, Mapping):  # see check_recbole_values
+        return
+    distribution = args.get("distribution", "uniform")
+    theirs = distribution in _RECBOLE_DISTRIBUTIONS
+    sampler = values.get(SAMPLER_KEY)
+    if theirs and (sampler in (None, NO_SAMPLER) or base_sampler_of(values) == RECBOLE_SAMPLER):
+        return
+    agrees = sampler in (None, distribution) or (theirs and distribution != "popularity")
+    if not agrees and theirs:
+        raise ValueError(
+            f"neg_sampler={sampler!r} draws its own way, and train_neg_sample_args asks for {distribution}; set "
+            "neg_sampler: popularity, or neg_sampler: recbole for RecBole's own, or remove train_neg_sample_args"
+        )
+    if not agrees:
+        raise ValueError(f"neg_sampler={sampler!r} and train_neg_sample_args {distribution=} disagree; keep one")
+    unknown = sorted(set(args) - set(_INNER_KEYS))
+    if unknown:
+        raise ValueError(f"train_neg_sample_args has {unknown}, which nothing reads; its keys are {list(_INNER_KEYS)}")
+    values.setdefault(SAMPLER_KEY, distribution)
+    dropped = [key for key, plain in (("alpha", 1.0), ("dynamic", False)) if args.get(key, plain) not in (plain, None)]
+    if dropped:
+        raise ValueError(
+            f"train_neg_sample_args {dropped} mean nothing to neg_sampler={values[SAMPLER_KEY]!r}; remove them "
+            "(popularity has neg_sampler_power)"
+        )
+    for name, ours in (("sample_num", "neg_sampler_num"), ("candidate_num", "neg_sampler_candidates")):
+        if args.get(name) and values.setdefault(ours, args[name]) != args[name]:
+            raise ValueError(f"{ours}={values[ours]} and train_neg_sample_args {name}={args[name]} disagree; keep one")
+    del values[NEGATIVE_ARGS]
