@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recbole_hnlm.models.log_sums import log_sum_exp, pairwise_log_sums
+from recbole_hnlm.models.log_sums import log_sum_exp, pairwise_log_sums, sum_of_closeness
 from recbole_hnlm.models.precision import without_autocast
 from recbole_hnlm.options.loss import (
     BilateralLossOptions,
@@ -228,8 +228,7 @@ class DirectAULoss(RankingLoss):
 def _uniformity(rows: Tensor, row_of: Tensor) -> Tensor:
     """Logarithm of the mean of ``exp(-2 |x_a - x_b|^2)`` over two different places of a batch."""
     counts = torch.bincount(row_of, minlength=len(rows)).to(rows.dtype)
-    close = (4 * rows @ rows.T - 4).exp()  # |x - y|^2 = 2 - 2 x.y
-    other = counts @ close @ counts - (counts.square() * close.diagonal()).sum()
+    other = sum_of_closeness(rows, counts)
     same = (counts * (counts - 1)).sum()  # one row in two places: distance 0
     places = row_of.numel()
     return ((other + same) / (places * (places - 1))).log()

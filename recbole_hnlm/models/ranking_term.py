@@ -111,15 +111,17 @@ def seen_among(users: Tensor, items: Tensor, interactions: TrainingInteractions)
         items: Item ids, none twice, shape ``(N,)``.
         interactions: The training pairs; the cost is that of the users' own.
     """
-    counts = interactions.user_counts[users]
+    counts = interactions.user_counts.index_select(0, users)
     rows = torch.repeat_interleave(counts)  # (sum of counts,)
     first = torch.cumsum(counts, 0) - counts  # of each user's positives among those rows
-    places = torch.arange(rows.numel(), device=rows.device).add_((interactions.user_starts[users] - first)[rows])
-    positives = interactions.keys[places].sub_((users * interactions.n_items)[rows])
-    place_of = torch.full((interactions.n_items,), -1, device=items.device)
-    place_of[items] = torch.arange(items.numel(), device=items.device)
-    columns = place_of[positives]
-    return rows.mul_(items.numel()).add_(columns)[columns >= 0]
+    begins = interactions.user_starts.index_select(0, users) - first
+    places = torch.arange(rows.numel(), device=rows.device).add_(begins.index_select(0, rows))
+    positives = interactions.keys.index_select(0, places).sub_((users * interactions.n_items).index_select(0, rows))
+    place_of = torch.full((interactions.n_items,), -1, dtype=torch.int32, device=items.device)
+    place_of[items] = torch.arange(items.numel(), dtype=torch.int32, device=items.device)
+    columns = place_of.index_select(0, positives)
+    kept = torch.nonzero(columns >= 0).flatten()
+    return rows.index_select(0, kept).mul_(items.numel()).add_(columns.index_select(0, kept))
 
 
 class RankingLossHook:

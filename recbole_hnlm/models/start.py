@@ -12,21 +12,31 @@ from torch import Tensor, nn
 from recbole_hnlm.models.text import TextVectors
 from recbole_hnlm.samplers import TrainingInteractions
 
+_BLOCK = 1 << 14  # items in double precision at once: 16 MiB at a width of 128
+
 
 def principal_components(vectors: Tensor, mask: Tensor, width: int) -> Tensor:
     """Coordinates of text vectors on their leading principal axes, unit variance, ``(N, S) -> (N, min(width, S))``.
 
     Signs are fixed, so that the result does not depend on the linear algebra library.
     """
-    known = vectors[mask].double()
-    centred = known - known.mean(dim=0)
-    _, axes = torch.linalg.eigh(centred.T @ centred)  # ascending eigenvalues
+    blocks = list(zip(vectors.split(_BLOCK), mask.split(_BLOCK), strict=True))  # in double precision one at a time
+    count = mask.sum()
+    mean = torch.stack([block[known].double().sum(dim=0) for block, known in blocks]).sum(dim=0) / count
+    scatter = torch.zeros(len(mean), len(mean), dtype=mean.dtype, device=mean.device)
+    for block, known in blocks:
+        centred = block[known].double() - mean
+        scatter += centred.T @ centred
+    _, axes = torch.linalg.eigh(scatter)  # ascending eigenvalues
     axes = axes.flip(1)[:, : min(width, axes.shape[1])]
     largest = axes.abs().argmax(dim=0)
     axes = axes * torch.sign(axes[largest, torch.arange(axes.shape[1], device=axes.device)])
-    coordinates = torch.zeros(vectors.shape[0], axes.shape[1], dtype=torch.float64, device=vectors.device)
-    coordinates[mask] = centred @ axes
-    return (coordinates / coordinates[mask].std().clamp_min(1e-12)).float()
+    squares = ((axes.T @ scatter) * axes.T).sum()  # of all coordinates, whose mean is 0
+    deviation = (squares / (count * axes.shape[1] - 1)).clamp_min(1e-24).sqrt()
+    coordinates = torch.zeros(vectors.shape[0], axes.shape[1], device=vectors.device)
+    for place, (block, known) in zip(coordinates.split(_BLOCK), blocks, strict=True):
+        place[known] = ((block[known].double() - mean) @ axes / deviation).float()
+    return coordinates
 
 
 class PairMeans:

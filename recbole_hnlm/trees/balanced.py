@@ -82,9 +82,10 @@ def _parts(vectors: Floats, members: Ints, branches: int, rng: np.random.Generat
     sizes = there.sum(axis=1)
     capacity = sizes[:, None] // branches + (np.arange(branches) < (sizes % branches)[:, None])  # (M, K)
     part = np.full(members.shape, -1, dtype=np.int64)
+    squares = (rows**2).sum(axis=2)[:, :, None]
     for _ in range(_ROUNDS):
-        distance = (centres**2).sum(axis=2)[:, None, :] - 2 * rows @ centres.transpose(0, 2, 1)  # (M, S, K), less |x|^2
-        distance += (rows**2).sum(axis=2)[:, :, None]
+        distance = (centres**2).sum(axis=2)[:, None, :] - rows @ (2 * centres).transpose(0, 2, 1)  # (M, S, K)
+        distance += squares
         before, part = part, nearest_with_room(distance, there, capacity)
         if np.array_equal(before, part):
             break
@@ -114,17 +115,22 @@ def nearest_with_room(distance: Floats, there: NDArray[np.bool_], capacity: Ints
     preference = np.argsort(mine, axis=1, kind="stable")
     room = capacity.ravel()
     at = np.zeros(len(node), dtype=np.int64)
-    rows = np.arange(len(node))
+    wanted = preference[:, 0].copy()
+    part = node * branches + wanted
+    asked = np.arange(len(node))  # members of the parts that somebody has proposed to since they were looked at
     while True:
-        wanted = preference[rows, at]
-        part = node * branches + wanted
-        order = np.lexsort((mine[rows, wanted], part))
-        sorted_part = part[order]
-        rank = rows - np.searchsorted(sorted_part, sorted_part)
-        refused = order[rank >= room[sorted_part]]
+        order = asked[np.lexsort((mine[asked, wanted[asked]], part[asked]))]
+        sizes = np.bincount(part[asked], minlength=len(room))
+        rank = np.arange(len(order)) - (np.cumsum(sizes) - sizes)[part[order]]
+        refused = order[rank >= room[part[order]]]
         if not len(refused):
             break
         at[refused] += 1
+        wanted[refused] = preference[refused, at[refused]]
+        part[refused] = node[refused] * branches + wanted[refused]
+        full = np.zeros(len(room), dtype=bool)
+        full[part[refused]] = True
+        asked = np.flatnonzero(full[part])
     found = np.full(there.shape, -1, dtype=np.int64)
     found[node, place] = wanted
     return found

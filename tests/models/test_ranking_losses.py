@@ -88,7 +88,10 @@ def _naive(name: str, batch: RankingBatch, seen: list[tuple[int, int]], values: 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
 @pytest.mark.parametrize(("name", "values"), CASES)
-def test_naive(name: str, values: dict[str, Any], dtype: torch.dtype, tolerance: float) -> None:
+def test_naive(
+    name: str, values: dict[str, Any], dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_sums, "_BLOCK_ROWS", 2)  # directau: several blocks, as below
     loss = _made(name, **values)(_batch(dtype))
     assert loss.dtype == dtype and loss.shape == ()
     assert loss.item() == pytest.approx(_naive(name, _batch(), SEEN, values), rel=10 * tolerance, abs=tolerance)
@@ -97,6 +100,7 @@ def test_naive(name: str, values: dict[str, Any], dtype: torch.dtype, tolerance:
 @pytest.mark.parametrize(("name", "values"), CASES)
 def test_gradient(name: str, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_sums, "_BLOCK_ENTRIES", 2 * 6)  # psl: several blocks, the last one short
+    monkeypatch.setattr(log_sums, "_BLOCK_ROWS", 2)
     batch, loss = _batch(), _made(name, **values)
     rows = [batch.users, batch.items] + ([batch.negatives] if name != "directau" else [])  # type: ignore[list-item]
     fields = ("users", "items", "negatives")

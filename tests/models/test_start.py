@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from recbole_hnlm.models import start
 from recbole_hnlm.models.start import PairMeans, principal_components, spread, start_from_text
 from recbole_hnlm.models.text import TextVectors
 from recbole_hnlm.samplers import TrainingInteractions
@@ -44,7 +45,11 @@ def test_signs_of_components_are_not_the_librarys(text: TextVectors, monkeypatch
     assert torch.equal(principal_components(text.items, text.item_mask, 3), usual)
 
 
-def test_principal_components_are_those_of_numpys_svd(text: TextVectors) -> None:
+@pytest.mark.parametrize("block", [start._BLOCK, 3])
+def test_principal_components_are_those_of_numpys_svd(
+    text: TextVectors, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start, "_BLOCK", block)
     found = principal_components(text.items, text.item_mask, 3)
     known = text.items[text.item_mask].double().numpy()
     centred = known - known.mean(axis=0)
@@ -54,6 +59,8 @@ def test_principal_components_are_those_of_numpys_svd(text: TextVectors) -> None
     np.testing.assert_allclose(np.abs(ours), np.abs(expected / expected.std(ddof=1)), rtol=1e-4, atol=1e-5)
     assert torch.equal(found[~text.item_mask], torch.zeros(2, 3))
     assert principal_components(text.items, text.item_mask, S + 3).shape == (N, S)
+    same = torch.ones(N, S)
+    assert not principal_components(same, text.item_mask, 3).isnan().any()
 
 
 def test_a_start_from_text_leaves_the_rest_at_the_models_own(

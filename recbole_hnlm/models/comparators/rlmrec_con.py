@@ -48,19 +48,20 @@ class RLMRecCon(Comparator):
         return self.options.weight / max(1, step.users.numel()) * torch.stack(terms).sum()
 
     def _items(self, step: Step, items: Tensor) -> Tensor:
-        kept = items[self.text.item_mask[items]]
+        kept, place, counts = torch.unique(items[self.text.item_mask[items]], return_inverse=True, return_counts=True)
         targets = self.projector(self.text.items[kept])
-        return contrast(step.view.item_rows(kept), targets, targets, self.options.temperature)
+        pool = targets.index_select(0, place)  # what stands twice in the batch counts twice, but is an anchor once
+        return contrast(step.view.item_rows(kept), targets, pool, self.options.temperature, counts=counts)
 
     def _users(self, step: Step) -> Tensor:
-        kept = step.users[self.text.user_mask[step.users]]
+        kept, counts = torch.unique(step.users[self.text.user_mask[step.users]], return_counts=True)
         known = torch.nonzero(self.text.user_mask).flatten()
         rows, temperature = step.view.user_rows(kept), self.options.temperature
         if known.numel() <= self.options.negatives:
             pool = self.projector(self.text.users[known])
             own = pool.index_select(0, torch.searchsorted(known, kept))
-            return contrast(rows, own, pool, temperature)
+            return contrast(rows, own, pool, temperature, counts=counts)
         drawn = torch.randint(known.numel(), (self.options.negatives,), generator=step.generator, device=known.device)
         ids = known[drawn]
         own, pool = (self.projector(self.text.users[which]) for which in (kept, ids))
-        return contrast(rows, own, pool, temperature, ids=(kept, ids))
+        return contrast(rows, own, pool, temperature, ids=(kept, ids), counts=counts)
