@@ -101,6 +101,17 @@ class TestGeneralModels:
             assert gradients
             assert all(torch.isfinite(g.coalesce().values() if g.is_sparse else g).all() for g in gradients)
 
+    @pytest.mark.parametrize("negatives", [{}, {"train_neg_sample_args": None}])
+    @pytest.mark.parametrize("batch", [64, 100_000])
+    def test_pop_counts_training_pairs(self, batch: int, negatives: dict[str, Any], tmp_path: Path) -> None:
+        """RecBole's counts every item once a batch, drawn negatives too."""
+        config = _config("Pop", train_batch_size=batch, checkpoint_dir=str(tmp_path), **negatives)
+        model, train_data, valid_data = _prepare(config)
+        _trainer(config, model).fit(train_data, valid_data, saved=False, show_progress=False)
+        pairs = train_data._dataset.inter_feat["item_id"]
+        assert torch.equal(model.item_cnt.flatten(), torch.bincount(pairs, minlength=model.n_items))
+        assert int(model.max_cnt) == int(model.item_cnt.max()) > 1
+
     def test_adjacency_of_lightgcn(self) -> None:
         model, _, _ = _prepare(_config("LightGCN"))
         n_users, degrees = model.n_users, model.interaction_matrix.getnnz(axis=1)
@@ -263,6 +274,13 @@ class TestOnlyWhereBroken:
         monkeypatch.setattr(dok_matrix, "_update", "own", raising=False)
         assert not compat.numerics.dok_matrix_update(ModuleType("module"))
         assert vars(dok_matrix)["_update"] == "own"
+
+    def test_counts(self) -> None:
+        class Counted:
+            def calculate_loss(self, interaction: Any) -> None:
+                self.item_cnt.index_add_(0, interaction["item"], torch.ones(2, 1, dtype=torch.long))  # type: ignore
+
+        assert not compat.counts.popularity_of_pairs(SimpleNamespace(Pop=Counted))  # type: ignore[arg-type]
 
     def test_torch(self, monkeypatch: pytest.MonkeyPatch) -> None:
         load = torch.load

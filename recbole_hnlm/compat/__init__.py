@@ -5,22 +5,23 @@ repairs one of them. It
 
 * first looks whether the thing is really broken, by trying it and never by comparing versions, and does nothing if not;
 * changes RecBole's own modules, and a dependency only by adding a name that is missing there;
-* keeps the result that RecBole had with the dependencies it was written for.
+* keeps the result that RecBole had with the dependencies it was written for, where RecBole meant it.
 
 ``import recbole_hnlm`` calls :func:`install`. That is cheap: a shim runs right after the module it repairs is first
 imported, by whomever, or at once if that has happened already. The shims: :mod:`.numerics` (numpy, scipy),
 :mod:`.checkpoints`, :mod:`.downloads` and :mod:`.autograd` (torch), :mod:`.tables` (pandas), :mod:`.optional` (ray,
-pkg_resources), :mod:`.metrics` (RecBole itself).
+pkg_resources), :mod:`.metrics` and :mod:`.counts` (RecBole itself).
 """
 
 import importlib
 import sys
 
-from . import autograd, checkpoints, downloads, metrics, numerics, optional, registry, tables
+from . import autograd, checkpoints, counts, downloads, metrics, numerics, optional, registry, tables
 from .import_hook import ImportHook
 
 __all__ = [
-    "active", "apply", "autograd", "checkpoints", "downloads", "install", "metrics", "numerics", "optional", "tables",
+    "active", "apply", "autograd", "checkpoints", "counts", "downloads", "install", "metrics", "numerics", "optional",
+    "tables",
 ]  # fmt: skip
 
 _hook = ImportHook({*registry.shims, *registry.surroundings}, registry.execute_repaired)
