@@ -552,6 +552,9 @@ def test_failed_runs_are_told_below_the_table(folder: Path, tmp_path: Path, monk
     command = ["popularity", "--dataset=tiny", "--model=BPR", f"--out={tmp_path}", "--no_progress",
                "--neg_samplers", "dns", *shared(folder)]  # fmt: skip
     written = main([*command, "--seeds=2"])
+    assert written.table.title.endswith(", tiny, BPR")
+    assert written.table.notes[0].startswith("Seeds 2020, 2021; nothing is tuned; settings of all rows: ")
+    assert "epochs 2" in written.table.notes[0]
     assert written.table.rows == (("dns", GROUPS[0], "0.5000"),)
     assert written.table.notes[-1] == "dns, seed 2021, failed: ValueError: no luck"
     with pytest.raises(ValueError, match="every run of the analysis failed; dns, seed 2021"):

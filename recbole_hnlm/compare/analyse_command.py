@@ -16,7 +16,7 @@ from recbole_hnlm.compare.children import Child
 from recbole_hnlm.compare.defaults import told_of_defaults
 from recbole_hnlm.compare.fitness import refuse_unfit_cells
 from recbole_hnlm.compare.ledger import FAILED, OK, Ledger, Record, RunSetting
-from recbole_hnlm.compare.plan import Cell, cells_of
+from recbole_hnlm.compare.plan import LOCAL, Cell, cells_of
 from recbole_hnlm.compare.plots import svg_element
 from recbole_hnlm.compare.pool import Pool, Start, start_in_child, stoppable
 from recbole_hnlm.compare.progress import Progress
@@ -171,8 +171,11 @@ def write(
         raise ValueError(f"every run of the analysis failed; {failures[0]}")
     if not readings:
         raise ValueError(f"the runs have ended well, but none tells what {name} reads; choose other rows or settings")
-    table = analysis.table(readings, next(iter(asked.request.datasets)))
-    table = replace(table, notes=(*table.notes, *notes, *failures))
+    request = asked.request
+    table = analysis.table(readings, f"{next(iter(request.datasets))}, {' '.join(request.grid.models)}")
+    given = ", ".join(f"{key} {value}" for key, value in request.shared.items() if key not in LOCAL)
+    made = f"Seeds {', '.join(map(str, request.seeds))}; nothing is tuned; settings of all rows: {given or 'none'}."
+    table = replace(table, notes=(made, *table.notes, *notes, *failures))
     contents = {"md": markdown([table], f"![]({name}.svg)"), "csv": comma_separated(readings),
                 "svg": svg_element(analysis.plot(readings))}  # fmt: skip
     files = []

@@ -138,9 +138,13 @@ class Ledger:
         """Keep a record on disk, synced, and hand it back as it will be read."""
         assert self._file is not None, "open the ledger with 'with' to write"
         line = json.dumps(record, default=_plain)
-        self._file.write(line.encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write(line.encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:  # a full disk, which does not say where
+            error.filename = self._file.name
+            raise
         kept: Record = json.loads(line)
         self._keep(kept)
         return kept
@@ -191,8 +195,8 @@ class Ledger:
                     logger.warning("%s holds a line that is no run of compare's; it is passed over", path)
 
     def _keep(self, record: Record) -> None:
-        old = self._records.get(record["key"])
-        if old is None or old.get("status") == FAILED:  # a retry stands over a failure, never the other way round
+        old, _ = self._records.get(record["key"]), record["status"]
+        if old is None or old["status"] == FAILED:  # a retry stands over a failure, never the other way round
             self._records[record["key"]] = record
 
 

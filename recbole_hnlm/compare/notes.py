@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from recbole_hnlm.compare.blocks import Block, Line
@@ -19,7 +20,7 @@ _OURS = ("neg_sampler", "hnlm_", "llm_", "ranking_loss", "comparator_")
 
 def notes_of(block: Block) -> list[str]:
     """Every note of a block."""
-    notes = [*_seed_notes(block), *_test_notes(block), *_setting_notes(block)]
+    notes = [*_seed_notes(block), *_test_notes(block), *_trial_notes(block), *_setting_notes(block)]
     if len(versions_of(block)) > 1:
         notes.append("Rows were trained with several versions of packages, which cost.md names; a new --out has one.")
     for told in (_collapsed, _cut_short, _by_other_defaults):
@@ -105,6 +106,18 @@ def _split_notes(held_out: float | None) -> list[str]:
     ]
 
 
+def _trial_notes(block: Block) -> list[str]:
+    """Which rows were searched longer or shorter than others."""
+    rows: dict[int, list[str]] = {}
+    for line in block.lines:
+        if line.outcome.cell.space:
+            rows.setdefault(line.outcome.cell.budget, []).append(line.name)
+    if len(rows) < 2:
+        return []
+    told = "; ".join(f"{budget} of {_quoted(names)}" for budget, names in sorted(rows.items()))
+    return [f"Rows were not tuned alike, trials: {told}. The same --tune for all makes them comparable."]
+
+
 def _setting_notes(block: Block) -> list[str]:
     """How long and in which steps rows train, where that is not the same for all, and in what else backbones differ
     that neither a row nor its search is made of.
@@ -149,9 +162,11 @@ def _collapsed(line: Line) -> str:
     low = [run for run in runs if run["valid_score"] < _COLLAPSED * best]
     if not low:
         return ""
+    whole = all(run["epochs"] >= line.outcome.cell.values.get("epochs", math.inf) for run in low)
     ends = ", ".join(f"{run['seed']} after {run['epochs']} epochs" for run in low)
+    remedy = "more epochs" if whole else "a larger stopping_step"
     share = f"{100 * _COLLAPSED:.0f} % of the best one on validation"
-    return f"not all seeds learned: below {share}, seed {ends}; try a larger stopping_step."
+    return f"not all seeds learned: below {share}, seed {ends}; try {remedy}."
 
 
 def _by_other_defaults(line: Line) -> str:

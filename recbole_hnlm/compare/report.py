@@ -13,6 +13,7 @@ from typing import Any
 from recbole_hnlm.compare.blocks import Block, blocks_of
 from recbole_hnlm.compare.outcomes import Outcome
 from recbole_hnlm.compare.plots import bars, convergence
+from recbole_hnlm.compare.splits import held_out_share
 from recbole_hnlm.compare.tables import accuracy_table, comma_separated, cost_table
 from recbole_hnlm.compare.writing import latex, markdown, web
 
@@ -59,7 +60,9 @@ def head_lines(outcomes: Sequence[Outcome]) -> list[str]:
     common = _common([cell.values for cell in cells])
     metric = common.pop("valid_metric", "the validation metric")
     told = ", ".join(f"{key} {value}" for key, value in common.items())
-    given = "start and draws" if common.get("benchmark_filename") else "split, start and draws"
+    anew = {held_out_share(cell.values) != 0 for cell in cells}
+    split = {True: "split, ", False: ""}[True in anew]
+    given = f"{split}start and draws" + (" (no split of datasets that have one of their own)" if len(anew) > 1 else "")
     return [
         "Test metrics at the epoch that is best on validation: mean ± sample standard deviation over seeds; best bold, "
         f"second underlined. Every row was tuned by {metric} on the validation split alone, with the trials named in "

@@ -19,7 +19,8 @@ NAME = "plan.json"
 
 
 def write_plan(folder: Path, cells: Sequence[Cell], against: str | None) -> list[Cell]:
-    """Add cells to a folder's plan; one of the same dataset, backbone and name stands in for the older one.
+    """Add cells to a folder's plan; one of the same dataset, backbone and name, or else of the same search under
+    another name, stands in for the older one.
 
     Where no row is named to hold the others against, the one that was named before stays.
 
@@ -31,6 +32,15 @@ def write_plan(folder: Path, cells: Sequence[Cell], against: str | None) -> list
     """
     with FileLock(folder / ".plan.lock"):  # two comparisons may add their rows at the same time
         kept, kept_against = read_plan(folder)
+        names = {(cell.dataset, cell.block, cell.row.name) for cell in cells}
+        searches = {(cell.dataset, cell.block, cell.key) for cell in cells}
+        renamed = [
+            cell
+            for cell in kept
+            if (cell.dataset, cell.block, cell.row.name) not in names
+            and (cell.dataset, cell.block, cell.key) in searches
+        ]
+        kept = [cell for cell in kept if cell not in renamed]
         place = {(cell.dataset, cell.block, cell.row.name): cell for cell in kept}
         place.update({(cell.dataset, cell.block, cell.row.name): cell for cell in cells})
         every = sorted(place.values(), key=lambda cell: KINDS.index(cell.row.kind))

@@ -39,7 +39,7 @@ def _marked(
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", PLUS_MINUS: r"$\pm$",
+    "|": r"\textbar{}", PLUS_MINUS: r"$\pm$", "[": "{[}", "*": "{*}",
 }  # fmt: skip
 
 

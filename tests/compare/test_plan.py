@@ -490,6 +490,15 @@ def test_plans_of_a_folder_are_joined(tmp_path: Path, data: Path) -> None:
     assert [cell.key for cell in read] == [first[0].key, *(cell.key for cell in second)] and against == "dns"
 
 
+def test_a_row_under_another_name_stands_in_for_the_one_before(tmp_path: Path, data: Path) -> None:
+    first = cells(data)
+    write_plan(tmp_path, first, None)
+    renamed = replace(first[0], row=replace(first[0].row, name="drawn evenly"))
+    every = write_plan(tmp_path, [renamed], None)
+    assert sorted(cell.row.name for cell in every) == ["dns", "drawn evenly"]
+    assert [cell.row.name for cell in write_plan(tmp_path, [renamed], None)] == [cell.row.name for cell in every]
+
+
 UNFIT = {
     "loss": ("--models BPR NeuMF --losses bsl", r"row 'bsl' \(NeuMF\) on tiny: ranking_loss=bsl cannot train NeuMF"),
     "comparator": ("--models BPR --comparators rlmrec_con rlmrec_gen", r"row 'rlmrec_gen' \(BPR\) on tiny: BPR does not"),

@@ -18,6 +18,7 @@ from recbole_hnlm.compare.outcomes import Outcome, validation_score
 from recbole_hnlm.compare.plan import Cell
 from recbole_hnlm.compare.report import head_lines
 from recbole_hnlm.compare.rows import Row
+from recbole_hnlm.compare.spaces import read_space
 from recbole_hnlm.compare.tables import (
     CSV_COLUMNS,
     Table,
@@ -156,8 +157,27 @@ def test_the_head_says_whether_all_rows_have_the_same_seeds(uneven: list[Outcome
     assert "Seeds 0, 1, 2: each gives split, start and draws, the same in all rows." in head_lines(uneven[::2])[1]
     fixed = [replace(one, cell=replace(one.cell, values={"benchmark_filename": list("abc")})) for one in uneven[::2]]
     assert "each gives start and draws, the same" in head_lines(fixed)[1]
+    by_time = [with_values(one, eval_args={"order": "TO", "split": {"RS": [8, 1, 1]}}) for one in uneven[::2]]
+    assert "each gives start and draws, the same" in head_lines(by_time)[1]
+    assert "each gives split, start and draws (no split of datasets that" in head_lines([uneven[0], fixed[1]])[1]
     told = head_lines(uneven)[1]
     assert "Seeds 0, 1, 2, of which some rows have fewer" in told and "in all rows." not in told
+
+
+def test_rows_that_were_tuned_longer_are_told(outcomes: list[Outcome]) -> None:
+    knob = read_space({"learning_rate": [0.1, 0.2]})
+    rows = [replace(one, cell=replace(one.cell, space=knob, budget=4)) for one in outcomes[:3]]
+    assert not any("tuned alike" in note for note in notes_of(blocks_of([*rows, outcomes[3]])[0]))  # it has no space
+    rows[1] = replace(rows[1], cell=replace(rows[1].cell, budget=1))
+    names = [one.cell.row.name for one in rows]
+    told = f"Rows were not tuned alike, trials: 1 of {names[1]}; 4 of {names[0]}, {names[2]}."
+    assert any(note.startswith(told) for note in notes_of(blocks_of(rows)[0]))
+
+
+def test_seeds_that_did_not_learn_in_all_their_epochs_need_more() -> None:
+    row = with_values(outcome("kar", [0.2, 0.1], [0.20, 0.10]), epochs=9)
+    (told,) = [note for note in notes_of(blocks_of([row])[0]) if "not all seeds learned" in note]
+    assert told.endswith("seed 1 after 9 epochs; try more epochs.")
 
 
 def test_seeds_that_did_not_learn_are_told(outcomes: list[Outcome]) -> None:
@@ -322,6 +342,7 @@ def test_runs_of_several_versions_are_told(outcomes: list[Outcome]) -> None:
 
 
 def test_latex_escapes_everything_that_means_something() -> None:
+    assert latex_safe("*a [b]") == "{*}a {[}b]"  # at the beginning of a row both would belong to the \\\\ before it
     assert latex_safe(r"a_b & 5 % of $x^2 {#~\ <1 ± 2") == (
         r"a\_b \& 5 \% of \$x\textasciicircum{}2 \{\#\textasciitilde{}\textbackslash{} \textless{}1 $\pm$ 2"
     )
