@@ -15,7 +15,7 @@ _RECBOLE_DISTRIBUTIONS = ("uniform", "popularity", None, "None", "none")
 
 
 def later_of_two(values: dict[str, Any], layers: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Leave, of ``neg_sampler`` and a sampler of ours in RecBole's spelling, the one that was given last, in place.
+    """Leave, of a ``neg_sampler`` and a ``train_neg_sample_args`` that disagree, the one that was given last, in place.
 
     Args:
         values: What the layers come to, one over the other.
@@ -24,10 +24,7 @@ def later_of_two(values: dict[str, Any], layers: Sequence[Mapping[str, Any]]) ->
     Returns:
         The names of what was removed: ``train_neg_sample_args``, or nothing to tell of.
     """
-    args, sampler = values.get(NEGATIVE_ARGS), values.get(SAMPLER_KEY)
-    if not isinstance(args, Mapping) or sampler in (None, args.get("distribution", "uniform")):
-        return []
-    if args.get("distribution", "uniform") in _RECBOLE_DISTRIBUTIONS:
+    if not _disagree(values):
         return []
     given = ([key in layer for layer in layers][::-1] for key in (NEGATIVE_ARGS, SAMPLER_KEY))
     of_args, of_sampler = (-places.index(True) for places in given)  # 0 of the last layer
@@ -37,6 +34,21 @@ def later_of_two(values: dict[str, Any], layers: Sequence[Mapping[str, Any]]) ->
         del values[NEGATIVE_ARGS]
         return [NEGATIVE_ARGS]
     return []
+
+
+def _disagree(values: Mapping[str, Any]) -> bool:
+    """Whether the two spellings ask for different samplers; RecBole's ``uniform`` gives way to any."""
+    args, sampler = values.get(NEGATIVE_ARGS), values.get(SAMPLER_KEY)
+    if not isinstance(args, Mapping):
+        return False
+    distribution = args.get("distribution", "uniform")
+    if distribution in _RECBOLE_DISTRIBUTIONS:
+        return distribution == "popularity" and sampler != "popularity" and not _drawn_by_recbole(values)
+    return sampler not in (None, distribution)
+
+
+def _drawn_by_recbole(values: Mapping[str, Any]) -> bool:
+    return values.get(SAMPLER_KEY) in (None, NO_SAMPLER) or base_sampler_of(values) == RECBOLE_SAMPLER
 
 
 def translate_recbole_spelling(values: dict[str, Any]) -> None:
@@ -54,15 +66,14 @@ def translate_recbole_spelling(values: dict[str, Any]) -> None:
     distribution = args.get("distribution", "uniform")
     theirs = distribution in _RECBOLE_DISTRIBUTIONS
     sampler = values.get(SAMPLER_KEY)
-    if theirs and (sampler in (None, NO_SAMPLER) or base_sampler_of(values) == RECBOLE_SAMPLER):
+    if theirs and _drawn_by_recbole(values):
         return
-    agrees = sampler in (None, distribution) or (theirs and distribution != "popularity")
-    if not agrees and theirs:
+    if _disagree(values) and theirs:
         raise ValueError(
             f"neg_sampler={sampler!r} draws its own way, and train_neg_sample_args asks for {distribution}; set "
             "neg_sampler: popularity, or neg_sampler: recbole for RecBole's own, or remove train_neg_sample_args"
         )
-    if not agrees:
+    if _disagree(values):
         raise ValueError(f"neg_sampler={sampler!r} and train_neg_sample_args {distribution=} disagree; keep one")
     unknown = sorted(set(args) - set(_INNER_KEYS))
     if unknown:

@@ -114,8 +114,11 @@ def check_recbole_values(values: Mapping[str, Any]) -> None:
             RecBole's place for a mapping.
     """
     for key, kind in _NUMBERS.items():
-        if values.get(key) is not None and coerce(key, values[key], kind) < 1 and key.endswith("batch_size"):
-            raise ValueError(f"{key}={values[key]} should be at least 1")
+        if values.get(key) is None:
+            continue
+        number = coerce(key, values[key], kind)
+        if key.endswith("batch_size") and number < 1:
+            raise ValueError(f"{key}={number} should be at least 1")
     clipping = values.get("clip_grad_norm")
     if clipping and not isinstance(clipping, Mapping):
         raise TypeError(f"clip_grad_norm={clipping!r} should be a mapping, e.g. {{'max_norm': {clipping}}}")

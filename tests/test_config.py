@@ -203,6 +203,10 @@ class TestRecBoleSpelling:
             config = _config(files=files, neg_sampler=sampler)
             assert (config.run and config.run.sampler, config.set_aside) == (drawn, ["train_neg_sample_args"])
         assert _config(files=files, neg_sampler="none")["train_neg_sample_args"]["distribution"] == "uniform"
+        files = [_write(tmp_path / "b.yaml", train_neg_sample_args={"distribution": "popularity", "alpha": 0.5})]
+        assert _run(_config(files=files, neg_sampler="dns")).sampler == "dns"
+        for own in ("none", "recbole"):  # RecBole draws as it was told to
+            assert _config(files=files, neg_sampler=own)["train_neg_sample_args"]["alpha"] == 0.5
 
     def test_a_sampler_named_later_in_recboles_words_wins(self, tmp_path: Path) -> None:
         files = [_write(tmp_path / "a.yaml", neg_sampler="mixgcf")]

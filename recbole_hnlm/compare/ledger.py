@@ -195,7 +195,9 @@ class Ledger:
                     logger.warning("%s holds a line that is no run of compare's; it is passed over", path)
 
     def _keep(self, record: Record) -> None:
-        old, _ = self._records.get(record["key"]), record["status"]
+        if "status" not in record:
+            raise KeyError("status")
+        old = self._records.get(record["key"])
         if old is None or old["status"] == FAILED:  # a retry stands over a failure, never the other way round
             self._records[record["key"]] = record
 

@@ -61,8 +61,9 @@ def head_lines(outcomes: Sequence[Outcome]) -> list[str]:
     metric = common.pop("valid_metric", "the validation metric")
     told = ", ".join(f"{key} {value}" for key, value in common.items())
     anew = {held_out_share(cell.values) != 0 for cell in cells}
-    split = {True: "split, ", False: ""}[True in anew]
-    given = f"{split}start and draws" + (" (no split of datasets that have one of their own)" if len(anew) > 1 else "")
+    given = "split, start and draws" if True in anew else "start and draws"
+    if len(anew) > 1:
+        given += " (no split of datasets that have one of their own)"
     return [
         "Test metrics at the epoch that is best on validation: mean ± sample standard deviation over seeds; best bold, "
         f"second underlined. Every row was tuned by {metric} on the validation split alone, with the trials named in "

@@ -34,13 +34,12 @@ def write_plan(folder: Path, cells: Sequence[Cell], against: str | None) -> list
         kept, kept_against = read_plan(folder)
         names = {(cell.dataset, cell.block, cell.row.name) for cell in cells}
         searches = {(cell.dataset, cell.block, cell.key) for cell in cells}
-        renamed = [
+        kept = [
             cell
             for cell in kept
-            if (cell.dataset, cell.block, cell.row.name) not in names
-            and (cell.dataset, cell.block, cell.key) in searches
+            if (cell.dataset, cell.block, cell.row.name) in names
+            or (cell.dataset, cell.block, cell.key) not in searches
         ]
-        kept = [cell for cell in kept if cell not in renamed]
         place = {(cell.dataset, cell.block, cell.row.name): cell for cell in kept}
         place.update({(cell.dataset, cell.block, cell.row.name): cell for cell in cells})
         every = sorted(place.values(), key=lambda cell: KINDS.index(cell.row.kind))
