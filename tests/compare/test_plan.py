@@ -493,6 +493,8 @@ def test_plans_of_a_folder_are_joined(tmp_path: Path, data: Path) -> None:
 def test_a_row_under_another_name_stands_in_for_the_one_before(tmp_path: Path, data: Path) -> None:
     first = cells(data)
     write_plan(tmp_path, first, None)
+    again = write_plan(tmp_path, first[:1], None)
+    assert [cell.key for cell in again] == [cell.key for cell in first]  # given again, a row keeps its place
     renamed = replace(first[0], row=replace(first[0].row, name="drawn evenly"))
     every = write_plan(tmp_path, [renamed], None)
     assert sorted(cell.row.name for cell in every) == ["dns", "drawn evenly"]
