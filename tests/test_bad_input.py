@@ -89,7 +89,9 @@ def test_damaged_artefacts_name_the_file_and_the_remedy(folder: Path, damage: st
     assert name in str(caught.value) and len(str(caught.value).splitlines()) <= 3
 
 
-def test_too_little_coverage_stops_the_run(tmp_path: Path) -> None:
+def test_too_little_coverage_stops_the_run_and_is_told_before_the_teacher(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = write_dataset(tmp_path) / "tiny" / "tiny.item"
     lines = path.read_text().splitlines()
     path.write_text(
@@ -99,8 +101,13 @@ def test_too_little_coverage_stops_the_run(tmp_path: Path) -> None:
     told = (
         r"only \d+\.\d% of the training pairs .* hnlm_min_coverage asks for 90\.0%; .* once the 71 items without text"
     )
-    with pytest.raises(ValueError, match=told):
+    with caplog.at_level("INFO", logger="recbole_hnlm"), pytest.raises(ValueError, match=told):
         run_recbole_hnlm("BPR", "tiny", config_dict=settings(tmp_path, "BPR", **values))
+    said = [record.getMessage() for record in caplog.records]
+    warned = [at for at, line in enumerate(said) if "the training pairs are of an item with text" in line]
+    taught = [at for at, line in enumerate(said) if line.startswith("teacher ")]
+    assert len(warned) == 1 and taught and warned[0] < taught[0], said
+    assert "(71 items have none)" in said[warned[0]]
 
 
 @pytest.mark.parametrize(

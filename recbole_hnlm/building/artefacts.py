@@ -13,6 +13,7 @@ from recbole_hnlm.artefacts import ArtefactReader
 from recbole_hnlm.artefacts.neg_text import remove_neg_text
 from recbole_hnlm.artefacts.storage import check_writable
 from recbole_hnlm.building.chat import build_by_chat
+from recbole_hnlm.building.coverage import warn_of_thin_text
 from recbole_hnlm.building.grounded import neighbours_are_there
 from recbole_hnlm.building.hybrid import build_by_hybrid_prompts
 from recbole_hnlm.building.provenance import check_provenance, check_sources
@@ -132,6 +133,8 @@ def build(config: Any, run: RunOptions, train_data: Any, options: HNLMOptions) -
         build_by_hybrid_prompts(config, run, train_data, directory)
         return
     item_table, user_table, encoder = text_and_encoder(config, dataset, run.llm)
+    if is_first():
+        warn_of_thin_text(run, dataset, item_table)
     if encoder is not None and item_table is not None and is_sharded():
         texts = texts_of(item_table, dataset, run.llm)
         show = bool(config["show_progress"])

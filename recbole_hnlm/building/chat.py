@@ -15,6 +15,7 @@ import numpy as np
 from recbole_hnlm.artefacts import Manifest, Provenance, write_artefact
 from recbole_hnlm.artefacts.neg_text import remove_neg_text
 from recbole_hnlm.artefacts.pairs import rank_tokens, ranks_in
+from recbole_hnlm.building.coverage import check_tellable
 from recbole_hnlm.building.reviews import reviews_told, training_reviews
 from recbole_hnlm.building.unanswered import tell_unanswered, unanswered_of
 from recbole_hnlm.llm import AtomicTable, TextEncoder, select_text_fields
@@ -64,9 +65,10 @@ def build_by_chat(config: Any, run: RunOptions, dataset: Any, sources: ChatSourc
     What was answered is kept: a build that was killed or ran out of its budget asks only the rest.
 
     Raises:
-        ValueError: If no item has text, or there is no key where one is needed.
+        ValueError: If no item has text, or too few to train on, or there is no key where one is needed.
     """
     text = asked_of(config, run, dataset, sources)
+    check_tellable(run, text.corpus)
     assert sources.encoder is not None, "items have text, so there is an encoder"
     told = text.corpus
     files = sources_of((told.item_table, told.item_fields), (told.user_table, told.user_fields))

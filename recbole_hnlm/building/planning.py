@@ -8,10 +8,12 @@ from typing import Any
 from recbole_hnlm.artefacts.manifest import ArtefactPaths
 from recbole_hnlm.building.artefacts import reads_artefacts, refuse_unfit_artefacts
 from recbole_hnlm.building.chat import asked_of, chat_backend
+from recbole_hnlm.building.coverage import check_tellable
 from recbole_hnlm.building.hybrid import told_of_others
 from recbole_hnlm.building.sources import told_sources
 from recbole_hnlm.llm import judging, picking
 from recbole_hnlm.llm.dry_run import AlsoAsked, dry_run
+from recbole_hnlm.llm.text_pipeline import TextRun
 from recbole_hnlm.models.text import artefact_directory
 from recbole_hnlm.run_options import RunOptions
 
@@ -40,14 +42,19 @@ def plan(config: Any, run: RunOptions, train_data: Any) -> str:
     reads = reads_artefacts(run)
     also = AlsoAsked(reads, picks, judged, told_of_others(config, run))
     table: str = dry_run(text, chat_backend(config, run, sources.cache, estimates_only=True), also).table()
-    there = reads and ArtefactPaths(sources.directory, text.dataset).manifest.exists()
-    return table + (_in_the_way(config, run, dataset, sources.directory) if there and not run.hnlm.rebuild else "")
+    return table + (_in_the_way(config, run, dataset, text) if reads else "")
 
 
-def _in_the_way(config: Any, run: RunOptions, dataset: Any, directory: Path) -> str:
-    """Why the build would refuse to begin, artefacts being there that it does not replace by itself."""
+def _in_the_way(config: Any, run: RunOptions, dataset: Any, text: TextRun) -> str:
+    """Why the build would refuse to begin: artefacts that it does not replace by itself, or too little text."""
+    assert run.hnlm is not None
+    directory = Path(text.output_dir)
+    there = ArtefactPaths(directory, text.dataset).manifest.exists()
     try:
-        refuse_unfit_artefacts(config, run, dataset, directory)
+        if there and not run.hnlm.rebuild:
+            refuse_unfit_artefacts(config, run, dataset, directory)
+        elif run.llm.names_by == "text":
+            check_tellable(run, text.corpus)
     except ValueError as error:
         return f"\n\nthe build will not begin: {error}"
     return ""

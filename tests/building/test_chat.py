@@ -153,6 +153,29 @@ def test_a_dry_run_tells_of_artefacts_in_the_way(
     assert "  all " in told and "will not begin" not in told and not server.asked
 
 
+def test_too_little_text_is_told_before_anything_is_asked(
+    folder: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    item = folder / "tiny" / "tiny.item"
+    lines = item.read_text().splitlines()
+    bare = [line.split("\t")[0] + "\t\t" for line in lines[31:]]
+    item.write_text("\n".join([*lines[:31], *bare]) + "\n")
+    enough, much = values(folder, server), values(folder, server, hnlm_min_coverage=0.9)
+    told = r"nothing was asked of the model: lower hnlm_min_coverage, or give the items a text \(50 of 80 have none\)"
+    with pytest.raises(ValueError, match=told):
+        run_recbole_hnlm("BPR", "tiny", config_dict=much)
+    textless = {"hnlm_alpha": 0.0, "hnlm_alignment_weight": 0.0, "hnlm_init": "random"}
+    semantic = values(folder, server, hnlm_base_sampler="semantic", neg_sampler_min_coverage=0.9, **textless)
+    del semantic["hnlm_min_coverage"]  # it reads no vectors
+    with pytest.raises(ValueError, match="lower neg_sampler_min_coverage"):
+        run_recbole_hnlm("BPR", "tiny", config_dict=semantic)
+    command(monkeypatch, folder, much, "--dry_run")
+    assert "the build will not begin: only " in capsys.readouterr().out
+    assert not server.asked
+    run_recbole_hnlm("BPR", "tiny", config_dict=enough)
+    assert server.asked
+
+
 def test_pairs_of_users_alike_are_not_taken_for_one(
     folder: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
