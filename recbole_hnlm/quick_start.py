@@ -19,6 +19,7 @@ from recbole_hnlm.config import HNLMConfig, MainConfig
 from recbole_hnlm.data_source import check_dataset_files, load_dataset
 from recbole_hnlm.extra_masking import mask_also
 from recbole_hnlm.models import HardNegativeMixin, hnlm
+from recbole_hnlm.models.abilities import construct
 from recbole_hnlm.run_options import RunOptions, describe_options
 from recbole_hnlm.selection import check_valid_metric
 from recbole_hnlm.training.loader import training_loader
@@ -110,7 +111,7 @@ def build_model(config: HNLMConfig, train_data: Any) -> Any:
     if config.run is not None and not issubclass(model_class, HardNegativeMixin):
         model_class = hnlm(model_class)
     init_seed(config["seed"] + (config["group_rank"] or 0), config["reproducibility"])
-    return model_class(config, train_data._dataset).to(config["device"])
+    return construct(model_class, config, train_data._dataset)
 
 
 def _told_options(run: RunOptions | None, model: Any) -> dict[str, Any]:

@@ -129,6 +129,15 @@ class TimingRestlessModel(TimingModel):
             self.user_embedding.weight.add_(WHERE["runs"])
 
 
+class PathModel(BPR):
+    """Honest, but starts by how long the path of its data is."""
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        with torch.no_grad():
+            self.user_embedding.weight.add_(len(config["data_path"]))
+
+
 class RestlessModel(BPR):
     """Starts from other weights every time."""
 

@@ -165,6 +165,16 @@ class NoForward(BPR):
         return (self.user_embedding(interaction[self.USER_ID]) @ self.item_embedding.weight.T).view(-1)
 
 
+class Overflown(NoForward):
+    """A model whose scores are a division by zero, as those of plain counts may be."""
+
+    def full_sort_predict(self, interaction: Any) -> torch.Tensor:
+        return super().full_sort_predict(interaction) * float("nan")
+
+    def predict(self, interaction: Any) -> torch.Tensor:
+        return super().predict(interaction) / 0
+
+
 class FullSortOnly(NoForward):
     """Full evaluation asks for no ``predict``."""
 

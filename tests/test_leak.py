@@ -96,7 +96,7 @@ def test_hybrid_prompts_pass(folder: Path, tmp_path: Path, monkeypatch: pytest.M
     assert {"files made", "weights after training", "negatives, step by step"} <= equal
     remarked = {note.rpartition("/")[2] for note in report.notes if "runs on the same data" in note}
     assert all(name == "hybrid.json" or re.fullmatch(r"vectors-\w+\.json", name) for name in remarked)
-    assert list((kept / "true" / "hnlm_cache" / "hybrid").rglob("*.safetensors"))
+    assert list((kept / "true-1" / "hnlm_cache" / "hybrid").rglob("*.safetensors"))
 
 
 @pytest.mark.parametrize(
@@ -143,6 +143,11 @@ def test_a_method_that_differs_by_itself_is_not_judged(folder: Path) -> None:
     report = checked(folder, leak_plants.RestlessModel, neg_sampler="dns")
     assert not report.decided and not report.leaks
     assert report.verdict.startswith("UNDECIDED")
+
+
+def test_the_length_of_a_path_tells_the_worlds_from_each_other_by_nothing(folder: Path) -> None:
+    report = checked(folder, leak_plants.PathModel, neg_sampler="dns")
+    assert report.verdict == "no leak found" and report.decided, report.table()
 
 
 def test_a_file_that_differs_by_chance_is_remarked_and_decides_nothing(folder: Path) -> None:
@@ -196,7 +201,7 @@ def test_filters_and_labels_of_the_split_are_not_applied_again(tmp_path: Path) -
         dataset = loader._dataset
         ids = (dataset.inter_feat[name].numpy() for name in ("user_id", "item_id"))
         users, items = (dataset.field2id_token[name][at] for name, at in zip(("user_id", "item_id"), ids, strict=True))
-        true, other = (leak_plants.rows_of(kept / world / "tiny", part) for world in ("true", "poisoned"))
+        true, other = (leak_plants.rows_of(kept / world / "tiny", part) for world in ("true-1", "poison"))
         assert true == list(zip(users, items, strict=True))
         assert (set(true) & set(other) == set()) if part != "train" else true == other
     with pytest.raises(ValueError, match="should be an empty folder"):
@@ -248,10 +253,10 @@ def test_most_rows_of_a_real_split_are_exchanged(folder: Path) -> None:
 
 
 def test_only_recboles_own_logs_and_checkpoints_are_left_out(tmp_path: Path) -> None:
-    for name in ("log/BPR/a.log", "log_tensorboard/b", "saved/c.pth", "logits/d.npy", "e.bin", "input"):
+    for name in ("log/BPR/a.log", "log_tensorboard/b", "saved/c.pth", "saved/f.npy", "logits/d.npy", "e.bin", "input"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert list(file_digests(tmp_path, {tmp_path / "input"})) == ["e.bin", "logits/d.npy"]
+    assert list(file_digests(tmp_path, {tmp_path / "input"})) == ["e.bin", "logits/d.npy", "saved/f.npy"]
 
 
 def test_files_from_outside_are_named(folder: Path, tmp_path: Path) -> None:
@@ -392,7 +397,7 @@ def test_worlds_have_side_files_of_known_items_and_shuffled_numbers(tmp_path: Pa
     def split(seed: int, world: str, part: str) -> pd.DataFrame:
         return pd.read_csv(tmp_path / f"kept{seed}" / world / "tiny" / f"tiny.{part}.inter", sep="\t")
 
-    for world in ("true", "poisoned"):
+    for world in ("true-1", "poison"):
         there = tmp_path / "kept0" / world / "tiny"
         assert (there / "tiny.kg").read_text() == (home / "tiny" / "tiny.kg").read_text()
         assert "\ni7\t" in (there / "tiny.item").read_text() and "nobody" not in (there / "tiny.item").read_text()
@@ -401,7 +406,7 @@ def test_worlds_have_side_files_of_known_items_and_shuffled_numbers(tmp_path: Pa
         assert sum(title.endswith("number\t11\n\nelf") for title in table.column("title")) == 1
         assert split(0, world, "train").equals(split(1, world, "train"))
     for part in ("valid", "test"):
-        true, other = (split(0, world, part)["rating:float"].tolist() for world in ("true", "poisoned"))
+        true, other = (split(0, world, part)["rating:float"].tolist() for world in ("true-1", "poison"))
         assert true != other and sorted(true) == sorted(other)
-        first, second = (split(seed, "poisoned", part).drop(columns="rating:float") for seed in (0, 1))
+        first, second = (split(seed, "poison", part).drop(columns="rating:float") for seed in (0, 1))
         assert not first.equals(second)

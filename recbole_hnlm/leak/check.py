@@ -32,6 +32,8 @@ _FROZEN = (
     "metrics without sampler and text",
 )
 """Ways to ask one frozen model for the same metrics."""
+_TRUE, _POISONED, _AGAIN = "true-1", "poison", "true-2"
+"""Folders of the worlds; of one length, so that a method that meets their paths does not differ by it."""
 
 
 @dataclass(frozen=True)
@@ -99,16 +101,16 @@ class _Check:
         if any(self.folder.iterdir()):
             raise ValueError(f"{self.folder} should be an empty folder, it holds files; name another one")
         self._write()
-        judge_config = self._config("true")
+        judge_config = self._config(_TRUE)
         with _working_in(self.folder):
             judge = Judge(judge_config, split(judge_config))
-        true, other = self._run("true"), self._run("poisoned")
+        true, other = self._run(_TRUE), self._run(_POISONED)
         _refuse_other_ids(true, other, judge)
         rest = [*self._outcome(true, other, judge), *self._frozen(true.trained, judge)]
         report = LeakReport(self._name(), [*compare_training(true, other), *rest], self.notes)
         if not report.leaks:
             return report
-        again = self._run("true-again")
+        again = self._run(_AGAIN)
         restless = differing_files(true, again)
         notes = [f"differs between two runs on the same data too, and not judged: {name}" for name in restless]
         report = LeakReport(self._name(), [*compare_training(true, other, restless), *rest], [*self.notes, *notes])
@@ -132,9 +134,9 @@ class _Check:
             raise ValueError("no held-out pair can be exchanged: their users have every item; take a sparser dataset")
         self.notes.append(f"{rows - kept} of {rows} held-out pairs were exchanged, {self.settings.epochs} epochs")
         name = str(self.first["dataset"])
-        for world in ("true", "true-again"):
+        for world in (_TRUE, _AGAIN):
             write_world(self.folder / world, name, splits, pairs, None)
-        write_world(self.folder / "poisoned", name, splits, [pairs[0], *held_out], self.settings.seed)
+        write_world(self.folder / _POISONED, name, splits, [pairs[0], *held_out], self.settings.seed)
 
     def _config(self, world: str) -> HNLMConfig:
         return world_config(self.first, self.model, self.folder / world, self.settings.epochs)

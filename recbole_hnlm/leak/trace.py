@@ -19,8 +19,9 @@ from torch import Tensor
 
 from recbole_hnlm.samplers import Negatives
 
-_OF_RECBOLE = ("log", "log_tensorboard", "saved")
-"""Folders of logs and checkpoints, which RecBole makes and which hold times."""
+_LOGS = ("log", "log_tensorboard")
+_CHECKPOINTS = "saved"
+"""RecBole's folders of logs and of checkpoints (``.pth``), which hold times."""
 
 
 def digest(value: Any) -> str:
@@ -72,11 +73,12 @@ def state_digests(model: torch.nn.Module) -> dict[str, str]:
 
 
 def file_digests(folder: Path, besides: set[Path]) -> dict[str, str]:
-    """Digest of each file below a folder that a method has made, logs left out."""
+    """Digest of each file below a folder that a method has made; RecBole's logs and checkpoints are left out."""
     made: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if path.is_file() and path not in besides and name.parts[0] not in _OF_RECBOLE:
+        of_recbole = name.parts[0] in _LOGS or (name.parts[0] == _CHECKPOINTS and name.suffix == ".pth")
+        if path.is_file() and path not in besides and not of_recbole:
             made[name.as_posix()] = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
     return made
 

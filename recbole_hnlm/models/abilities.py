@@ -80,10 +80,28 @@ def _refuse_comparator(name: str, space: ItemSpace, has_user_rows: bool, run: Ru
         raise ValueError(f"adam: rows needs rows that are looked up, {method} makes all of them; set adam: fused")
 
 
+def construct(model_class: type, config: Any, dataset: Any) -> Any:
+    """A model on its device.
+
+    Raises:
+        ValueError: If it cannot be made without a width, which RecBole sets for its own models alone.
+    """
+    try:
+        return model_class(config, dataset).to(config["device"])
+    except TypeError as error:
+        if config["embedding_size"] is not None:
+            raise
+        name = config["model"]
+        raise ValueError(
+            f"{name} cannot be made, and embedding_size is not set, for which RecBole has no default with a model that "
+            f"is not its own; set it, and whatever else {name} reads ({str(error).splitlines()[0]})"
+        ) from error
+
+
 def fitness(config: Any, dataset: Any) -> Callable[[RunOptions], None]:
     """Construct the plain model once; what comes back is :func:`refuse_unfit` of it, for runs with its settings."""
     base = getattr(config.model_class, "hnlm_base", config.model_class)
-    model = base(config, dataset).to(config["device"])
+    model = construct(base, config, dataset)
     space = build_item_space(model, base, side_features(config, dataset, base))
     return lambda run: refuse_unfit(model, base, space, run)
 

@@ -75,6 +75,12 @@ class _WatchingMixin:
         self.curve.append((self._epoch, sum(self.epoch_seconds), float(score)))
         return score, result
 
+    def _full_sort_batch_eval(self, batched_data: Any) -> Any:
+        return _with_scores(super()._full_sort_batch_eval(batched_data), self.model)  # type: ignore[misc, attr-defined]
+
+    def _neg_sample_batch_eval(self, batched_data: Any) -> Any:
+        return _with_scores(super()._neg_sample_batch_eval(batched_data), self.model)  # type: ignore[misc, attr-defined]
+
     def _add_train_loss_to_tensorboard(self, epoch_idx: int, losses: Any, tag: str = "Loss/Train") -> None:
         super()._add_train_loss_to_tensorboard(epoch_idx, losses, tag)  # type: ignore[misc]
         head = getattr(self.model, "hnlm", None)  # type: ignore[attr-defined]
@@ -88,6 +94,17 @@ class _WatchingMixin:
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
         self.best_epoch = epoch
         super()._save_checkpoint(epoch, verbose=verbose, **kwargs)  # type: ignore[misc]
+
+
+def _with_scores(evaluated: Any, model: Any) -> Any:
+    """A batch of RecBole's evaluation as it is, unless it has no score at all to rank by."""
+    scores = evaluated[1]  # (users, items), -inf where masked
+    if not torch.isfinite(scores[0]).any() and not torch.isfinite(scores).any():
+        raise ValueError(
+            f"{type(model).__name__} scores every item of {len(scores)} users NaN or infinite, so that their ranks and "
+            "all metrics would mean nothing; look for a division by zero in it, or for a loss that has overflowed"
+        )
+    return evaluated
 
 
 def watching(trainer_class: type) -> type:

@@ -9,8 +9,9 @@ import own_models
 import pytest
 import torch
 from recbole.data.interaction import Interaction
-from recbole_runs import first_loss, made, write_dataset
+from recbole_runs import first_loss, made, settings, write_dataset
 
+from recbole_hnlm import run_recbole_hnlm
 from recbole_hnlm.models import refusal
 
 LIGHT = {"n_layers": 2, "reg_weight": 1e-4, "require_pow": False}
@@ -52,6 +53,20 @@ def test_candidates_are_ranked_by_the_models_own_scores(folder: Path, name: str)
 def test_what_is_no_inner_product_is_refused_where_one_is_needed(folder: Path, name: str, sampler: str) -> None:
     with pytest.raises(ValueError, match=f"{name} (are not|does not rank by inner products)|those of {name} are not"):
         run_of(folder, getattr(own_models, name), neg_sampler=sampler)
+
+
+@pytest.mark.parametrize("mode", ["full", "uni5"])
+def test_scores_that_are_no_numbers_are_not_ranked(folder: Path, tmp_path: Path, mode: str) -> None:
+    told = {"eval_args": {"mode": mode}, "epochs": 1, "checkpoint_dir": str(tmp_path), "neg_sampler": "none"}
+    with pytest.raises(ValueError, match="Overflown scores every item of .* users NaN or infinite"):
+        run_recbole_hnlm(own_models.Overflown, "tiny", config_dict=settings(folder, "BPR", **told))
+
+
+@pytest.mark.parametrize("sampler", ["none", "dns", "hnlm"])
+def test_a_width_that_nobody_set_is_asked_for(folder: Path, sampler: str) -> None:
+    values = {**settings(folder, "BPR"), "neg_sampler": sampler, "embedding_size": None}
+    with pytest.raises(ValueError, match=r"Biased cannot be made, and embedding_size is not set"):
+        run_recbole_hnlm(own_models.Biased, "tiny", config_dict=values)
 
 
 @pytest.mark.parametrize("name", ["Distant", "Undivided"])
