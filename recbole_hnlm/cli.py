@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 import traceback
+from collections import ChainMap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -97,7 +98,7 @@ def _with_names(args: argparse.Namespace) -> argparse.Namespace:
     from recbole_hnlm.user_settings import read_settings_files
 
     flags = {key: value for key, value in vars(args).items() if key not in _UNNAMED or value is not None}
-    named = {**_UNNAMED, **read_settings_files(_files(args), yaml.FullLoader)}
+    named = ChainMap(*reversed(read_settings_files(_files(args), yaml.FullLoader)), _UNNAMED)
     return argparse.Namespace(**{key: named[key] for key in _UNNAMED} | flags)
 
 

@@ -44,7 +44,7 @@ _OURS = (SAMPLER_KEY, RANKING_KEY, HNLMOptions.PREFIX, LLMOptions.PREFIX, COMPAR
 """Beginnings of our keys, but for those that plain runs obey too."""
 _READ_WITHOUT_DEFAULT = ("encoding", "norm", "tail_ratio")
 """Keys that RecBole's general part reads and has no default of."""
-_NOT_PICKLED = ("run", "set_aside", "overruled_spelling", "_recbole_keys")
+_NOT_PICKLED = ("run", "set_aside", "overruled_spelling", "_recbole_keys", "_files")
 
 
 def packaged_defaults(name: str) -> dict[str, Any]:
@@ -112,10 +112,11 @@ class HNLMConfig(Config):
     @property
     def _layers(self) -> tuple[Mapping[str, Any], ...]:
         """What the user has given, what counts less first."""
-        return self.file_config_dict, self.variable_config_dict, self.cmd_config_dict
+        return *self.__dict__["_files"], self.variable_config_dict, self.cmd_config_dict
 
     def _load_config_files(self, file_list: Any) -> dict[str, Any]:
-        return read_settings_files(file_list, self.yaml_loader)
+        files = self.__dict__["_files"] = read_settings_files(file_list, self.yaml_loader)
+        return {key: value for values in files for key, value in values.items()}
 
     def _load_cmd_line(self) -> dict[str, Any]:
         given = [] if "ipykernel_launcher" in sys.argv[0] else sys.argv[1:]

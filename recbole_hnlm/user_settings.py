@@ -31,8 +31,8 @@ def told_of(path: str | Path) -> Iterator[None]:
         raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
 
 
-def read_settings_files(paths: Sequence[str] | str | None, loader: Any) -> dict[str, Any]:
-    """The settings of YAML files, later ones over earlier ones.
+def read_settings_files(paths: Sequence[str] | str | None, loader: Any) -> list[dict[str, Any]]:
+    """The settings of YAML files, one after the other; later ones count more.
 
     Args:
         paths: The files; a single one may come without a list.
@@ -46,13 +46,13 @@ def read_settings_files(paths: Sequence[str] | str | None, loader: Any) -> dict[
     for path in paths:
         if not Path(path).is_file():
             raise FileNotFoundError(f"there is no file {path}; check --config_files")
-    found: dict[str, Any] = {}
+    found: list[dict[str, Any]] = []
     for path in paths:
         with told_of(path):
             read = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=loader)
         if not isinstance(read, Mapping | None):
             raise ValueError(f"{path} should hold settings as key: value, got a {type(read).__name__}")
-        found.update(read or {})
+        found.append(dict(read or {}))
     return found
 
 

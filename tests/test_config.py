@@ -201,7 +201,9 @@ class TestRecBoleSpelling:
         files = [_write(tmp_path / "a.yaml", train_neg_sample_args=args)]
         for sampler, drawn in (("none", None), ("uniform", "uniform"), ("mixgcf", "mixgcf")):
             config = _config(files=files, neg_sampler=sampler)
-            assert (config.run and config.run.sampler, config.set_aside) == (drawn, ["train_neg_sample_args"])
+            later = _config(files=[*files, _write(tmp_path / "later.yaml", neg_sampler=sampler)])
+            for one in (config, later):
+                assert (one.run and one.run.sampler, one.set_aside) == (drawn, ["train_neg_sample_args"])
         assert _config(files=files, neg_sampler="none")["train_neg_sample_args"]["distribution"] == "uniform"
         files = [_write(tmp_path / "b.yaml", train_neg_sample_args={"distribution": "popularity", "alpha": 0.5})]
         assert _run(_config(files=files, neg_sampler="dns")).sampler == "dns"
@@ -212,6 +214,8 @@ class TestRecBoleSpelling:
         files = [_write(tmp_path / "a.yaml", neg_sampler="mixgcf")]
         config = _config(files=files, train_neg_sample_args={"distribution": "dns", "candidate_num": 3})
         assert (_run(config).sampler, _run(config).sampler_options.candidates) == ("dns", 3)
+        files.append(_write(tmp_path / "later.yaml", train_neg_sample_args={"distribution": "ahns"}))
+        assert _run(_config(files=files)).sampler == "ahns" and _run(_config(files=files[::-1])).sampler == "mixgcf"
         assert config.set_aside == []
 
     def test_a_misspelled_inner_key_is_refused(self) -> None:
@@ -306,7 +310,9 @@ class TestASamplerGivenOverAnother:
         by_dictionary = _config(files=files, neg_sampler=sampler)
         monkeypatch.setattr(sys, "argv", ["train.py", f"--neg_sampler={sampler}"])
         by_command = _config(**self.WRITTEN)
-        for config in (by_dictionary, by_command):
+        monkeypatch.setattr(sys, "argv", ["train.py"])
+        by_file = _config(files=[*files, _write(tmp_path / "b.yaml", neg_sampler=sampler)])
+        for config in (by_dictionary, by_command, by_file):
             assert sorted(config.set_aside) == left
         if sampler in ("dns", "hnlm"):
             assert _run(by_command).sampler_options.candidates == 16
