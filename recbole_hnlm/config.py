@@ -55,8 +55,13 @@ def packaged_defaults(name: str) -> dict[str, Any]:
     """
     path = importlib.resources.files("recbole_hnlm.properties").joinpath(*name.split("/"))
     folder, _, file = name.rpartition("/")
-    if not path.is_file() and not (folder == "sampler" and file.removesuffix(".yaml") in SAMPLERS):
-        return {}
+    if not path.is_file():
+        if folder != "sampler" or file.removesuffix(".yaml") not in SAMPLERS:
+            return {}
+        raise FileNotFoundError(
+            f"there is no {path}, which holds the defaults of neg_sampler={file.removesuffix('.yaml')}; write it, or, "
+            "where it is in another checkout, install the package from there (pip install -e .)"
+        )
     return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
 
 

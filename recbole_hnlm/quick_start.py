@@ -21,7 +21,7 @@ from recbole_hnlm.extra_masking import mask_also
 from recbole_hnlm.models import HardNegativeMixin, hnlm
 from recbole_hnlm.models.abilities import construct
 from recbole_hnlm.run_options import RunOptions, describe_options
-from recbole_hnlm.selection import check_valid_metric
+from recbole_hnlm.selection import check_held_out, check_valid_metric
 from recbole_hnlm.training.loader import training_loader
 from recbole_hnlm.training.processes import leave_group, set_threads
 from recbole_hnlm.training.watching import forget_gpu_peak, peak_gpu_memory_mib, peak_memory_mib, watching
@@ -78,6 +78,7 @@ def run_recbole_hnlm(
 def prepare(config: HNLMConfig) -> tuple[Any, Any, Any]:
     """Seed, log, load, split and, where the run reads text, build artefacts: train, valid and test loaders."""
     train_data, valid_data, test_data = split(config)
+    check_held_out(config, (valid_data, test_data))
     run: RunOptions | None = config.run
     if run is not None:
         make_what_is_absent(config, run, train_data)

@@ -87,7 +87,7 @@ def _with_artefacts(preparation: Callable[..., Any]) -> Callable[..., Any]:
         from recbole_hnlm.building.preparing import make_what_is_absent
         from recbole_hnlm.config import HNLMConfig
         from recbole_hnlm.extra_masking import mask_also
-        from recbole_hnlm.selection import check_catalogue, check_valid_metric
+        from recbole_hnlm.selection import check_catalogue, check_held_out, check_valid_metric
         from recbole_hnlm.training.loader import training_loader
         from recbole_hnlm.training.processes import set_threads
         from recbole_hnlm.user_settings import warn_of_unread
@@ -99,6 +99,7 @@ def _with_artefacts(preparation: Callable[..., Any]) -> Callable[..., Any]:
         check_catalogue(config, dataset)
         train_data, valid_data, test_data = preparation(config, dataset)
         mask_also(config, train_data, (valid_data, test_data))
+        check_held_out(config, (valid_data, test_data))
         set_threads(config)
         run = getattr(config, "run", None)
         if run is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,31 @@ def check_catalogue(config: Any, dataset: Any) -> None:
     Raises:
         ValueError: If ``topk`` is more than all items.
     """
-    if "full" in config["eval_args"]["mode"].values() and max(config["topk"]) > dataset.item_num:
+    if "full" in config["eval_args"]["mode"].values() and max(config["topk"]) >= dataset.item_num:
         items = dataset.item_num - 1
         raise ValueError(
             f"topk={config['topk']} asks for more than the {items} items of {config['dataset']!r}; lower it"
         )
-    asked = config.external_config_dict.get("neg_sampler_candidates") or 0
-    if asked >= dataset.item_num:
+    run = getattr(config, "run", None)
+    asked = None if run is None else getattr(run.sampler_options, "candidates", None)
+    if asked is not None and asked >= dataset.item_num and "neg_sampler_candidates" in config.external_config_dict:
         logger.warning("neg_sampler_candidates=%d draws the %d items many times; lower it", asked, dataset.item_num - 1)
+
+
+def check_held_out(config: Any, held_out: Sequence[Any]) -> None:
+    """Refuse to count the held-out positives among the negatives where none are held out.
+
+    Args:
+        config: The run's configuration.
+        held_out: RecBole's valid and test loaders, None for one that there is not.
+
+    Raises:
+        ValueError: If so.
+    """
+    text = None if (run := getattr(config, "run", None)) is None else run.hnlm
+    pairs = sum(len(loader._dataset) for loader in held_out if loader is not None)
+    if text is not None and text.log_false_negatives and not pairs:
+        raise ValueError("hnlm_log_false_negatives counts held-out positives; the split holds none out; remove it")
 
 
 def check_selection(config: Any) -> None:

@@ -75,6 +75,13 @@ def test_every_analysis_asks_for_what_can_be_trained(folder: Path, name: str) ->
         assert entry.values.items() <= {**cell.values, **cell.local}.items()
 
 
+@pytest.mark.parametrize("preset", ["paper", "frozen"])
+@pytest.mark.parametrize("name", ["ablation", "false-negatives"])
+def test_an_analysis_goes_with_every_preset(folder: Path, name: str, preset: str) -> None:
+    _, asked, entries, _ = asked_for(folder, name, hnlm_preset=preset)
+    assert len(cells_of_entries(asked, entries, "BPR")) == len(entries) >= 2
+
+
 def by_name(entries: list[Entry]) -> dict[str, dict[str, Any]]:
     return {entry.name: dict(entry.values) for entry in entries}
 

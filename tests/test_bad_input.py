@@ -147,7 +147,7 @@ def test_wrong_models_fail_before_any_data_is_read(tmp_path: Path, model: str, m
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"topk": [5, 200]}, r"topk=\[5, 200\] asks for more than the 80 items of 'tiny'; lower it"),
+        ({"topk": [5, 81]}, r"topk=\[5, 81\] asks for more than the 80 items of 'tiny'; lower it"),
         ({"valid_metric": "ndcg@x"}, "valid_metric=ndcg@x is not computed: metrics="),
         ({"benchmark_filename": ["a", "b"]}, r"benchmark_filename=\['a', 'b'\] should name three parts"),
     ],
@@ -165,6 +165,30 @@ def test_what_cannot_be_meant_is_told_of(folder: Path, caplog: pytest.LogCapture
         run_recbole_hnlm("BPR", "tiny", config_dict=settings(folder, "BPR", **values))
     assert "neg_sampler_candidates=100 draws the 80 items many times" in caplog.text
     assert "repeatable changes nothing under neg_sampler=dns" in caplog.text
+
+
+def test_no_candidates_are_the_samplers_own_number(folder: Path) -> None:
+    for nothing in (None, "None"):
+        values = settings(folder, "BPR", neg_sampler="dns_mn", neg_sampler_candidates=nothing)
+        with pytest.raises(AssertionError, match="training began"):
+            run_recbole_hnlm("BPR", "tiny", config_dict=values)
+
+
+def test_fields_of_users_without_a_file_are_refused_before_the_teacher(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recbole_hnlm.building.artefacts.train_teacher", lambda *args: pytest.fail("it was trained"))
+    (folder / "tiny" / "tiny.user").unlink(missing_ok=True)
+    values = settings(folder, "BPR", **{**BUILT, "hnlm_rebuild": True, "llm_user_text_fields": ["age"]})
+    with pytest.raises(ValueError, match=r"llm_user_text_fields=.* but there is no .*tiny\.user; put it there"):
+        run_recbole_hnlm("BPR", "tiny", config_dict=values)
+
+
+def test_held_out_positives_are_not_counted_where_none_are_held_out(folder: Path) -> None:
+    split = {"split": {"RS": [1, 0, 0]}, "order": "RO", "group_by": "user", "mode": "full"}
+    values = {**BUILT, "hnlm_rebuild": True, "hnlm_log_false_negatives": True, "eval_args": split}
+    with pytest.raises(ValueError, match="the split holds none out; remove it"):
+        run_recbole_hnlm("BPR", "tiny", config_dict=settings(folder, "BPR", **values))
 
 
 def test_a_file_without_rows_is_no_text(folder: Path) -> None:

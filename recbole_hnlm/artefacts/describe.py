@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -37,11 +38,15 @@ def describe(directory: str | Path, name: str, samples: int = 3) -> str:
             for file_name, entry in sorted(manifest.files.items())
         ]
     )
-    if any(harm.values()):
-        lines += ["", f"files are damaged; {rebuild_remedy(name)}"]
-    else:
-        lines += _samples(paths, manifest, samples)
+    try:
+        lines += ["", _remedy(name)] if any(harm.values()) else _samples(paths, manifest, samples)
+    except ValueError as error:
+        lines += ["", f"{error}; {_remedy(name)}"]
     return "\n".join(lines) + "\n"
+
+
+def _remedy(name: str) -> str:
+    return f"files are damaged; {rebuild_remedy(name)}"
 
 
 def _harm(path: Path, entry: FileEntry) -> str:
@@ -82,8 +87,10 @@ def _samples(paths: ArtefactPaths, manifest: Manifest, samples: int) -> list[str
     if count <= 0:
         return ["", "no pair has a vector"]
     step = manifest.covered_pairs // count
-    rows = islice(iter_rows(paths.path("hnlm"), 3), 0, step * count, step)
+    rows = islice(_rows(paths.path("hnlm"), 3), 0, step * count, step)
     pairs = [cells for _, cells in rows]
+    if len(pairs) < count:
+        raise ValueError(f"{paths.path('hnlm')} has fewer pairs than {paths.manifest.name} says")
     wanted = {item for _, item, _ in pairs}
     wanted |= {neg_id_item(neg) for _, _, negs in pairs for neg in negs.split(" ")}
     names = _names(paths, {(user, item) for user, item, _ in pairs})
@@ -100,6 +107,13 @@ def _samples(paths: ArtefactPaths, manifest: Manifest, samples: int) -> list[str
     return lines
 
 
+def _rows(path: Path, columns: int) -> Iterator[tuple[int, list[str]]]:
+    try:
+        yield from iter_rows(path, columns)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
 def _names(paths: ArtefactPaths, wanted: set[tuple[str, str]]) -> dict[tuple[str, str], list[str]]:
     """What a model named for some pairs, with the catalogue item that it was taken for."""
     found: dict[tuple[str, str], list[str]] = {}
@@ -114,4 +128,4 @@ def _names(paths: ArtefactPaths, wanted: set[tuple[str, str]]) -> dict[tuple[str
 def _profiles(path: Path, wanted: set[str]) -> dict[str, str]:
     if not path.is_file():
         return {}
-    return {token: unquoted(text) for _, (token, text) in iter_rows(path, 2) if token in wanted}
+    return {token: unquoted(text) for _, (token, text) in _rows(path, 2) if token in wanted}

@@ -72,8 +72,10 @@ def tables_of(config: Any, dataset: Any, options: LLMOptions) -> tuple[AtomicTab
         select_text_fields(items, options.text_fields)
     if users is not None:
         select_text_fields(users, options.user_text_fields)
-    if items is None and options.text_fields:
-        raise ValueError(f"llm_text_fields={options.text_fields} but there is no {item_file}; put it there")
+    for table, path, key in ((items, item_file, "text_fields"), (users, user_file, "user_text_fields")):
+        asked = getattr(options, key)
+        if table is None and asked:
+            raise ValueError(f"llm_{key}={asked} but there is no {path}; put it there, or remove llm_{key}")
     return items, users
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import itertools
 import logging
 import signal
 import time
@@ -98,7 +99,8 @@ class Pool:
             raise ValueError(f"processes={processes} must be at least 1")
         self.ledger, self.start, self.processes, self.watcher = ledger, start, processes, watcher
         self._retry, self._tried = retry_failed, set[str]()
-        self._ready: list[tuple[int, int, RunSetting]] = []
+        self._ready: list[tuple[int, int, int, RunSetting]] = []
+        self._order = itertools.count()  # a job may ask for a second setting in the same place
         self._running: dict[str, tuple[int, Running, RunSetting]] = {}
         self._wanted: dict[str, list[int]] = {}
         self._stopped, self._waits = "", False
@@ -140,7 +142,7 @@ class Pool:
             unknown = {setting.key: setting for setting in settings if self._known(setting.key) is None}
             for place, (key, setting) in enumerate(unknown.items()):
                 if key not in self._wanted:
-                    heapq.heappush(self._ready, (index, place, setting))
+                    heapq.heappush(self._ready, (index, place, next(self._order), setting))
                 self._wanted.setdefault(key, []).append(index)
             if unknown:
                 return
@@ -159,13 +161,13 @@ class Pool:
     def _fill(self) -> None:
         elsewhere = []
         while self._ready and not self._stopped and len(self._running) < self.processes:
-            index, place, setting = heapq.heappop(self._ready)
+            index, place, order, setting = heapq.heappop(self._ready)
             claimed = self.ledger.claim(setting.key)
             if self._known(setting.key) is not None:  # another comparison in the folder has trained it meanwhile
                 self.ledger.release(setting.key)
                 self._ended(setting.key)
             elif not claimed:
-                elsewhere.append((index, place, setting))
+                elsewhere.append((index, place, order, setting))
             else:
                 self._running[setting.key] = index, self.start(setting), setting
                 self._tell(index, None)

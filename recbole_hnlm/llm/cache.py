@@ -6,6 +6,7 @@ the keys (128 bits of the text's sha256) beside the vectors and appears whole or
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import re
@@ -39,6 +40,9 @@ class VectorCache:
         """Open the part of the cache in ``directory`` that belongs to ``encoder``; made if absent.
 
         Damaged shards are removed with a warning; their texts are encoded anew.
+
+        Raises:
+            OSError: If a shard cannot be read for another reason; it stays.
         """
         slug = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(encoder.name).name)[-60:]
         identity = f"{encoder.name}\n{encoder.revision}\n{encoder.width}"
@@ -51,8 +55,9 @@ class VectorCache:
         self._dtype = np.dtype([("key", "u1", (16,)), ("vector", "<f4", (self.width,))])
         self._places: dict[bytes, tuple[Path, int]] = {}
         for path in self.directory.glob(f".*{TEMPORARY_SUFFIX}"):
-            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # it may be another build's, done by now
+                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                    path.unlink(missing_ok=True)
         for path in sorted(self.directory.glob("*.npy")):
             shard = self._open(path)
             if shard is None:
@@ -99,7 +104,7 @@ class VectorCache:
     def _open(self, path: Path) -> NDArray[Any] | None:
         try:
             shard: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError):
+        except (ValueError, EOFError):
             return None
         if shard.dtype != self._dtype or not np.isfinite(shard["vector"]).all():
             return None

@@ -13,6 +13,8 @@ from recbole_hnlm.models.text import TextVectors
 from recbole_hnlm.samplers import TrainingInteractions
 
 _BLOCK = 1 << 14  # items in double precision at once: 16 MiB at a width of 128
+_NO_COMPONENT = 1e-6
+"""Largest entry, in standard deviations of all, of a column that holds rounding and no text."""
 
 
 def principal_components(vectors: Tensor, mask: Tensor, width: int) -> Tensor:
@@ -107,7 +109,8 @@ def start_from_text(
     hops: int = 0,
 ) -> None:
     """Overwrite embeddings by text. Items without text, users without such items and padding keep the model's own
-    start, and so do columns for which the text has no component: zeros of both sides would never move.
+    start, and so do columns for which the text has no component, as of few distinct texts: zeros of both sides would
+    never move.
 
     Args:
         items: The model's item embeddings; each takes the leading components up to its width.
@@ -122,9 +125,9 @@ def start_from_text(
     for slot, module in enumerate(items):
         components = principal_components(text.items, text.item_mask, module.embedding_dim)
         start = spread(components.cpu().numpy(), mask, means, hops) * np.float32(scale)
-        filled = start.shape[1]
+        filled = int((np.abs(start).max(axis=0) > _NO_COMPONENT * scale).sum())  # the first ones
         with torch.no_grad():
-            module.weight[text.item_mask, :filled] = torch.from_numpy(start[mask]).to(module.weight)
+            module.weight[text.item_mask, :filled] = torch.from_numpy(start[mask][:, :filled]).to(module.weight)
             if slot < len(users) and users[slot].embedding_dim == module.embedding_dim:
-                mean = torch.from_numpy(means.of_users(start))
+                mean = torch.from_numpy(means.of_users(start[:, :filled]))
                 users[slot].weight[told.to(users[slot].weight.device), :filled] = mean[told].to(users[slot].weight)

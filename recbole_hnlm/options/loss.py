@@ -1,7 +1,8 @@
 """Options of the ranking losses that need no clever sampler: sampled softmax, BSL, PSL, DirectAU.
 
-Keys carry the prefix ``ranking_loss_``. A loss is one dataclass here and one line in :data:`RANKING_LOSS_OPTIONS`, one
-class and one line in ``models/ranking_losses.py``, and what ``compare`` tunes in ``properties/compare/spaces.yaml``.
+Keys carry the prefix ``ranking_loss_``. A loss is one dataclass here, with the class attribute ``spares``, and one line
+in :data:`RANKING_LOSS_OPTIONS`; one class, in a file of its own, and one line in ``models/ranking_losses.py``; and what
+``compare`` tunes, if anything, in ``properties/compare/spaces.yaml``.
 """
 
 from __future__ import annotations

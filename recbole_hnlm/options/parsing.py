@@ -160,7 +160,7 @@ def useless_hnlm_keys(options: HNLMOptions, guarded: bool = False) -> dict[str, 
         if options.item_control != options.control:
             useless["hnlm_control"] = "a comparator reads no hard-negative vectors; use permuted or gaussian"
         return useless
-    if options.preset != "anchored":
+    if options.preset != "anchored" and options.hard_alignment_weight:
         reason = f"hnlm_preset={options.preset} has Eq. 9 as its alignment, weighed by hnlm_alignment_weight"
         useless["hnlm_hard_alignment_weight"] = reason
     if options.init == "random":

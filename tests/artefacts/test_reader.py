@@ -7,6 +7,7 @@ import itertools
 import json
 import threading
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -219,6 +220,23 @@ def test_describe_tells_of_files_that_are_cut_short_or_gone(built: Path) -> None
     (cut,), (gone,) = ([line for line in told if f"toy.{name} " in line] for name in ("hnlm_emb.npy", "user_profile"))
     assert cut.endswith(f"DAMAGED: {vectors.stat().st_size:,} bytes on disk") and gone.endswith("MISSING")
     assert "hnlm_rebuild=True" in told[-2]
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "told"),
+    [
+        ("hnlm", lambda data: data.replace(b"\t", b" "), "toy.hnlm: line 2 has 1 columns, expected 3"),
+        ("hnlm", lambda data: bytes(len(data)), "toy.hnlm has fewer pairs than toy.hnlm.json says"),
+        ("item_profile", lambda data: data.replace(b"\t", b" "), "toy.item_profile: line 2 has 1 columns, expected 2"),
+    ],
+)
+def test_describe_names_a_file_that_it_cannot_read(
+    built: Path, name: str, spoil: Callable[[bytes], bytes], told: str
+) -> None:
+    path = built / f"toy.{name}"
+    path.write_bytes(spoil(path.read_bytes()))
+    last = describe(built, "toy").splitlines()[-1]
+    assert told in last and "hnlm_rebuild=True" in last
 
 
 def test_describe_shows_numbers_and_sample_texts(built: Path) -> None:

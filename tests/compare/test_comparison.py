@@ -276,6 +276,29 @@ def test_a_job_that_went_on_with_what_another_process_ran_ends_once(tmp_path: Pa
     assert [one["seed"] for one in records] == [2020, 2021] and fake.trained == [first]
 
 
+def test_a_job_may_ask_anew_in_a_place_that_still_waits(tmp_path: Path, data: Path) -> None:
+    """Another comparison trains the first of two runs while the second one is trained here, and the job goes on."""
+    (cell,) = cells(data, neg_samplers=("dns",), tune=1)
+    settings = [cell.setting(cell.start, seed) for seed in range(2020, 2024)]
+    with Ledger(tmp_path) as other, Ledger(tmp_path) as ledger:
+        assert other.claim(settings[0].key)
+
+        class Overtaken(Fake):
+            def __call__(self, setting: RunSetting):  # type: ignore[no-untyped-def]
+                if setting is settings[1]:
+                    other.add(Fake()(settings[0]).result())
+                    other.release(settings[0].key)
+                return super().__call__(setting)
+
+        def twice() -> Generator[list[RunSetting], list[Record], Any]:
+            yield settings[:2]
+            return (yield settings[2:])
+
+        fake = Overtaken()
+        (records,) = Pool(ledger, fake).run([twice()])
+    assert [one["seed"] for one in records] == [2022, 2023] and fake.trained == settings[1:]
+
+
 def test_a_later_comparison_adds_to_the_folder(tmp_path: Path, data: Path) -> None:
     compared(tmp_path, request(data, neg_samplers=("uniform", "dns")), Fake())
     fake = Fake()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +79,32 @@ def test_damaged_shards_are_encoded_anew(  # type: ignore[no-untyped-def]
     assert encoded == size
     assert str(shard) in caplog.text
     np.testing.assert_array_equal(again, expected)
+
+
+def test_a_shard_that_cannot_be_opened_just_now_stays(tmp_path: Path, digest_encoder, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    cache = VectorCache(tmp_path, digest_encoder)
+    encode_cached(TEXTS, digest_encoder, cache, batch_size=2)
+    shards = sorted(cache.directory.glob("*.npy"))
+
+    def busy(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="Too many open files"):
+        patched.setattr(np, "load", busy)
+        VectorCache(tmp_path, digest_encoder)
+    assert sorted(cache.directory.glob("*.npy")) == shards
+    shards[0].write_bytes(b"")
+    assert len(VectorCache(tmp_path, digest_encoder)) < len(cache)
+
+
+def test_a_temporary_file_that_another_build_has_just_renamed_is_no_error(
+    tmp_path: Path, digest_encoder, monkeypatch
+) -> None:  # type: ignore[no-untyped-def]
+    cache = VectorCache(tmp_path, digest_encoder)
+    usual = Path.glob
+    gone = cache.directory / ".shard.npy.hnlm-tmp"
+    monkeypatch.setattr(Path, "glob", lambda self, what: [gone] if what.endswith("-tmp") else usual(self, what))
+    assert len(VectorCache(tmp_path, digest_encoder)) == 0
 
 
 def test_real_encoder_through_the_cache(tmp_path: Path, minilm: TextEncoder) -> None:

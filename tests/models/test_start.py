@@ -87,6 +87,21 @@ def test_columns_that_text_does_not_reach_keep_the_models_own_start(
     assert not torch.equal(items.weight[text.item_mask, :S], before[0][text.item_mask, :S])
 
 
+def test_few_distinct_texts_leave_the_further_columns_at_the_models_own_start(
+    interactions: TrainingInteractions,
+) -> None:
+    vectors = torch.nn.functional.normalize(torch.randn(3, S, generator=torch.Generator().manual_seed(1)), dim=1)
+    told = vectors[torch.arange(N) % 3]  # three texts, which differ along two axes
+    few = TextVectors(told, torch.ones(N, dtype=torch.bool), interactions, None, torch.device("cpu"))
+    for hops in (0, 2):
+        items, users = nn.Embedding(N, S), nn.Embedding(U, S)
+        before = items.weight.detach().clone(), users.weight.detach().clone()
+        start_from_text([items], [users], few, interactions, scale=0.2, hops=hops)
+        assert torch.equal(items.weight[:, 2:], before[0][:, 2:]) and torch.equal(users.weight[:, 2:], before[1][:, 2:])
+        assert not (items.weight[:, :2] == before[0][:, :2]).any()
+        assert not (users.weight[1:4, :2] == before[1][1:4, :2]).any()
+
+
 def test_means_over_training_pairs_are_those_of_a_dense_matrix(interactions: TrainingInteractions) -> None:
     rows = np.random.default_rng(1).normal(size=(N, 3)).astype(np.float32)
     means = PairMeans(interactions)

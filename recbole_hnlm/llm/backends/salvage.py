@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+import weakref
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,8 @@ class Presence:
         """Announce this process's use of what the lock file ``path`` stands for."""
         self.alone = True
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        self.end = weakref.finalize(self, os.close, self._descriptor)
+        """Withdraw, as does whoever forgets it."""
         try:
             import fcntl
         except ImportError:  # not a POSIX system
@@ -41,12 +44,6 @@ class Presence:
         except ImportError:
             return
         fcntl.flock(self._descriptor, fcntl.LOCK_SH)
-
-    def end(self) -> None:
-        """Withdraw."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
 
 
 def cut_tail_size(path: Path) -> int:

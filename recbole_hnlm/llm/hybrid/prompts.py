@@ -66,10 +66,16 @@ def read_template(path: str | Path | None = None) -> PromptTemplate:
     """The template in a YAML file with ``version`` and ``text``; the package's own by default.
 
     Raises:
-        ValueError: If the file has other contents.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it has other contents.
     """
     source = Path(path) if path else importlib.resources.files("recbole_hnlm.properties") / "prompts" / "hybrid.yaml"
-    found = yaml.safe_load(source.read_text(encoding="utf-8"))
+    if not source.is_file():
+        raise FileNotFoundError(f"there is no {source}; llm_prompt names a YAML file with the keys version and text")
+    try:
+        found = yaml.safe_load(source.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{source} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(found, dict) or set(found) != {"version", "text"}:
         raise ValueError(f"{source} must have the keys version and text, and no others")
     return PromptTemplate(str(found["version"]), str(found["text"]))

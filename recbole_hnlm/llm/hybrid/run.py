@@ -150,11 +150,12 @@ def tuning_fingerprint(
 ) -> str:
     """sha256 over everything that decides what comes out, ``more`` included; not where it runs and what it shows."""
     shown = {"show_progress", "tensorboard"}
+    source, checksum = locate(base.base)
     made_of: dict[str, Any] = {
         "version": _VERSION,
         "settings": {key: value for key, value in asdict(settings).items() if key not in shown},
         "base": {key: value for key, value in asdict(base).items() if key not in ("device", "base")},
-        "weights": locate(base.base),
+        "weights": checksum or source,
         "template": template.digest,
         "more": more,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -214,6 +215,19 @@ class TestDamage:
         cache._connection.execute("PRAGMA max_page_count = 100000")
         cache.put([(digest(100), answer(100))])
         assert len(cache) == 101
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="descriptors are not told here")
+def test_a_cache_that_nobody_closed_holds_nothing(tmp_path: Path) -> None:
+    filled(tmp_path, 1)
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        filled(tmp_path, 1)
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
+    presence = salvage.Presence(tmp_path / Path(FILE_NAME).with_suffix(".lock"))
+    assert presence.alone
 
 
 def test_a_folder_that_takes_no_files_is_told_with_the_remedy(tmp_path: Path) -> None:

@@ -171,6 +171,11 @@ def test_a_template_of_the_users_own(tmp_path: Path) -> None:
     path.write_text("version: mine-1\n")
     with pytest.raises(ValueError, match="must have the keys version and text"):
         read_template(path)
+    path.write_text("version: [mine")
+    with pytest.raises(ValueError, match=r"mine\.yaml is no YAML"):
+        read_template(path)
+    with pytest.raises(FileNotFoundError, match=r"there is no .*absent\.yaml; llm_prompt names"):
+        read_template(tmp_path / "absent.yaml")
 
 
 def test_prompts_too_short_for_their_wording_are_refused(tiny: dict[str, Path], pairs: PairTexts) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +18,10 @@ import pytest
 import torch
 from hybrid_data import make_pairs
 
-from recbole_hnlm.llm.hybrid import BaseSettings, FineTuneSettings, PairTexts, fine_tune, tuning
+from recbole_hnlm.llm.hybrid import BaseSettings, FineTuneSettings, PairTexts, fine_tune, read_template, tuning
 from recbole_hnlm.llm.hybrid.adapter import load_adapter, read_info
 from recbole_hnlm.llm.hybrid.pairs import split_pairs
+from recbole_hnlm.llm.hybrid.run import tuning_fingerprint
 
 
 def _files(folder: Path) -> dict[str, bytes]:
@@ -58,6 +60,20 @@ def test_an_adapter_read_back_is_the_one_that_was_tuned(
     assert _files(tmp_path / "adapter") != before
     fine_tune(pairs, llama, quick, tmp_path / "again")
     assert _files(tmp_path / "again") == before
+
+
+def test_a_copy_of_the_base_model_is_the_same_base(
+    llama: BaseSettings, quick: FineTuneSettings, pairs: PairTexts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(llama.base, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path)
+    asked = [replace(llama, base=base) for base in (llama.base, str(tmp_path / "copy"), "copy")]
+    assert len({tuning_fingerprint([pairs], base, quick, read_template()) for base in asked}) == 1
+    weights = next((tmp_path / "copy").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-4] + b"abcd")
+    assert tuning_fingerprint([pairs], asked[1], quick, read_template()) != tuning_fingerprint(
+        [pairs], llama, quick, read_template()
+    )
 
 
 def test_pairs_of_several_datasets_share_lora_and_have_projectors_of_their_own(
