@@ -168,10 +168,12 @@ def test_what_cannot_be_meant_is_told_of(folder: Path, caplog: pytest.LogCapture
 
 
 def test_no_candidates_are_the_samplers_own_number(folder: Path) -> None:
-    for nothing in (None, "None"):
-        values = settings(folder, "BPR", neg_sampler="dns_mn", neg_sampler_candidates=nothing)
+    file = folder / "run.yaml"
+    for nothing in ("null", "None"):
+        file.write_text(f"neg_sampler: dns_mn\nneg_sampler_candidates: {nothing}\n")
+        values = {key: value for key, value in settings(folder, "BPR").items() if key != "neg_sampler"}
         with pytest.raises(AssertionError, match="training began"):
-            run_recbole_hnlm("BPR", "tiny", config_dict=values)
+            run_recbole_hnlm("BPR", "tiny", [str(file)], config_dict=values)
 
 
 def test_fields_of_users_without_a_file_are_refused_before_the_teacher(

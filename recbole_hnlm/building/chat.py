@@ -93,8 +93,10 @@ def chat_backend(config: Any, run: RunOptions, cache: Path, *, estimates_only: b
         backend = build_transformers_backend(chat.model, cache, chat.spending, str(config["device"]))
     elif chat.backend == "openai-batch":
         backend = OpenAIBatchBackend(chat.model, cache, chat.batch, chat.spending, estimates_only=estimates_only)
-    else:
+    elif chat.backend == "openai":
         backend = OpenAIBackend(chat.model, cache, chat.spending, estimates_only=estimates_only)
+    else:
+        raise NotImplementedError(f"llm_backend={chat.backend} is not made here yet")
     backend.spent = chat.spent
     return backend
 
