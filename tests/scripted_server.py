@@ -19,6 +19,11 @@ from scripted_batches import Batches
 
 CUT = "cut"
 STALL_SECONDS = 5.0
+USAGES: dict[str, Any] = {
+    "words": "10 tokens", "below 0": {"prompt_tokens": -4_000_000, "completion_tokens": -1},
+    "texts": {"prompt_tokens": "many", "completion_tokens": None}, "none": None,
+    "endless": {"prompt_tokens": float("inf"), "completion_tokens": float("nan")},
+}  # fmt: skip
 
 
 class ScriptedServer:
@@ -146,6 +151,17 @@ def scripted(step: str, prompt: str, headers: dict[str, str]) -> tuple[int, Any,
         return 200, {"hello": 1}, {}
     if name == "empty":
         return 200, completion(""), {}
+    if name == "flagged":
+        return 403, {"error": {"message": "the model requires moderation and your input was flagged"}}, {}
+    if name == "parts":
+        answer = completion("")
+        answer["choices"][0]["message"]["content"] = [
+            {"type": "text", "text": "in "},
+            {"type": "text", "text": "parts"},
+        ]
+        return 200, answer, {}
+    if name == "counts":
+        return 200, {**completion("counted"), "usage": USAGES[value]}, {}
     if name == "noschema":
         return 400, {"error": {"message": "response_format of type json_schema is not supported"}}, {}
     if name == "length":

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from recbole_hnlm.artefacts.atomic import AtomicTable, clean_text
 from recbole_hnlm.llm.fields import TITLE_ROLE, field_role, is_review_field
 from recbole_hnlm.llm.profiles import History, aligned_cells, item_names, item_profiles, user_profiles
+from recbole_hnlm.llm.words import cut_words
+
+_FIELD_WORDS = 1000
 
 
 @dataclass(frozen=True)
@@ -104,10 +107,14 @@ class Corpus:
 
 
 def field_lines(table: AtomicTable | None, fields: Sequence[str], tokens: Sequence[str]) -> list[list[str]]:
-    """``field: value`` of each field that has a value, for each of ``tokens``."""
+    """``field: value`` of each field that has a value, for each of ``tokens``; values are cut at 1,000 words."""
     if table is None or not fields:
         return [[] for _ in tokens]
     return [
-        [f"{field.replace('_', ' ')}: {clean_text(cell)}" for field, cell in zip(fields, cells, strict=True) if cell]
+        [
+            f"{field.replace('_', ' ')}: {cut_words(clean_text(cell), _FIELD_WORDS)}"
+            for field, cell in zip(fields, cells, strict=True)
+            if cell
+        ]
         for cells in aligned_cells(table, fields, tokens)
     ]

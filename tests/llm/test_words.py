@@ -24,3 +24,8 @@ from recbole_hnlm.llm.words import cut_words
 )
 def test_a_letter_is_a_word_where_no_space_parts_words(text: str, words: int, expected: str) -> None:
     assert cut_words(text, words) == expected
+
+
+def test_words_without_an_end_are_cut_too() -> None:
+    assert len(cut_words("x" * 10_000, 20)) == 800
+    assert cut_words("a " + "x" * 700, 20) == "a " + "x" * 700

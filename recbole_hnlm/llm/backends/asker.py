@@ -14,6 +14,7 @@ from recbole_hnlm.llm.backends.faults import Fault, Refusal, sort_error
 from recbole_hnlm.llm.backends.outcome import Answer, Job, RunStopped
 from recbole_hnlm.llm.backends.retry import Backoff
 from recbole_hnlm.llm.backends.secret import Secret
+from recbole_hnlm.llm.backends.spending import Budget
 from recbole_hnlm.llm.backends.summary import RunSummary
 from recbole_hnlm.llm.backends.wire import read_answer, request_body
 from recbole_hnlm.options.chat import OpenAIOptions
@@ -53,17 +54,23 @@ class Asker:
     """
 
     def __init__(
-        self, client: Any, options: OpenAIOptions, secret: Secret, support: SchemaSupport, summary: RunSummary
+        self,
+        client: Any,
+        options: OpenAIOptions,
+        secret: Secret,
+        support: SchemaSupport,
+        run: tuple[RunSummary, Budget],
     ) -> None:
         """Ask through ``client``, an ``AsyncOpenAI`` without retries of its own; call it from one event loop."""
         self._client = client
         self._options = options
         self._secret = secret
         self._support = support
-        self._summary = summary
+        self._summary, self._budget = run
         self._backoff = Backoff(options.first_wait)
         self._open_from = 0.0
         self._stopping = asyncio.Event()
+        self._told: set[str] = set()
         self._probes: dict[str, asyncio.Lock] = {}
 
     def stop(self) -> None:
@@ -76,7 +83,7 @@ class Asker:
         Raises:
             RunStopped: If no request will succeed: a refused key, an unknown model, no credit, a wait beyond bounds.
         """
-        read = written = 0
+        read = written = unread = 0
         fault = Fault("stopped", "the run ended before")
         for attempt in range(1, self._options.attempts + 1):
             await self._wait_for_gate()
@@ -87,17 +94,27 @@ class Asker:
             try:
                 answer = await self._attempt(job)
             except Refusal as refusal:
-                return Answer(None, "rejected", str(refusal), read, written)
+                return Answer(None, "rejected", str(refusal), read, written, unread=unread)
             except Fault as found:
                 fault = found
+                self._tell_first(found)
+                unread += found.unread
+                if found.unread and attempt < self._options.attempts and not self._budget.repeat(job.digest):
+                    break
             else:
                 read, written = read + answer.prompt_tokens, written + answer.completion_tokens
                 if answer.cause != "empty" or attempt >= _EMPTY_ATTEMPTS:
-                    return dataclasses.replace(answer, prompt_tokens=read, completion_tokens=written)
+                    return dataclasses.replace(answer, prompt_tokens=read, completion_tokens=written, unread=unread)
                 fault = Fault(answer.cause, answer.detail)
             if attempt < self._options.attempts:
                 await self._wait(fault, attempt)
-        return Answer(None, fault.cause, fault.detail, read, written)
+        return Answer(None, fault.cause, fault.detail, read, written, unread=unread)
+
+    def _tell_first(self, fault: Fault) -> None:
+        """A warning at the first fault of its kind, since repeats may take minutes."""
+        if fault.cause not in self._told:
+            self._told.add(fault.cause)
+            logger.warning("%s (%s); trying again, up to %d times", fault.cause, fault.detail, self._options.attempts)
 
     async def _attempt(self, job: Job) -> Answer:
         schema = job.request.schema

@@ -57,6 +57,7 @@ class CachedBackend:
         cache: Where answers are kept.
         summary: Counts of the last run.
         spent: What counts towards the limits.
+        failed_in_a_row: Requests that have ended without an answer since the last one that had one, over all runs.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class CachedBackend:
         self._make_counter = counter
         self._counter: TokenCounter | None = None
         self._failures_allowed = _NO_LIMIT
+        self.failed_in_a_row = 0
 
     def complete(self, requests: Iterable[ChatRequest]) -> Iterator[ChatReply]:
         """One reply for each request, in any order; a failed one has no text but an error.
@@ -93,13 +95,13 @@ class CachedBackend:
         summary = self.summary = RunSummary(cost=None if self._model.prices is None else 0.0)
         budget = Budget(self._spending, self._model.prices, self.spent)
         started = time.perf_counter()
-        session = self._open_session(summary)
+        session = self._open_session(summary, budget)
         try:
             yield from Run(self, session, budget).replies(map(self.widened, requests))
         finally:
             try:
                 for job, answer in session.close():
-                    budget.settle(job.digest, 0, answer.prompt_tokens, answer.completion_tokens)
+                    budget.settle(job.digest, 0, answer.prompt_tokens, answer.completion_tokens, answer.unread)
                     summary.count(answer)
             finally:
                 summary.seconds = time.perf_counter() - started
@@ -175,8 +177,8 @@ class CachedBackend:
         """Requests in a row that may fail for want of the server."""
         return self._failures_allowed
 
-    def _open_session(self, summary: RunSummary) -> Session:
-        """A session that keeps answers by ``self._keep`` and counts repeated attempts in ``summary``."""
+    def _open_session(self, summary: RunSummary, budget: Budget) -> Session:
+        """A session that keeps answers by ``self._keep``, counts repeats in ``summary`` and holds to ``budget``."""
         raise NotImplementedError
 
     def _keep(self, done: list[tuple[Job, Answer]]) -> None:

@@ -18,6 +18,11 @@ _NO_CREDIT = {
     "arrearage",
 }
 _PAYMENT_REQUIRED = 402
+_NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")
+"""Errors of the HTTP client, which has had two names, before a request is on its way."""
+_MODERATION = ("moderation", "flagged", "content policy", "content_policy")
+"""What a server says of one request that it will not answer, in place of a key that it does not accept."""
+_TOO_SLOW = "no whole answer in time; raise llm_timeout, or lower llm_concurrency for a server that answers one by one"
 
 
 class Fault(Exception):
@@ -27,14 +32,16 @@ class Fault(Exception):
         cause: Its kind, as in the run's table.
         detail: What happened, in words, without any key.
         after: Seconds that the server asks to wait; 0 where it does not.
+        unread: Whether the server had the request, and may have charged for an answer that did not come whole.
     """
 
-    def __init__(self, cause: str, detail: str = "", after: float = 0.0) -> None:
+    def __init__(self, cause: str, detail: str = "", after: float = 0.0, unread: bool = False) -> None:
         """A fault of the kind ``cause``."""
         super().__init__(f"{cause}: {detail}")
         self.cause = cause
         self.detail = detail
         self.after = after
+        self.unread = unread
 
 
 class Refusal(Exception):
@@ -48,14 +55,15 @@ def sort_error(error: Exception, secret: Secret) -> Exception:
     """
     import openai
 
+    unread = type(error.__cause__).__name__ not in _NEVER_SENT
     if isinstance(error, (openai.APITimeoutError, asyncio.TimeoutError)):
-        return Fault("timeout", "no whole answer in time")
+        return Fault("timeout", _TOO_SLOW, unread=unread)
     if isinstance(error, openai.APIConnectionError):
-        return Fault("connection", clean(error.__cause__ or error, secret))
+        return Fault("connection", clean(error.__cause__ or error, secret), unread=unread)
     if isinstance(error, openai.APIStatusError):
         return _sort_status(error, clean(error, secret))
     if isinstance(error, (openai.OpenAIError, ValueError)):
-        return Fault("garbled", clean(error, secret))
+        return Fault("garbled", clean(error, secret), unread=True)
     return error
 
 
@@ -70,6 +78,8 @@ def _sort_status(error: Any, detail: str) -> Exception:
         return Fault("timeout", detail)
     if status == 409 or status >= 500:
         return Fault("server error", detail, retry_after(error.response.headers))
+    if status == 403 and any(word in detail.lower() for word in _MODERATION):
+        return Refusal(detail)
     if status in (401, 403):
         return RunStopped(
             f"the server does not accept the key ({detail}); check the variable that llm_api_key_env names"

@@ -8,6 +8,7 @@ at the server without this side hearing of it.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import time
 import uuid
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recbole_hnlm.artefacts.storage import write_text
-from recbole_hnlm.options.chat import TOKEN_FIELDS
+from recbole_hnlm.options.chat import TOKEN_FIELDS, OpenAIOptions
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class BatchJob:
         sending: Whether the file or the job may be at the server already without an id here.
         file_id: The server's id of the uploaded requests; empty before.
         batch_id: The server's id of the job; empty before.
+        short: Whether its files were too short once, though it was complete.
     """
 
     name: str
@@ -40,6 +42,14 @@ class BatchJob:
     sending: bool = False
     file_id: str = ""
     batch_id: str = ""
+    short: bool = False
+
+
+def jobs_directory(cache_dir: str | Path, options: OpenAIOptions) -> Path:
+    """Where the jobs of a model at a server lie, however the server's address is written."""
+    address = None if options.base_url is None else options.base_url.rstrip("/")
+    server = hashlib.sha256(f"{address}\n{options.chat_model}".encode()).hexdigest()[:16]
+    return Path(cache_dir) / "batches" / server
 
 
 class JobStore:

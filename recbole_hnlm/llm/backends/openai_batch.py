@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import logging
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 from recbole_hnlm.artefacts.storage import directory_lock
 from recbole_hnlm.llm.backends.base import CachedBackend
 from recbole_hnlm.llm.backends.batch_calls import ENDPOINT, BatchCalls
-from recbole_hnlm.llm.backends.jobs import BatchJob, JobStore, JobWriter, Waiting
+from recbole_hnlm.llm.backends.jobs import BatchJob, JobStore, JobWriter, Waiting, jobs_directory
 from recbole_hnlm.llm.backends.openai_chat import counter_of, describe, require_client
 from recbole_hnlm.llm.backends.outcome import Answer, BudgetExceeded, RunStopped
 from recbole_hnlm.llm.backends.reply_cache import ReplyCache
@@ -69,8 +68,7 @@ class OpenAIBatchBackend(CachedBackend):
         self._batch = batch or BatchOptions()
         model = dataclasses.replace(describe(options, spending, BATCH_DISCOUNT), parallel=0)
         super().__init__(model, ReplyCache(cache_dir), lambda: counter_of(options), spending)
-        server = hashlib.sha256(f"{options.base_url}\n{options.chat_model}".encode()).hexdigest()[:16]
-        self._directory = Path(cache_dir) / "batches" / server
+        self._directory = jobs_directory(cache_dir, options)
         self._directory.mkdir(parents=True, exist_ok=True)
 
     def complete(self, requests: Iterable[ChatRequest]) -> Iterator[ChatReply]:
@@ -204,19 +202,27 @@ class _BatchRun:
                 f"the server failed batch job {job.batch_id} as a whole ({why}); mend that and run the same command, "
                 "which submits its requests anew"
             )
-        unasked = self._merge(job, files)
-        self._unasked += unasked if found.status != "completed" else 0
+        unasked, missing = self._merge(job, files)
+        if missing and found.status == "completed" and not job.short:
+            self._store.save(dataclasses.replace(job, short=True))
+            raise RunStopped(
+                f"the server says that batch job {job.batch_id} is complete, and its files lack {missing} of its "
+                f"{job.requests} answers; what came is kept, and the same command fetches the files once more, and "
+                "asks anew what they lack then"
+            )
+        self._unasked += unasked + missing if found.status != "completed" else 0
         self._store.remove(job)
         return True
 
-    def _merge(self, job: BatchJob, files: list[str]) -> int:
-        """Put a job's answers into the cache; returns how many of its requests have none."""
+    def _merge(self, job: BatchJob, files: list[str]) -> tuple[int, int]:
+        """Put a job's answers into the cache; returns how many requests were not asked, and how many have no line."""
         summary, limits = self._backend.summary, self._store.limits(job)
         read = written = unasked = 0
+        expected = job.prompt_tokens // max(job.requests, 1)
         kept: list[tuple[bytes, int, Answer]] = []
         for file_id in files:
             for line in self._calls.download(job, file_id).splitlines():
-                digest, answer = read_line(line, limits, self._secret)
+                digest, answer = read_line(line, limits, self._secret, expected)
                 limit = None if digest is None else limits.pop(digest, None)
                 if digest is None or limit is None:
                     continue
@@ -233,4 +239,4 @@ class _BatchRun:
         for _ in limits:
             summary.count(LOST)
         self._budget.settle(job.name, job.prompt_tokens, read, written)
-        return unasked + len(limits)
+        return unasked, len(limits)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import logging
 import queue
 import threading
 from collections.abc import Callable, Coroutine
@@ -13,16 +14,18 @@ from typing import Any
 
 from recbole_hnlm.llm.backends.asker import Asker, SchemaSupport
 from recbole_hnlm.llm.backends.base import CachedBackend, Model
+from recbole_hnlm.llm.backends.jobs import jobs_directory
 from recbole_hnlm.llm.backends.logs import quiet_clients
 from recbole_hnlm.llm.backends.outcome import Answer, Job
 from recbole_hnlm.llm.backends.reply_cache import ReplyCache
 from recbole_hnlm.llm.backends.run import Done, Keep
 from recbole_hnlm.llm.backends.secret import Secret, read_secret
-from recbole_hnlm.llm.backends.spending import prices_of
+from recbole_hnlm.llm.backends.spending import Budget, prices_of
 from recbole_hnlm.llm.backends.summary import RunSummary
 from recbole_hnlm.llm.backends.tokens import RuleOfThumb, TokenCounter, openai_counter
 from recbole_hnlm.options.chat import OpenAIOptions, SpendingOptions
 
+logger = logging.getLogger(__name__)
 _ASSUMED_RATE = 60.0  # tokens a second of one answer, for estimates before anything was measured
 
 
@@ -56,11 +59,18 @@ class OpenAIBackend(CachedBackend):
         self._support = SchemaSupport(options.json_schema)
         super().__init__(describe(options, spending), ReplyCache(cache_dir), lambda: counter_of(options), spending)
         self._failures_allowed = options.failures_in_a_row
+        under_way = sorted(jobs_directory(cache_dir, options).glob("*.json"))
+        if under_way and not estimates_only:
+            logger.warning(
+                "%d batch jobs of %s are not over (%s); llm_backend=openai asks and pays for their requests once more, "
+                "llm_backend=openai-batch waits for them",
+                *(len(under_way), options.chat_model, under_way[0].parent),
+            )
 
-    def _open_session(self, summary: RunSummary) -> OpenAISession:
-        options, secret = self._options, self._secret
+    def _open_session(self, summary: RunSummary, budget: Budget) -> OpenAISession:
+        options, secret, run = self._options, self._secret, (summary, budget)
         return OpenAISession(
-            lambda client: Asker(client, options, secret, self._support, summary), options, secret, self._keep
+            lambda client: Asker(client, options, secret, self._support, run), options, secret, self._keep
         )
 
 

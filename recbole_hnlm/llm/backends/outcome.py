@@ -47,6 +47,7 @@ class Answer:
         completion_tokens: Tokens written.
         seconds: Time of the attempt that brought it.
         final: Whether asking again would bring the same, so that it is kept.
+        unread: Attempts whose answer never came whole, which the server may have charged all the same.
     """
 
     text: str | None
@@ -56,6 +57,7 @@ class Answer:
     completion_tokens: int = 0
     seconds: float = 0.0
     final: bool = False
+    unread: int = 0
 
     @property
     def error(self) -> str | None:

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from recbole_hnlm.llm.backends.base import CachedBackend
 
 _MOST_REPEATS = 10_000
+_REMEDIES = {
+    "rejected": "see whether it takes llm_token_field, llm_temperature (None sends none) and llm_json_schema so",
+    "timeout": "raise llm_timeout or lower llm_concurrency",
+}
+"""What to do about failures in a row, by their cause."""
 
 Done = list[tuple[Job, Answer]]
 """Jobs with their answers."""
@@ -57,7 +62,6 @@ class Run:
         self._summary = backend.summary
         self._waiting: dict[bytes, list[str]] = {}  # digest of what is on its way -> keys of who waits for it
         self._repeats = 0
-        self._failures = 0
         self._held: Job | None = None  # what the budget has no room for yet
         self._exhausted = False
 
@@ -115,14 +119,18 @@ class Run:
 
     def _hand_out(self, done: Done) -> Iterator[ChatReply]:
         for job, answer in done:  # all of them before the first is handed out, since the asker may stop there
-            self._budget.settle(job.digest, job.prompt_tokens, answer.prompt_tokens, answer.completion_tokens)
+            tokens = answer.prompt_tokens, answer.completion_tokens
+            self._budget.settle(job.digest, job.prompt_tokens, *tokens, answer.unread)
             self._summary.count(answer)
         for job, answer in done:
-            self._failures = self._failures + 1 if answer.cause in UNANSWERED else 0
-            if self._failures >= self._backend.failures_allowed:
+            backend = self._backend
+            backend.failed_in_a_row = backend.failed_in_a_row + 1 if answer.cause in UNANSWERED else 0
+            if backend.failed_in_a_row >= backend.failures_allowed:
+                failed, backend.failed_in_a_row = backend.failed_in_a_row, 0
                 raise RunStopped(
-                    f"{self._failures} requests in a row failed ({answer.error}); see that the server answers and run "
-                    f"the same command: all answers are kept in {self._backend.cache.path}"
+                    f"{failed} requests in a row failed ({answer.error}); "
+                    f"{_REMEDIES.get(answer.cause, 'see that the server answers')} and run the same command: all answers "
+                    f"are kept in {backend.cache.path}"
                 )
             for place, key in enumerate(self._waiting.pop(job.digest)):
                 if place:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -63,8 +64,9 @@ class Budget:
     """Keeps a run below its limits: a request is only sent if its dearest outcome still fits.
 
     The dearest outcome is the estimated prompt, corrected upwards where servers counted more than the estimate, and an
-    answer of all the tokens allowed. Attempts that fail without a report of their tokens count as free. An empty answer
-    is paid for and asked for once more, which can take a run past its limit by what is under way at that moment.
+    answer of all the tokens allowed. An attempt whose answer did not come whole may have been paid for, so it counts at
+    its dearest too, and is repeated only if that fits. An empty answer is paid for and asked for once more, which can
+    take a run past its limit by what is under way at that moment.
 
     Attributes:
         spent: US dollars that went through this budget; stays 0 without prices.
@@ -79,36 +81,63 @@ class Budget:
         self._correction = 1.0
         self._held = 0.0
         self._reserved: dict[Hashable, float] = {}
+        self._dearest: dict[Hashable, float] = {}
+        self._lock = threading.Lock()
 
     def reserve(self, name: Hashable, prompt_tokens: float, completion_tokens: float, requests: int = 1) -> bool:
         """Set aside what ``name`` may cost at most; False, and nothing set aside, if that exceeds a limit."""
-        dollars = self._dollars(prompt_tokens, completion_tokens)
-        limit = self._options.budget_dollars
-        if limit is not None and self._run.dollars + self._held + dollars > limit:
-            return False
-        most = self._options.budget_requests
-        if most is not None and self._run.requests + requests > most:
-            return False
-        self.hold(name, prompt_tokens, completion_tokens, requests)
-        return True
+        with self._lock:
+            if not self._fits(self._dollars(prompt_tokens, completion_tokens), requests):
+                return False
+            self.hold(name, prompt_tokens, completion_tokens, requests)
+            return True
+
+    def repeat(self, name: Hashable) -> bool:
+        """Set aside as much again for ``name``, an attempt of which was not read; False if that exceeds a limit."""
+        with self._lock:
+            dollars = self._dearest.get(name, 0.0)
+            if not self._fits(dollars, 1):
+                return False
+            self._run.requests += 1
+            self._reserved[name] += dollars
+            self._held += dollars
+            return True
+
+    def _fits(self, dollars: float, requests: int) -> bool:
+        limit, most = self._options.budget_dollars, self._options.budget_requests
+        return (limit is None or self._run.dollars + self._held + dollars <= limit) and (
+            most is None or self._run.requests + requests <= most
+        )
 
     def hold(self, name: Hashable, prompt_tokens: float, completion_tokens: float, requests: int = 1) -> None:
         """Set aside for what is under way already, whether it fits or not."""
         self._run.requests += requests
-        self._reserved[name] = self._dollars(prompt_tokens, completion_tokens)
+        self._reserved[name] = self._dearest[name] = self._dollars(prompt_tokens, completion_tokens)
         self._held += self._reserved[name]
 
-    def settle(self, name: Hashable, expected: int, prompt_tokens: int, completion_tokens: int) -> None:
-        """Replace what was set aside for ``name`` by what it cost; ``expected`` is its prompt as it was estimated."""
-        self._held -= self._reserved.pop(name, 0.0)
-        if not self._reserved:
-            self._held = 0.0  # without what rounding left
-        if self._prices is not None:
-            paid = self._prices.cost(prompt_tokens, completion_tokens)
-            self.spent += paid
-            self._run.dollars += paid
-        if expected and prompt_tokens:
-            self._correction = min(max(self._correction, prompt_tokens / expected), _MOST_CORRECTION)
+    def settle(
+        self, name: Hashable, expected: int, prompt_tokens: int, completion_tokens: int, unread: int = 0
+    ) -> None:
+        """Replace what was set aside for ``name`` by what it cost.
+
+        Args:
+            name: What it was set aside for.
+            expected: Tokens of its prompt as they were estimated.
+            prompt_tokens: Tokens read.
+            completion_tokens: Tokens written.
+            unread: Attempts beside, whose answers did not come whole.
+        """
+        with self._lock:
+            self._held -= self._reserved.pop(name, 0.0)
+            if not self._reserved:
+                self._held = 0.0  # without what rounding left
+            dearest = self._dearest.pop(name, 0.0)
+            if self._prices is not None:
+                paid = self._prices.cost(prompt_tokens, completion_tokens) + unread * dearest
+                self.spent += paid
+                self._run.dollars += paid
+            if expected and prompt_tokens:
+                self._correction = min(max(self._correction, prompt_tokens / expected), _MOST_CORRECTION)
 
     def _dollars(self, prompt_tokens: float, completion_tokens: float) -> float:
         if self._prices is None:

@@ -19,6 +19,7 @@ class RunSummary:
         cached: Of these, answered by the cache or by an equal request of the same run.
         answered: Of these, answered by the model.
         retried: Attempts that were repeated, by cause.
+        unread: Attempts whose answer did not come whole and may have been charged; the cost has them at their dearest.
         failed: Requests without an answer, by cause, kept failures included.
         prompt_tokens: Tokens read.
         completion_tokens: Tokens written.
@@ -31,6 +32,7 @@ class RunSummary:
     cached: int = 0
     answered: int = 0
     retried: Counter[str] = field(default_factory=Counter)
+    unread: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -42,6 +44,7 @@ class RunSummary:
         """Add what the model said, or did not say, to one request."""
         self.prompt_tokens += answer.prompt_tokens
         self.completion_tokens += answer.completion_tokens
+        self.unread += answer.unread
         if answer.text is None:
             self.failed[answer.cause] += 1
         else:
@@ -62,7 +65,8 @@ class RunSummary:
             ("attempts repeated", _by_cause(self.retried)),
             ("failed", _by_cause(self.failed)),
             ("tokens read / written", f"{self.prompt_tokens:,} / {self.completion_tokens:,}"),
-            ("cost", _dollars(self.cost)),
+            *([("attempts perhaps paid, unread", f"{self.unread:,}")] if self.unread else []),
+            ("cost, at most" if self.unread else "cost", _dollars(self.cost)),
             ("seconds", f"{self.seconds:.1f}"),
         ]
         return figures(rows)

@@ -15,6 +15,7 @@ from recbole_hnlm.llm.backends.generator import ChatGenerator
 from recbole_hnlm.llm.backends.outcome import Job
 from recbole_hnlm.llm.backends.reply_cache import ReplyCache
 from recbole_hnlm.llm.backends.run import Done, Keep
+from recbole_hnlm.llm.backends.spending import Budget
 from recbole_hnlm.llm.backends.summary import RunSummary
 from recbole_hnlm.llm.backends.tokens import TemplateCounter
 from recbole_hnlm.options.chat import SpendingOptions, TransformersOptions
@@ -55,7 +56,7 @@ class TransformersBackend(CachedBackend):
         self._generator = generator
         self._batch_size = options.chat_batch_size
 
-    def _open_session(self, summary: RunSummary) -> TransformersSession:
+    def _open_session(self, summary: RunSummary, budget: Budget) -> TransformersSession:
         return TransformersSession(self._generator, self._batch_size, self._keep)
 
 

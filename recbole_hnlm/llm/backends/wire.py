@@ -76,16 +76,18 @@ def read_answer(
         _check_error(data, secret)
         choice = data["choices"][0]
         message, finish = choice["message"], choice.get("finish_reason")
-        text, refusal = message.get("content"), message.get("refusal")
-        usage = data.get("usage") or {}
-        read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        text, refusal = _text_of(message.get("content")), message.get("refusal")
+        usage = data.get("usage")
+        read, written = (
+            usage.get(name) if isinstance(usage, Mapping) else None for name in ("prompt_tokens", "completion_tokens")
+        )
         text = text if text is None else secret.hide(str(text))
-        read = int(read or expected)  # some servers count nothing, and some say 0
-        written = int(written or math.ceil(len((text or "").encode(errors="replace")) / BYTES_PER_TOKEN))
+        read = _count(read, expected)
+        written = _count(written, math.ceil(len((text or "").encode(errors="replace")) / BYTES_PER_TOKEN))
     except (ValueError, RecursionError) as error:
-        raise Fault("garbled", f"the body is no JSON ({secret.hide(str(error))})") from None
+        raise Fault("garbled", f"the body is no JSON ({secret.hide(str(error))})", unread=True) from None
     except _READ_ERRORS as error:
-        raise Fault("garbled", f"the body is no chat completion ({type(error).__name__})") from None
+        raise Fault("garbled", f"the body is no chat completion ({type(error).__name__})", unread=True) from None
     if finish == "length":
         return too_long(limit, read, written, seconds)
     if refusal or finish == "content_filter":
@@ -96,6 +98,19 @@ def read_answer(
     return Answer(text, "", "", read, written, seconds, final=True)
 
 
+def _count(told: object, estimate: int) -> int:
+    """Tokens as a server tells them; the estimate where it tells none, or 0, or what is no number of tokens."""
+    known = isinstance(told, (int, float)) and math.isfinite(told) and told >= 1
+    return int(told) if known else estimate  # type: ignore[call-overload]
+
+
+def _text_of(content: Any) -> Any:
+    """An answer's text, which some servers hand out in parts."""
+    if not isinstance(content, list):
+        return content
+    return "".join(str(part.get("text") or "") for part in content)
+
+
 def _check_error(data: Mapping[str, Any], secret: Secret) -> None:
     """Tell an error that comes as an answer, with status 200, in the server's own words."""
     error = data.get("error") if isinstance(data, Mapping) and not data.get("choices") else None
@@ -104,20 +119,23 @@ def _check_error(data: Mapping[str, Any], secret: Secret) -> None:
         raise Fault("server error", clean(told, secret))
 
 
-def read_line(line: bytes, limits: Mapping[bytes, int], secret: Secret) -> tuple[bytes | None, Answer]:
+def read_line(
+    line: bytes, limits: Mapping[bytes, int], secret: Secret, expected: int = 0
+) -> tuple[bytes | None, Answer]:
     """A line of a batch job's answers: the request it belongs to, None if that cannot be told, and the answer.
 
     Args:
         line: The line.
         limits: Keys of the job's requests in the cache, each with the most tokens of its answer.
         secret: What no message may hold.
+        expected: Tokens of a prompt, as estimated, for servers that count none.
     """
     try:
         entry = json.loads(line)
         digest = bytes.fromhex(entry["custom_id"])
         response = entry.get("response") or {}
         if response.get("status_code") == 200:
-            return digest, read_answer(response["body"], secret, limits.get(digest, 0))
+            return digest, read_answer(response["body"], secret, limits.get(digest, 0), expected)
         detail = entry.get("error") or response.get("body")
         told = secret.hide(json.dumps(detail))[:_LONGEST_DETAIL]
         remedy = "; llm_json_schema=never sends none" if "response_format" in told else ""

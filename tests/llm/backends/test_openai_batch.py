@@ -18,6 +18,7 @@ pytest.importorskip("openai")
 import batch_run
 from scripted_server import ScriptedServer
 
+from recbole_hnlm.llm.backends.batch_calls import BatchCalls
 from recbole_hnlm.llm.backends.openai_batch import OpenAIBatchBackend
 from recbole_hnlm.llm.backends.openai_chat import OpenAIBackend
 from recbole_hnlm.llm.backends.outcome import BudgetExceeded, RunStopped
@@ -148,12 +149,47 @@ class TestFaults:
         self, server: ScriptedServer, tmp_path: Path
     ) -> None:
         texts = ["fine", "[[400]] a", "[[lost]] b", "[[empty]] c", "[[shapeless]] d", "[[length]] e"]
+        with pytest.raises(RunStopped, match="batch-1 is complete, and its files lack 1 of its 6 answers"):
+            ask(backend(server, tmp_path), *texts)
         made = backend(server, tmp_path)
         replies = ask(made, *texts)
         assert [reply.text for reply in replies.values()] == ["answer to fine", None, None, None, None, None]
-        assert made.summary.failed == {"rejected": 1, "lost": 1, "empty": 1, "garbled": 1, "length": 1}
-        ask(backend(server, tmp_path), *texts)
+        counted = {
+            "rejected": 1,
+            "lost": 1,
+            "empty": 1,
+            "garbled": 1,
+            "length": 2,
+        }  # kept before, and fetched once more
+        assert made.summary.failed == counted
+        with pytest.raises(RunStopped, match="batch-2 is complete"):
+            ask(backend(server, tmp_path), *texts)
         assert sorted(server.batches.submitted.values()) == [1, 1, 2, 2, 2, 2]  # not what is fine or was cut off
+
+    def test_files_that_came_too_short_are_fetched_once_more(
+        self, server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = BatchCalls.download
+        monkeypatch.setattr(BatchCalls, "download", lambda *args: (found := whole(*args))[: len(found) // 2])
+        with pytest.raises(RunStopped, match="the same command fetches the files once more"):
+            ask(backend(server, tmp_path), *TEXTS[:10])
+        monkeypatch.setattr(BatchCalls, "download", whole)
+        replies = ask(backend(server, tmp_path), *TEXTS[:10])
+        assert [reply.text for reply in replies.values()] == [f"answer to {text}" for text in TEXTS[:10]]
+        assert set(server.batches.submitted.values()) == {1} and len(server.batches.submitted) == 10
+
+    def test_a_job_is_known_however_the_servers_address_is_written(
+        self, server: ScriptedServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        server.batches.faults.extend([("GET /v1/batches/", 500)] * 4)
+        with pytest.raises(RunStopped, match="failed 4 times"):
+            ask(backend(server, tmp_path), *TEXTS[:5])
+        asked_singly = OpenAIBackend(options(server), tmp_path)
+        assert "1 batch jobs of m are not over" in caplog.text and asked_singly.name == "m"
+        slashed = OpenAIOptions("m", server.url + "/", first_wait=0.01, timeout=5.0, attempts=4)
+        made = OpenAIBatchBackend(slashed, tmp_path, BatchOptions(batch_requests=10, batch_poll=0.02))
+        assert len(ask(made, *TEXTS[:5])) == 5
+        assert set(server.batches.submitted.values()) == {1} and len(server.batches.jobs) == 1
 
     def test_a_job_that_fails_as_a_whole_ends_the_run_and_is_submitted_anew(
         self, server: ScriptedServer, tmp_path: Path

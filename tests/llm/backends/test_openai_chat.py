@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import sqlite3
 import time
@@ -64,6 +65,30 @@ def files_hold(folder: Path, text: str) -> list[Path]:
 
 
 class TestAnswers:
+    def test_an_answer_in_parts_is_one_answer(self, server: ScriptedServer, tmp_path: Path) -> None:
+        assert ask(backend(server, tmp_path), "[[parts]] a")["[[parts]] a"].text == "in parts"
+
+    def test_a_request_that_moderation_refuses_is_that_requests_matter(
+        self, server: ScriptedServer, tmp_path: Path
+    ) -> None:
+        replies = ask(backend(server, tmp_path), "[[flagged,flagged]] a", "b")
+        assert replies["b"].text == "answer to b" and "flagged" in str(replies["[[flagged,flagged]] a"].error)
+
+    def test_the_first_fault_of_a_kind_is_told_at_once(
+        self, server: ScriptedServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        ask(backend(server, tmp_path), "[[500,500]] a", "[[500]] b", "[[garbled]] c")
+        told = [record.message for record in caplog.records if "trying again" in record.message]
+        assert sorted(line.split(" (")[0] for line in told) == ["garbled", "server error"]
+
+    def test_failures_in_a_row_are_counted_over_stages_and_told_with_a_remedy(
+        self, server: ScriptedServer, tmp_path: Path
+    ) -> None:
+        made = backend(server, tmp_path, failures_in_a_row=4, concurrency=1)
+        assert len(ask(made, *(f"[[422,422]] {number}" for number in range(3)))) == 3
+        with pytest.raises(RunStopped, match=r"4 requests in a row failed .* llm_token_field, llm_temperature"):
+            ask(made, "[[422,422]] of the next stage")
+
     def test_every_request_has_one_reply(self, server: ScriptedServer, tmp_path: Path) -> None:
         server.delay = 0.05
         replies = ask(backend(server, tmp_path), *(f"p{number}" for number in range(20)))
@@ -348,6 +373,54 @@ class TestSpending:
         assert server.asked.total() == 6
         assert len(ask(backend(server, tmp_path, spending), *texts)) == 10
         assert server.asked == dict.fromkeys(texts, 1)
+
+    @pytest.mark.parametrize("fault", ["cut", "stall", "garbled"])
+    def test_answers_that_did_not_come_whole_count_at_their_dearest(
+        self, server: ScriptedServer, tmp_path: Path, fault: str
+    ) -> None:
+        """Each may have been paid for: three dollars of 10 tokens read and 20 allowed, before one that is told of."""
+        spending = SpendingOptions(**self.PRICES, budget_dollars=10.0)
+        made = backend(server, tmp_path, spending, timeout=0.5, concurrency=1)
+        text = f"[[{fault},{fault}]] {'x' * 10}"
+        dearest = made.count(prompt(text)) / 10 + 2
+        (reply,) = made.complete([prompt(text, max_tokens=20)])
+        assert reply.text is not None and server.asked[text] == 3
+        assert made.summary.unread == 2 and re.search("perhaps paid, unread +2\n", made.summary.table())
+        assert made.summary.cost == pytest.approx(1.5 + 2 * dearest)
+        assert "cost, at most" in made.summary.table()
+
+    def test_no_attempt_is_repeated_that_the_budget_has_no_room_for(
+        self, server: ScriptedServer, tmp_path: Path
+    ) -> None:
+        spending = SpendingOptions(**self.PRICES, budget_dollars=10.0)
+        made = backend(server, tmp_path, spending, attempts=8)
+        texts = [f"[[{','.join(['cut'] * 8)}]] {number}" for number in range(20)]
+        with pytest.raises(BudgetExceeded, match="llm_budget_dollars=10"):
+            list(made.complete(prompt(text, max_tokens=5) for text in texts))
+        assert made.summary.cost is not None and made.summary.cost <= 10.0
+        least = made.count(prompt(texts[0])) / 10 + 0.5
+        assert 1 < server.asked.total() <= 10.0 / least
+        limited = backend(server, tmp_path / "other", SpendingOptions(budget_requests=6), attempts=8)
+        with pytest.raises(BudgetExceeded, match="6 asked"):
+            list(limited.complete(map(prompt, (f"{text} again" for text in texts))))
+
+    def test_a_request_that_never_left_costs_nothing(self, tmp_path: Path) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            address = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+            settings = OpenAIOptions("m", address, first_wait=0.01, attempts=2, timeout=5.0)
+            made = OpenAIBackend(settings, tmp_path, SpendingOptions(**self.PRICES))
+            (reply,) = made.complete([prompt("a")])
+        assert reply.text is None and (made.summary.unread, made.summary.cost) == (0, 0.0)
+
+    @pytest.mark.parametrize("told", ["words", "below 0", "texts", "none", "endless"])
+    def test_a_server_that_counts_nonsense_is_taken_at_the_estimate(
+        self, server: ScriptedServer, tmp_path: Path, told: str
+    ) -> None:
+        made = backend(server, tmp_path, SpendingOptions(**self.PRICES))
+        text = f"[[counts:{told}]] a"
+        assert ask(made, text)[text].text == "counted" and server.asked[text] == 1
+        assert made.summary.prompt_tokens == made.count(prompt(text)) and made.summary.completion_tokens == 2
 
     def test_an_estimate_asks_nothing(self, server: ScriptedServer, tmp_path: Path) -> None:
         spending = SpendingOptions(input_price=1.0, output_price=2.0, seconds_per_request=2.0)

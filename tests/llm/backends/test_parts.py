@@ -35,10 +35,8 @@ class TestAnswers:
         answer = read_answer({**self.BODY, "usage": usage}, Secret("k"), 500, expected=40)
         assert answer.prompt_tokens == 40 and 80 < answer.completion_tokens < 200
 
-    @pytest.mark.parametrize(
-        "body", [b"[" * 100_000, b'{"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": Infinity}}']
-    )
-    def test_a_body_of_nonsense_is_garbled(self, body: bytes) -> None:
+    def test_a_body_of_nonsense_is_garbled(self) -> None:
+        body = b"[" * 100_000
         with pytest.raises(Fault, match="the body is no") as told:
             read_answer(body, Secret("k"), 500)
         assert told.value.cause == "garbled"
