@@ -127,10 +127,10 @@ class Run:
             backend.failed_in_a_row = backend.failed_in_a_row + 1 if answer.cause in UNANSWERED else 0
             if backend.failed_in_a_row >= backend.failures_allowed:
                 failed, backend.failed_in_a_row = backend.failed_in_a_row, 0
+                remedy = _REMEDIES.get(answer.cause, "see that the server answers")
                 raise RunStopped(
-                    f"{failed} requests in a row failed ({answer.error}); "
-                    f"{_REMEDIES.get(answer.cause, 'see that the server answers')} and run the same command: all answers "
-                    f"are kept in {backend.cache.path}"
+                    f"{failed} requests in a row failed ({answer.error}); {remedy} and run the same command: all "
+                    f"answers are kept in {backend.cache.path}"
                 )
             for place, key in enumerate(self._waiting.pop(job.digest)):
                 if place:
