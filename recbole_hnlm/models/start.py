@@ -125,7 +125,8 @@ def start_from_text(
     for slot, module in enumerate(items):
         components = principal_components(text.items, text.item_mask, module.embedding_dim)
         start = spread(components.cpu().numpy(), mask, means, hops) * np.float32(scale)
-        filled = int((np.abs(start).max(axis=0) > _NO_COMPONENT * scale).sum())  # the first ones
+        largest = np.maximum(start.max(axis=0), -start.min(axis=0))
+        filled = int((largest > _NO_COMPONENT * scale).sum())  # the first ones
         with torch.no_grad():
             module.weight[text.item_mask, :filled] = torch.from_numpy(start[mask][:, :filled]).to(module.weight)
             if slot < len(users) and users[slot].embedding_dim == module.embedding_dim:

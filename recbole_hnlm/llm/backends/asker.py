@@ -111,10 +111,10 @@ class Asker:
         return Answer(None, fault.cause, fault.detail, read, written, unread=unread)
 
     def _tell_first(self, fault: Fault) -> None:
-        """A warning at the first fault of its kind, since repeats may take minutes."""
+        """A warning at the first fault of its kind, since it may take minutes until a request counts as failed."""
         if fault.cause not in self._told:
             self._told.add(fault.cause)
-            logger.warning("%s (%s); trying again, up to %d times", fault.cause, fault.detail, self._options.attempts)
+            logger.warning("%s (%s); each request has %d attempts", fault.cause, fault.detail, self._options.attempts)
 
     async def _attempt(self, job: Job) -> Answer:
         schema = job.request.schema

@@ -78,7 +78,7 @@ class TestAnswers:
         self, server: ScriptedServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         ask(backend(server, tmp_path), "[[500,500]] a", "[[500]] b", "[[garbled]] c")
-        told = [record.message for record in caplog.records if "trying again" in record.message]
+        told = [record.message for record in caplog.records if "attempts" in record.message]
         assert sorted(line.split(" (")[0] for line in told) == ["garbled", "server error"]
 
     def test_failures_in_a_row_are_counted_over_stages_and_told_with_a_remedy(
