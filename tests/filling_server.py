@@ -18,6 +18,9 @@ INVENTED = ("maritime insurance law", "dental hygiene class", "quarterly tax adv
 class ChatServer(http.server.ThreadingHTTPServer):
     """Answers every prompt with what its schema asks for, the same each time, and counts."""
 
+    request_queue_size = 128
+    """Connections that wait; of more than the usual 5 at once some are reset on a busy machine."""
+
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.asked: Counter[str] = Counter()
