@@ -26,14 +26,14 @@ def check_tellable(run: RunOptions, corpus: Corpus) -> None:
     Raises:
         ValueError: If fewer pairs have an item with text than the run's coverage asks for.
     """
-    pairs = len(corpus.pair_items)
-    share = len(tellable_pairs(corpus)) / max(pairs, 1)
+    share = len(tellable_pairs(corpus)) / max(len(corpus.pair_items), 1)
+    bare = sum(not name for name in corpus.names)
     for option, least in _asked_coverage(run).items():
         if share < least:
             raise ValueError(
                 f"only {share:.1%} of the training pairs are of an item with text, so no more can have a hard negative "
                 f"that a model names, and {option} asks for {least:.1%}; nothing was asked of the model: lower "
-                f"{option}, or give the items a text ({_without_text(corpus):,} of {len(corpus.items):,} have none)"
+                f"{option}, or give the items a text ({bare:,} of {len(corpus.items):,} have none)"
             )
 
 
@@ -69,7 +69,3 @@ def _asked_coverage(run: RunOptions) -> dict[str, float]:
     if isinstance(own, SemanticOptions) and own.folder is None:
         asked["neg_sampler_min_coverage"] = own.min_coverage
     return asked
-
-
-def _without_text(corpus: Corpus) -> int:
-    return sum(not name for name in corpus.names)

@@ -163,6 +163,22 @@ def single_template(file: str, stage: str) -> PromptTemplate:
     return PromptTemplate(f"{found['version']}/{stage}", found["system"].strip(), found["user"].strip())
 
 
+def parse_yaml(text: str, source: object) -> Any:
+    """What YAML holds.
+
+    Args:
+        text: The YAML.
+        source: What the error message calls it.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{source} is no YAML: {' '.join(str(error).split())}") from error
+
+
 def parse_prompts(text: str, source: str) -> PromptSet:
     """A set of prompts out of YAML.
 
@@ -173,10 +189,7 @@ def parse_prompts(text: str, source: str) -> PromptSet:
     Raises:
         ValueError: Naming what is missing, unknown or of the wrong form.
     """
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{source} is no YAML: {' '.join(str(error).split())}") from error
+    content = parse_yaml(text, source)
     if not isinstance(content, dict):
         raise ValueError(f"{source} should map domain, version and {list(_REQUIRED)} to their values; got {content!r}")
     known = ("domain", "version", *_REQUIRED)

@@ -106,7 +106,8 @@ class SpendingOptions:
     output_price: float | None = None
     """US dollars per million tokens written; ``None`` likewise."""
     budget_dollars: float | None = None
-    """Most US dollars that one run spends over all its stages, at least 0; ``None`` sets no limit. Needs prices."""
+    """Most US dollars that one run spends over all its stages, at least 0; ``None`` sets no limit. Needs prices. An
+    attempt whose answer did not come whole counts at its dearest."""
     budget_requests: int | None = None
     """Most requests that one run asks over all its stages, at least 0; kept answers and repeated attempts do not
     count."""

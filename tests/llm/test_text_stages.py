@@ -7,13 +7,14 @@ import logging
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from recbole_hnlm.artefacts import AtomicTable
 from recbole_hnlm.llm.asking import REPAIR_MARK
 from recbole_hnlm.llm.chat import ChatRequest
 from recbole_hnlm.llm.clustering import PairFeatures, cluster_pairs
-from recbole_hnlm.llm.corpus import Corpus
+from recbole_hnlm.llm.corpus import Corpus, field_lines
 from recbole_hnlm.llm.figures import figures
 from recbole_hnlm.llm.grouping import count_calls, group_pairs
 from recbole_hnlm.llm.negative_stage import NegativeTexts, Profiles, negative_requests, write_negatives
@@ -243,3 +244,10 @@ def test_reviews_line_up_with_pairs() -> None:
 def test_repeated_pairs_are_refused() -> None:
     with pytest.raises(ValueError, match="1 training pairs are repeated"):
         Corpus(["u"], ["a", "b"], History(np.zeros(3, int), np.array([0, 1, 0])))
+
+
+def test_a_field_without_an_end_is_cut() -> None:
+    frame = pd.DataFrame({"item_id": ["a", "b"], "story": ["word " * 5000, "short"]})
+    table = AtomicTable({"item_id": "token", "story": "token_seq"}, frame, "item_id")
+    long, short = field_lines(table, ["story"], ["a", "b"])
+    assert long[0].count("word") == 1000 and short == ["story: short"]

@@ -59,14 +59,16 @@ class Asker:
         options: OpenAIOptions,
         secret: Secret,
         support: SchemaSupport,
-        run: tuple[RunSummary, Budget],
+        summary: RunSummary,
+        budget: Budget,
     ) -> None:
         """Ask through ``client``, an ``AsyncOpenAI`` without retries of its own; call it from one event loop."""
         self._client = client
         self._options = options
         self._secret = secret
         self._support = support
-        self._summary, self._budget = run
+        self._summary = summary
+        self._budget = budget
         self._backoff = Backoff(options.first_wait)
         self._open_from = 0.0
         self._stopping = asyncio.Event()

@@ -68,9 +68,9 @@ class OpenAIBackend(CachedBackend):
             )
 
     def _open_session(self, summary: RunSummary, budget: Budget) -> OpenAISession:
-        options, secret, run = self._options, self._secret, (summary, budget)
+        options, secret = self._options, self._secret
         return OpenAISession(
-            lambda client: Asker(client, options, secret, self._support, run), options, secret, self._keep
+            lambda client: Asker(client, options, secret, self._support, summary, budget), options, secret, self._keep
         )
 
 

@@ -13,11 +13,8 @@ if TYPE_CHECKING:
     from recbole_hnlm.llm.backends.base import CachedBackend
 
 _MOST_REPEATS = 10_000
-_REMEDIES = {
-    "rejected": "see whether it takes llm_token_field, llm_temperature (None sends none) and llm_json_schema so",
-    "timeout": "raise llm_timeout or lower llm_concurrency",
-}
-"""What to do about failures in a row, by their cause."""
+_REJECTED = "see whether it takes llm_token_field, llm_temperature (None sends none) and llm_json_schema so"
+"""What to do where a server that answers refuses every request."""
 
 Done = list[tuple[Job, Answer]]
 """Jobs with their answers."""
@@ -127,7 +124,7 @@ class Run:
             backend.failed_in_a_row = backend.failed_in_a_row + 1 if answer.cause in UNANSWERED else 0
             if backend.failed_in_a_row >= backend.failures_allowed:
                 failed, backend.failed_in_a_row = backend.failed_in_a_row, 0
-                remedy = _REMEDIES.get(answer.cause, "see that the server answers")
+                remedy = _REJECTED if answer.cause == "rejected" else "see that the server answers"
                 raise RunStopped(
                     f"{failed} requests in a row failed ({answer.error}); {remedy} and run the same command: all "
                     f"answers are kept in {backend.cache.path}"

@@ -93,12 +93,11 @@ class Budget:
             return True
 
     def repeat(self, name: Hashable) -> bool:
-        """Set aside as much again for ``name``, an attempt of which was not read; False if that exceeds a limit."""
+        """Set aside as much again for ``name``, an attempt of which was not read; False if that exceeds the dollars."""
         with self._lock:
             dollars = self._dearest.get(name, 0.0)
-            if not self._fits(dollars, 1):
+            if not self._fits(dollars, 0):
                 return False
-            self._run.requests += 1
             self._reserved[name] += dollars
             self._held += dollars
             return True

@@ -100,8 +100,9 @@ def read_answer(
 
 def _count(told: object, estimate: int) -> int:
     """Tokens as a server tells them; the estimate where it tells none, or 0, or what is no number of tokens."""
-    known = isinstance(told, (int, float)) and math.isfinite(told) and told >= 1
-    return int(told) if known else estimate  # type: ignore[call-overload]
+    if isinstance(told, (int, float)) and math.isfinite(told) and told >= 1:
+        return int(told)
+    return estimate
 
 
 def _text_of(content: Any) -> Any:

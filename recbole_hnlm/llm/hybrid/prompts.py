@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from recbole_hnlm.llm.hybrid.pairs import PairTexts
+from recbole_hnlm.llm.prompts import parse_yaml
 
 _SOFT = ("user_token", "item_token")
 _PROFILES = ("user_profile", "item_profile")
@@ -72,10 +72,7 @@ def read_template(path: str | Path | None = None) -> PromptTemplate:
     source = Path(path) if path else importlib.resources.files("recbole_hnlm.properties") / "prompts" / "hybrid.yaml"
     if not source.is_file():
         raise FileNotFoundError(f"there is no {source}; llm_prompt names a YAML file with the keys version and text")
-    try:
-        found = yaml.safe_load(source.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{source} is no YAML: {' '.join(str(error).split())}") from error
+    found = parse_yaml(source.read_text(encoding="utf-8"), source)
     if not isinstance(found, dict) or set(found) != {"version", "text"}:
         raise ValueError(f"{source} must have the keys version and text, and no others")
     return PromptTemplate(str(found["version"]), str(found["text"]))

@@ -178,6 +178,14 @@ class TestFaults:
         assert [reply.text for reply in replies.values()] == [f"answer to {text}" for text in TEXTS[:10]]
         assert set(server.batches.submitted.values()) == {1} and len(server.batches.submitted) == 10
 
+    def test_answers_that_are_not_counted_are_taken_at_the_estimate(
+        self, server: ScriptedServer, tmp_path: Path
+    ) -> None:
+        made = backend(server, tmp_path, SpendingOptions(input_price=1e5, output_price=1e5))
+        text = "[[counts:none]] a"
+        assert ask(made, text)[text].text == "counted"
+        assert made.summary.prompt_tokens == made.count(prompt(text)) > 0
+
     def test_a_job_is_known_however_the_servers_address_is_written(
         self, server: ScriptedServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
