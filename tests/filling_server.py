@@ -29,6 +29,8 @@ class ChatServer(http.server.ThreadingHTTPServer):
         """Whether hard negatives are things that no shop of the dataset has."""
         self.pages_for = ""
         """First letters of prompts' digests that are answered with a page, as a proxy in the way does."""
+        self.mended_after: int | None = None
+        """Requests after which no page comes any more."""
         self.silent_after: int | None = None
         """Requests that are answered; later ones wait for :meth:`speak`."""
         self._speaking = threading.Event()
@@ -71,7 +73,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.server.keys.add(self.headers["authorization"])
         self.server.wait_for_turn()
         mark = hashlib.sha256(prompt.encode()).hexdigest()[:6]
-        if mark[0] in self.server.pages_for:
+        mended = self.server.mended_after is not None and self.server.asked.total() > self.server.mended_after
+        if mark[0] in self.server.pages_for and not mended:
             page = b"<html>502, but with status 200</html>"
             self.send_response(200)
             self.send_header("Content-Type", "text/html")

@@ -19,7 +19,6 @@ from recbole_hnlm.building.coverage import check_tellable
 from recbole_hnlm.building.reviews import reviews_told, training_reviews
 from recbole_hnlm.building.unanswered import tell_unanswered, unanswered_of
 from recbole_hnlm.llm import AtomicTable, TextEncoder, select_text_fields
-from recbole_hnlm.llm.asking import StageCounts
 from recbole_hnlm.llm.build import profile_settings
 from recbole_hnlm.llm.chat import ChatBackend
 from recbole_hnlm.llm.corpus import Corpus
@@ -27,6 +26,7 @@ from recbole_hnlm.llm.negative_stage import Profiles
 from recbole_hnlm.llm.profiles import History
 from recbole_hnlm.llm.prompts import prompts_edition
 from recbole_hnlm.llm.source_text import sources_of
+from recbole_hnlm.llm.stage_counts import StageCounts
 from recbole_hnlm.llm.text_pipeline import TextRun, artefact_contents, run_text_pipeline, write_profiles
 from recbole_hnlm.models.text import training_pairs
 from recbole_hnlm.options import LLMOptions

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recbole_hnlm.artefacts import Manifest
-from recbole_hnlm.llm.asking import StageCounts
+from recbole_hnlm.llm.stage_counts import StageCounts
 from recbole_hnlm.run_options import RunOptions
 
 logger = logging.getLogger(__name__)

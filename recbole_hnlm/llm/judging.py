@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_hnlm.llm.asking import StageCounts, ask, number_of
+from recbole_hnlm.llm.asking import ask, number_of
 from recbole_hnlm.llm.chat import ChatBackend, ChatRequest
 from recbole_hnlm.llm.labels import labelled, place_of_label, read_labels
 from recbole_hnlm.llm.profiles import History
 from recbole_hnlm.llm.prompts import PromptTemplate, single_template
 from recbole_hnlm.llm.replies import Answer, check_schema, form_of, read_json
+from recbole_hnlm.llm.stage_counts import StageCounts
 
 logger = logging.getLogger(__name__)
 MOST_JUDGED = 20

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_hnlm.llm.asking import StageCounts, ask, number_of
+from recbole_hnlm.llm.asking import ask, number_of
 from recbole_hnlm.llm.chat import ChatBackend, ChatRequest
 from recbole_hnlm.llm.corpus import Corpus
 from recbole_hnlm.llm.grouping import PairGroups
 from recbole_hnlm.llm.profile_stages import NONE, item_line
 from recbole_hnlm.llm.prompts import PromptSet
 from recbole_hnlm.llm.replies import Answer, form_of, negatives_schema, read_negatives
+from recbole_hnlm.llm.stage_counts import StageCounts
 from recbole_hnlm.options.text import TextOptions
 
 _TOKENS_PER_WORD = 2

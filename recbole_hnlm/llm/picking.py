@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recbole_hnlm.llm.asking import StageCounts, ask, number_of
+from recbole_hnlm.llm.asking import ask, number_of
 from recbole_hnlm.llm.chat import ChatBackend, ChatRequest
 from recbole_hnlm.llm.corpus import Corpus
 from recbole_hnlm.llm.labels import labelled, place_of_label, read_labels
 from recbole_hnlm.llm.profile_stages import bullets
 from recbole_hnlm.llm.prompts import PromptTemplate, single_template
 from recbole_hnlm.llm.replies import Answer, check_schema, form_of, read_json
+from recbole_hnlm.llm.stage_counts import StageCounts
 from recbole_hnlm.llm.words import cut_words
 
 _LABEL = {"type": "string"}

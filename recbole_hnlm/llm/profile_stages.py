@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from recbole_hnlm.llm.asking import StageCounts, ask, number_of
+from recbole_hnlm.llm.asking import ask, number_of
 from recbole_hnlm.llm.chat import ChatBackend, ChatRequest
 from recbole_hnlm.llm.corpus import Corpus
 from recbole_hnlm.llm.prompts import PromptSet, PromptTemplate
 from recbole_hnlm.llm.replies import PROFILE_SCHEMA, Answer, form_of, read_profile
 from recbole_hnlm.llm.reviews import latest_reviews
+from recbole_hnlm.llm.stage_counts import StageCounts
 from recbole_hnlm.llm.words import cut_words
 from recbole_hnlm.options.text import TextOptions
 

@@ -17,7 +17,6 @@ import numpy as np
 from recbole_hnlm.artefacts.neg_text import NegativeTable, NegTextManifest, write_neg_text
 from recbole_hnlm.artefacts.pairs import hash_pairs
 from recbole_hnlm.artefacts.writer import ArtefactContents
-from recbole_hnlm.llm.asking import StageCounts
 from recbole_hnlm.llm.cache import VectorCache, encode_cached
 from recbole_hnlm.llm.chat import ChatBackend
 from recbole_hnlm.llm.clustering import PairFeatures
@@ -30,6 +29,7 @@ from recbole_hnlm.llm.negative_stage import NegativeTexts, Profiles, negative_re
 from recbole_hnlm.llm.negative_vectors import EmbeddedTexts, PooledNegatives, embed_texts, pool_negatives
 from recbole_hnlm.llm.profile_stages import write_item_profiles, write_user_profiles
 from recbole_hnlm.llm.prompts import PromptSet, load_prompts
+from recbole_hnlm.llm.stage_counts import StageCounts
 from recbole_hnlm.llm.text_space import TextSpace
 from recbole_hnlm.options.text import GroundingOptions, TextOptions
 

@@ -228,6 +228,23 @@ def test_what_the_model_left_out_is_told_until_it_is_asked_again(
     assert "no usable answer" not in caplog.text
 
 
+def test_an_outage_that_is_over_when_a_stage_ends_leaves_no_trace(
+    folder: Path, server: ChatServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Users are told of what the model wrote of items, so an item that a server lost would be paid for thrice."""
+    text = folder / "tiny" / "tiny.neg_text"
+    run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, server))
+    healthy, prompts = text.read_bytes(), set(server.asked)
+    shutil.rmtree(folder / "cache")
+    server.asked.clear()
+    server.pages_for, server.mended_after = "01234567", 60
+    run_recbole_hnlm("BPR", "tiny", config_dict=values(folder, server, llm_attempts=1, hnlm_rebuild=True))
+    again = [prompt for prompt, count in server.asked.items() if count > 1]
+    assert set(server.asked) == prompts and 10 < len(again) < 50 and server.asked.total() == len(prompts) + len(again)
+    assert f"asking {len(again)} prompts again whose answers were lost" in caplog.text
+    assert text.read_bytes() == healthy and "no usable answer" not in caplog.text
+
+
 def test_profiles_alone_where_nothing_reads_hard_negatives(
     folder: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
-from recbole_hnlm.llm.asking import REPAIR_MARK, StageCounts, ask
+from recbole_hnlm.llm.asking import REPAIR_MARK, ask
 from recbole_hnlm.llm.backends.outcome import RunStopped
 from recbole_hnlm.llm.chat import ChatReply, ChatRequest
 from recbole_hnlm.llm.figures import figures
 from recbole_hnlm.llm.replies import PROFILE_SCHEMA, Answer, read_profile
-from tests.llm.talking import ScriptedBackend, good_reply
+from recbole_hnlm.llm.stage_counts import StageCounts
+from tests.llm.talking import Script, ScriptedBackend, good_reply
 
 N = 40
 
@@ -131,6 +133,42 @@ def test_failures_are_counted_and_none_is_lost(caplog: pytest.LogCaptureFixture)
         counts.log()
     assert "31 of 40 requests failed, e.g. i4: HTTP 500" in caplog.text
     assert figures([("failed", "31")]) in caplog.text
+
+
+class _Losing(ScriptedBackend):
+    """Loses the requests of ``losses`` so many times each before it answers them."""
+
+    def __init__(self, losses: dict[str, int], script: Script = good_reply) -> None:
+        super().__init__(script)
+        self.losses = dict(losses)
+
+    def _reply(self, request: ChatRequest) -> ChatReply:
+        reply = super()._reply(request)
+        left = self.losses.get(request.key, 0)
+        self.losses[request.key] = left - 1
+        return ChatReply(request.key, None, "connection: reset", lost=True) if left > 0 else reply
+
+
+def test_what_a_server_lost_is_asked_once_more_after_all_others() -> None:
+    backend = _Losing({"i3": 1, "i20": 1, "i39": 2})
+    answers, counts = _run(backend)
+    assert [key for key, answer in answers.items() if answer is None] == ["i39"] and len(answers) == N
+    assert (counts.requests, counts.answered, counts.failed, counts.lost, counts.waiting) == (N, N - 1, 1, 1, {})
+    asked = [request.key for request in backend.asked]
+    assert sorted(asked[N:]) == ["i20", "i3", "i39"] and counts.failures == [("i39", "connection: reset")]
+
+
+def test_a_repair_that_a_server_lost_is_asked_once_more_and_not_begun_anew() -> None:
+    def script(request: ChatRequest) -> str:
+        return good_reply(request) if request.key.endswith(REPAIR_MARK) else "no"
+
+    backend = _Losing({f"i2{REPAIR_MARK}": 1, f"i5{REPAIR_MARK}": 2, "i7": 1}, script)
+    answers, counts = _run(backend)
+    assert [key for key, answer in answers.items() if answer is None] == ["i5"]
+    assert (counts.requests, counts.answered, counts.repaired, counts.lost) == (N, N - 1, N - 1, 1)
+    asked = Counter(request.key for request in backend.asked)
+    assert asked["i2"] == asked["i5"] == 1 and asked[f"i2{REPAIR_MARK}"] == asked["i7"] == 2
+    assert asked[f"i5{REPAIR_MARK}"] == 2 and asked[f"i7{REPAIR_MARK}"] == 1
 
 
 def test_requests_are_made_as_they_are_taken() -> None:
