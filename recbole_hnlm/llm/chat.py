@@ -91,6 +91,10 @@ class ChatBackend(Protocol):
         """One reply for each request, in any order; every reply is kept on disk before it is handed out."""
         ...
 
+    def kept(self, request: ChatRequest) -> ChatReply | None:
+        """The reply that is kept of an earlier run, or None; asks nothing."""
+        ...
+
     def estimate(self, requests: Iterable[ChatRequest]) -> Estimate:
         """What :meth:`complete` would take; asks nothing."""
         ...

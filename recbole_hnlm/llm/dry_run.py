@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from recbole_hnlm.llm.chat import ChatBackend, Estimate
+from recbole_hnlm.llm.asking import ask, number_of
+from recbole_hnlm.llm.chat import ChatBackend, ChatReply, ChatRequest, Estimate
 from recbole_hnlm.llm.grouping import PairGroups, count_calls, group_pairs, tellable_pairs
 from recbole_hnlm.llm.judging import JudgedUser, judge_requests
 from recbole_hnlm.llm.negative_stage import Profiles, negative_requests
 from recbole_hnlm.llm.picking import PickingUser, pick_requests
-from recbole_hnlm.llm.profile_stages import item_profile_requests, ranks_of_told_items, user_profile_requests
+from recbole_hnlm.llm.profile_stages import item_profile_requests, user_profile_requests
+from recbole_hnlm.llm.replies import read_profile
+from recbole_hnlm.llm.stage_counts import StageCounts
 from recbole_hnlm.llm.text_pipeline import TextRun
 
 _WAYS = ("pair", "user", "cluster")
@@ -93,9 +97,9 @@ class AlsoAsked:
 def dry_run(run: TextRun, backend: ChatBackend, also: AlsoAsked | None = None) -> DryRun:
     """Estimate every stage; asks the model nothing and encodes nothing.
 
-    Profiles that are not written yet are stood in for by as many words as they may have, so tokens are about the most
-    that there can be. Of a run that was cut short the cache is seen for item profiles alone, as prompts made of
-    stand-ins are not in it. Clusters are stood in for by pairs spread over the data. Repairs are not counted.
+    Prompts are made of the profiles that are kept of earlier runs, so that what those have asked is known to cost
+    nothing. Profiles that are not written yet are stood in for by as many words as they may have, so tokens are about
+    the most that there can be. Clusters are stood in for by pairs spread over the data. Repairs are not counted.
 
     Args:
         run: What would be done.
@@ -105,16 +109,12 @@ def dry_run(run: TextRun, backend: ChatBackend, also: AlsoAsked | None = None) -
     also = also or AlsoAsked()
     stages: dict[str, Estimate] = {}
     if also.texts:
-        items = _profiles_of_items(run)
-        stages["item profiles"], stages["user profiles"] = _of_profiles(run, backend, items)
-        users = [_words(f"user{rank}", run.text.user_words) for rank in range(len(run.corpus.users))]
-        written, groups = Profiles(users, items), _stand_in_groups(run)
+        stages["item profiles"], stages["user profiles"], written = _of_profiles(run, backend)
+        groups = _stand_in_groups(run)
         requests = negative_requests(run.prompts(), run.corpus, written, groups, run.text, run.negatives_per_pair)
         stages["hard negatives"] = backend.estimate(requests)
     for other in also.pooled:
-        stages[f"items of {other.dataset}"], stages[f"users of {other.dataset}"] = _of_profiles(
-            other, backend, _profiles_of_items(other)
-        )
+        stages[f"items of {other.dataset}"], stages[f"users of {other.dataset}"], _ = _of_profiles(other, backend)
     if also.picks:
         stages["likes, dislikes"] = backend.estimate(pick_requests(also.picks))
     if also.judged:
@@ -122,16 +122,57 @@ def dry_run(run: TextRun, backend: ChatBackend, also: AlsoAsked | None = None) -
     return DryRun(stages, count_calls(run.corpus, run.text), run.text.pair_grouping)
 
 
-def _of_profiles(run: TextRun, backend: ChatBackend, written: Sequence[str]) -> tuple[Estimate, Estimate]:
-    prompts = run.prompts()
-    items = backend.estimate(item_profile_requests(prompts, run.corpus, run.text))
-    return items, backend.estimate(user_profile_requests(prompts, run.corpus, written, run.text))
+def _of_profiles(run: TextRun, backend: ChatBackend) -> tuple[Estimate, Estimate, Profiles]:
+    """The estimates for items and for users, and the profiles that are kept, with stand-ins among them."""
+    corpus, options, prompts = run.corpus, run.text, run.prompts()
+
+    def of_items() -> Iterator[ChatRequest]:
+        return item_profile_requests(prompts, corpus, options)
+
+    items = _kept_or_stand_in(backend, of_items(), corpus.item_templates, options.item_words)
+
+    def of_users() -> Iterator[ChatRequest]:
+        return user_profile_requests(prompts, corpus, items, options)
+
+    users = _kept_or_stand_in(backend, of_users(), corpus.user_templates, options.user_words)
+    return backend.estimate(of_items()), backend.estimate(of_users()), Profiles(users, items)
 
 
-def _profiles_of_items(run: TextRun) -> list[str]:
-    profiles = [""] * len(run.corpus.items)
-    for rank in ranks_of_told_items(run.prompts(), run.corpus, run.text):
-        profiles[rank] = _words(f"item{rank}", run.text.item_words)
+class _Kept:
+    """A chat model that is not asked: what is kept of it, and what is not known."""
+
+    least_usable = 0.0
+    decoding: Mapping[str, Any] = {}
+
+    def __init__(self, backend: ChatBackend) -> None:
+        self.name, self.revision = backend.name, backend.revision
+        self.unknown: list[str] = []
+        self._backend = backend
+
+    def kept(self, request: ChatRequest) -> ChatReply | None:
+        return self._backend.kept(request)
+
+    def complete(self, requests: Iterable[ChatRequest]) -> Iterator[ChatReply]:
+        for request in requests:
+            reply = self.kept(request)
+            if reply is None:
+                self.unknown.append(request.key)
+            yield reply or ChatReply(request.key, None, "was not asked yet")
+
+    def estimate(self, requests: Iterable[ChatRequest]) -> Estimate:
+        return self._backend.estimate(requests)
+
+
+def _kept_or_stand_in(
+    backend: ChatBackend, requests: Iterable[ChatRequest], templates: Sequence[str], words: int
+) -> list[str]:
+    """Profiles as a run would have them: kept ones, templates where the model has failed, stand-ins for the others."""
+    kept, profiles = _Kept(backend), list(templates)
+    for key, answer in ask(kept, requests, lambda _, text: read_profile(text, words), StageCounts("kept")):
+        if answer is not None:
+            profiles[number_of(key)] = answer.texts[0]
+    for key in kept.unknown:
+        profiles[number_of(key)] = _words(key.replace("-", "").partition("#")[0], words)
     return profiles
 
 

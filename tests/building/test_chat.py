@@ -140,6 +140,30 @@ def test_dry_run_tells_and_asks_nothing(
     assert stopped.value.code == 2 and "llm_backend=template asks no model" in capsys.readouterr().err
 
 
+def test_a_dry_run_knows_all_that_a_run_cut_short_has_paid_for(
+    folder: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Prompts of users are made of what was answered for items, and those for negatives of both."""
+
+    def cached(**more: Any) -> list[tuple[int, int]]:
+        capsys.readouterr()
+        command(monkeypatch, folder, values(folder, server, **more), "--dry_run")
+        lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+        stages = [
+            line for line in lines if line[:2] in (["item", "profiles"], ["user", "profiles"], ["hard", "negatives"])
+        ]
+        return [(int(line[2]), int(line[3])) for line in stages]
+
+    assert cached() == [(80, 0), (60, 0), (120, 0)]
+    for limit, known in ((50, [50, 0, 0]), (80, [80, 50, 0]), (30, [80, 60, 20])):
+        with pytest.raises(SystemExit):
+            command(monkeypatch, folder, values(folder, server, llm_budget_requests=limit))
+        assert [found for _, found in cached()] == known
+    command(monkeypatch, folder, values(folder, server))
+    assert cached(hnlm_rebuild=True) == [(80, 80), (60, 60), (120, 120)]
+    assert max(server.asked.values()) == 1
+
+
 def test_a_dry_run_tells_of_artefacts_in_the_way(
     folder: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

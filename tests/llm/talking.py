@@ -63,6 +63,9 @@ class ScriptedBackend:
             return ChatReply(request.key, None, "HTTP 500", 0, 0)
         return ChatReply(request.key, text, None, len(str(request.messages)) // 4, len(text) // 4)
 
+    def kept(self, request: ChatRequest) -> ChatReply | None:
+        return None
+
     def estimate(self, requests: Iterable[ChatRequest]) -> Estimate:
         return Estimate(sum(1 for _ in requests), 0, 0, 0)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from recbole_hnlm.llm.backends.outcome import CUT_OFF, Answer, Job
 from recbole_hnlm.llm.backends.reply_cache import ReplyCache, digest_of_cut, request_digest
-from recbole_hnlm.llm.backends.run import Run, Session
+from recbole_hnlm.llm.backends.run import Run, Session, as_reply
 from recbole_hnlm.llm.backends.spending import Budget, Prices
 from recbole_hnlm.llm.backends.summary import RunSummary, estimate_table
 from recbole_hnlm.llm.backends.tokens import TokenCounter
@@ -109,6 +109,12 @@ class CachedBackend:
                     summary.cost = budget.spent
                 self._note_rate(summary)
                 logger.info("%s\n%s", self.name, summary.table())
+
+    def kept(self, request: ChatRequest) -> ChatReply | None:
+        """The reply that is kept of an earlier run, a lasting failure included, or None; asks nothing."""
+        wide = self.widened(request)
+        answer = self.known(wide, self.digest(wide))
+        return None if answer is None else as_reply(request.key, answer, first=False)
 
     def estimate(self, requests: Iterable[ChatRequest]) -> Estimate:
         """What :meth:`complete` would take; asks nothing. The estimate's table is logged."""
