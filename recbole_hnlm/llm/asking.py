@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+from recbole_hnlm.llm.backends.outcome import ServerSilent
 from recbole_hnlm.llm.chat import ChatBackend, ChatReply, ChatRequest
 from recbole_hnlm.llm.progress import progress_bar
 from recbole_hnlm.llm.replies import Answer, ReplyError
@@ -52,41 +54,74 @@ def ask(
         ValueError: If a key occurs twice, or the backend answers what nobody asked.
         RunStopped: If hardly any answer can be used.
     """
-    started = time.perf_counter() - counts.seconds
-    repairs: deque[ChatRequest] = deque()
-    lost: deque[ChatRequest] = deque()
-
-    def with_repairs() -> Iterator[ChatRequest]:
-        for request in requests:
-            yield request
-            yield from _drained(repairs)
-
+    stage = _Stage(backend, read, counts)
     with progress_bar(total, counts.stage, bool(total)) as bar:
-        stream: Iterable[ChatRequest] = with_repairs()
+        for answered in itertools.chain(stage.first(requests), stage.again()):
+            bar.update(1)
+            yield answered
+
+
+class _Stage:
+    """Requests of a stage, with those of them that come back: repairs, and what a server lost."""
+
+    def __init__(self, backend: ChatBackend, read: Reader, counts: StageCounts) -> None:
+        self._backend = backend
+        self._read = read
+        self._counts = counts
+        self._repairs: deque[ChatRequest] = deque()
+        self._lost: deque[ChatRequest] = deque()
+        self._started = time.perf_counter() - counts.seconds
+
+    def first(self, requests: Iterable[ChatRequest]) -> Iterator[tuple[str, Answer | None]]:
+        """Every request once, with repairs among them; what was lost waits."""
+
+        def with_repairs() -> Iterator[ChatRequest]:
+            for request in requests:
+                self._counts.requests += 1
+                yield request
+                yield from _drained(self._repairs)
+
+        yield from self._answers(with_repairs(), waits=True)
+
+    def again(self) -> Iterator[tuple[str, Answer | None]]:
+        """What was lost, once more; a server that is silent still leaves it failed, and the next stage tells."""
+        left = {request.key.removesuffix(REPAIR_MARK): request for request in self._lost}
+        if not left:
+            return
+        reasons = self._counts.waiting
+        self._counts.waiting = {}
+        logger.warning("%s: asking %d prompts again whose answers were lost", self._counts.stage, len(left))
+        try:
+            for key, answer in self._answers(_drained(self._lost), waits=False):
+                del left[key]
+                yield key, answer
+        except ServerSilent as error:
+            logger.warning("%s: %d of them are lost for good: %s", self._counts.stage, len(left), error)
+        for key, request in left.items():
+            self._counts.fail(key, reasons[request.key], lost=True)
+            yield key, None
+
+    def _answers(self, stream: Iterable[ChatRequest], waits: bool) -> Iterator[tuple[str, Answer | None]]:
+        """Answers to ``stream`` and to its repairs; of what was lost nothing if it ``waits`` to be asked again."""
+        counts = self._counts
         while stream:  # what is repaired too late for the first round takes a second one
-            for request, reply in _replies(backend, stream, counts):
-                counts.check(backend.least_usable)
-                key = request.key.removesuffix(REPAIR_MARK)
-                again = counts.waiting.pop(request.key, None) is not None
-                if key == request.key and not again:
-                    bar.update(1)
-                    counts.requests += 1
-                if reply.lost and not again:
+            for request, reply in _replies(self._backend, stream, counts):
+                counts.check(self._backend.least_usable)
+                counts.seconds = time.perf_counter() - self._started
+                if reply.passing and waits:
                     counts.waiting[request.key] = reply.error or _NO_REASON
-                    lost.append(request)
-                elif key != request.key:
-                    yield key, _second_answer(key, request, reply, read, counts)
+                    self._lost.append(request)
+                    continue
+                key = request.key.removesuffix(REPAIR_MARK)
+                if key != request.key:
+                    yield key, _second_answer(key, request, reply, self._read, counts)
+                    continue
+                answer, repair = _first_answer(request, reply, self._read, counts)
+                if repair is not None:
+                    self._repairs.append(repair)
                 else:
-                    answer, repair = _first_answer(request, reply, read, counts)
-                    if repair is not None:
-                        repairs.append(repair)
-                    else:
-                        yield key, answer
-                counts.seconds = time.perf_counter() - started
-            stream = list(_drained(repairs))
-            if lost and not stream:
-                logger.warning("%s: asking %d prompts again whose answers were lost", counts.stage, len(lost))
-                stream = list(_drained(lost))
+                    yield key, answer
+            stream = list(_drained(self._repairs))
 
 
 def _drained(waiting: deque[ChatRequest]) -> Iterator[ChatRequest]:

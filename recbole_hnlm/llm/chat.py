@@ -38,6 +38,7 @@ class ChatReply:
         completion_tokens: Tokens that were written, likewise.
         cached: Whether the answer was kept from an earlier request.
         lost: Whether nothing was kept, so that the next run asks again.
+        passing: Whether asking again in this run may bring an answer, and costs little where it does not.
     """
 
     key: str
@@ -47,6 +48,7 @@ class ChatReply:
     completion_tokens: int = 0
     cached: bool = False
     lost: bool = False
+    passing: bool = False
 
 
 @dataclass(frozen=True)

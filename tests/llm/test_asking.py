@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 
 from recbole_hnlm.llm.asking import REPAIR_MARK, ask
-from recbole_hnlm.llm.backends.outcome import RunStopped
+from recbole_hnlm.llm.backends.outcome import RunStopped, ServerSilent
 from recbole_hnlm.llm.chat import ChatReply, ChatRequest
 from recbole_hnlm.llm.figures import figures
 from recbole_hnlm.llm.replies import PROFILE_SCHEMA, Answer, read_profile
@@ -146,7 +146,7 @@ class _Losing(ScriptedBackend):
         reply = super()._reply(request)
         left = self.losses.get(request.key, 0)
         self.losses[request.key] = left - 1
-        return ChatReply(request.key, None, "connection: reset", lost=True) if left > 0 else reply
+        return ChatReply(request.key, None, "connection: reset", lost=True, passing=True) if left > 0 else reply
 
 
 def test_what_a_server_lost_is_asked_once_more_after_all_others() -> None:
@@ -156,6 +156,44 @@ def test_what_a_server_lost_is_asked_once_more_after_all_others() -> None:
     assert (counts.requests, counts.answered, counts.failed, counts.lost, counts.waiting) == (N, N - 1, 1, 1, {})
     asked = [request.key for request in backend.asked]
     assert sorted(asked[N:]) == ["i20", "i3", "i39"] and counts.failures == [("i39", "connection: reset")]
+
+
+def test_a_server_that_is_silent_at_the_end_of_a_stage_leaves_it_with_what_it_has(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Fifty prompts that always take too long are no reason to stop a stage of ten thousand, and never to finish it."""
+
+    class Silent(_Losing):
+        patience = N
+
+        def complete(self, requests: Iterable[ChatRequest]) -> Iterator[ChatReply]:
+            for place, reply in enumerate(super().complete(requests)):
+                yield reply
+                if len(self.asked) > self.patience and place == 1:
+                    raise ServerSilent("2 requests in a row failed")
+
+    late = [f"i{place}" for place in range(0, N, 4)]
+    answers, counts = _run(Silent(dict.fromkeys(late, 2)))
+    assert sorted(key for key, answer in answers.items() if answer is None) == sorted(late) and len(answers) == N
+    assert (counts.requests, counts.answered, counts.failed, counts.lost) == (N, N - len(late), len(late), len(late))
+    assert counts.waiting == {} and "of them are lost for good: 2 requests in a row failed" in caplog.text
+    silent = Silent({})
+    silent.patience = 0
+    with pytest.raises(ServerSilent):
+        _run(silent)
+
+
+def test_what_a_server_refused_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = ScriptedBackend()
+    answered = backend._reply
+
+    def reply(request: ChatRequest) -> ChatReply:
+        found = answered(request)
+        return ChatReply(request.key, None, "rejected: flagged", lost=True) if request.key == "i4" else found
+
+    monkeypatch.setattr(backend, "_reply", reply)
+    answers, counts = _run(backend)
+    assert answers["i4"] is None and (counts.failed, counts.lost, len(backend.asked)) == (1, 1, N)
 
 
 def test_a_repair_that_a_server_lost_is_asked_once_more_and_not_begun_anew() -> None:

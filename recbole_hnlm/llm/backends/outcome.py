@@ -8,12 +8,18 @@ from recbole_hnlm.llm.chat import ChatRequest
 
 UNANSWERED = frozenset({"rate limit", "server error", "timeout", "connection", "garbled", "rejected"})
 """Causes of failure without an answer; many in a row have one reason, and it is not the single request."""
+PASSING = UNANSWERED - {"rejected"}
+"""Causes of failure that may be gone when a stage has come to its end."""
 CUT_OFF = "length"
 """Cause of failure of an answer that had too little room."""
 
 
 class RunStopped(RuntimeError):
     """The run cannot go on; every answer so far is kept, and the same command takes up from there."""
+
+
+class ServerSilent(RunStopped):
+    """So many requests in a row brought no answer that the next ones will not either."""
 
 
 class BudgetExceeded(RunStopped):

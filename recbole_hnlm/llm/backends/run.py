@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from recbole_hnlm.llm.backends.outcome import UNANSWERED, Answer, Job, RunStopped
+from recbole_hnlm.llm.backends.outcome import PASSING, UNANSWERED, Answer, Job, ServerSilent
 from recbole_hnlm.llm.backends.spending import Budget
 from recbole_hnlm.llm.chat import ChatReply, ChatRequest
 
@@ -67,7 +67,7 @@ class Run:
 
         Raises:
             BudgetExceeded: If the next request could exceed the budget.
-            RunStopped: If too many in a row brought no answer.
+            ServerSilent: If too many in a row brought no answer.
         """
         while True:
             yield from self._fill(source)
@@ -125,7 +125,7 @@ class Run:
             if backend.failed_in_a_row >= backend.failures_allowed:
                 failed, backend.failed_in_a_row = backend.failed_in_a_row, 0
                 remedy = _REJECTED if answer.cause == "rejected" else "see that the server answers"
-                raise RunStopped(
+                raise ServerSilent(
                     f"{failed} requests in a row failed ({answer.error}); {remedy} and run the same command: all "
                     f"answers are kept in {backend.cache.path}"
                 )
@@ -139,4 +139,6 @@ class Run:
 def as_reply(key: str, answer: Answer, first: bool) -> ChatReply:
     """An answer as the reply to ``key``; its tokens go to the ``first`` of those who asked for it."""
     read, written = (answer.prompt_tokens, answer.completion_tokens) if first else (0, 0)
-    return ChatReply(key, answer.text, answer.error, read, written, cached=not first, lost=not answer.final)
+    lost = not answer.final
+    passing = lost and answer.cause in PASSING
+    return ChatReply(key, answer.text, answer.error, read, written, cached=not first, lost=lost, passing=passing)

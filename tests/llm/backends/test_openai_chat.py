@@ -191,6 +191,7 @@ class TestFaults:
         text = f"[[{','.join([step] * 9)}]] question"
         reply = ask(made, text, "other")[text]
         assert reply.text is None and reply.error is not None and reply.error.startswith(cause)
+        assert (reply.lost, reply.passing) == (cause != "length", cause == "server error")
         assert server.asked[text] == times
         assert made.summary.failed == {cause: 1} and made.summary.answered == 1
         assert cause in made.summary.table()
