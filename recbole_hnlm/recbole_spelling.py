@@ -11,6 +11,8 @@ from recbole_hnlm.run_options.checks import NO_SAMPLER, RECBOLE_SAMPLER
 
 NEGATIVE_ARGS = "train_neg_sample_args"
 _INNER_KEYS = ("distribution", "sample_num", "alpha", "dynamic", "candidate_num")
+_OURS = {"sample_num": "neg_sampler_num", "candidate_num": "neg_sampler_candidates"}
+_OURS_OF_POPULARITY = {**_OURS, "alpha": "neg_sampler_power"}
 _RECBOLE_DISTRIBUTIONS = ("uniform", "popularity", None, "None", "none")
 
 
@@ -79,13 +81,18 @@ def translate_recbole_spelling(values: dict[str, Any]) -> None:
     if unknown:
         raise ValueError(f"train_neg_sample_args has {unknown}, which nothing reads; its keys are {list(_INNER_KEYS)}")
     values.setdefault(SAMPLER_KEY, distribution)
-    dropped = [key for key, plain in (("alpha", 1.0), ("dynamic", False)) if args.get(key, plain) not in (plain, None)]
-    if dropped:
+    ours = _OURS_OF_POPULARITY if distribution == "popularity" == values[SAMPLER_KEY] else _OURS
+    nothing = {"dynamic": False, "candidate_num": 0, **({} if "alpha" in ours else {"alpha": 1.0})}
+    told = {
+        key: value for key, value in args.items() if key != "distribution" and value not in (None, nothing.get(key))
+    }
+    if dropped := [key for key in told if key not in ours]:
         raise ValueError(
-            f"train_neg_sample_args {dropped} mean nothing to neg_sampler={values[SAMPLER_KEY]!r}; remove them "
-            "(popularity has neg_sampler_power)"
+            f"train_neg_sample_args {dropped} mean nothing to neg_sampler={values[SAMPLER_KEY]!r}; remove them"
         )
-    for name, ours in (("sample_num", "neg_sampler_num"), ("candidate_num", "neg_sampler_candidates")):
-        if args.get(name) and values.setdefault(ours, args[name]) != args[name]:
-            raise ValueError(f"{ours}={values[ours]} and train_neg_sample_args {name}={args[name]} disagree; keep one")
+    for name, value in told.items():
+        if values.setdefault(ours[name], value) != value:
+            raise ValueError(
+                f"{ours[name]}={values[ours[name]]} and train_neg_sample_args {name}={value} disagree; keep one"
+            )
     del values[NEGATIVE_ARGS]

@@ -43,6 +43,33 @@ class Biased(GeneralRecommender):
         return (users @ self.item_embedding.weight.T + self.bias).view(-1)
 
 
+class Columns(Biased):
+    """Scores in a column of their own on the way to the loss."""
+
+    def calculate_loss(self, interaction: Any) -> torch.Tensor:
+        users = interaction[self.USER_ID]
+        scores = [self.forward(users, interaction[name]) for name in (self.ITEM_ID, self.NEG_ITEM_ID)]
+        return self.loss(*(one.unsqueeze(1) for one in scores))
+
+
+class Named(Biased):
+    """A loss that is told its scores by name."""
+
+    def calculate_loss(self, interaction: Any) -> torch.Tensor:
+        users = interaction[self.USER_ID]
+        names = {"pos_score": self.ITEM_ID, "neg_score": self.NEG_ITEM_ID}
+        return self.loss(**{name: self.forward(users, interaction[field]) for name, field in names.items()})
+
+
+class Unused(Biased):
+    """A BPRLoss that is never asked."""
+
+    def calculate_loss(self, interaction: Any) -> torch.Tensor:
+        users = interaction[self.USER_ID]
+        scores = [self.forward(users, interaction[name]) for name in (self.ITEM_ID, self.NEG_ITEM_ID)]
+        return -torch.nn.functional.logsigmoid(scores[0] - scores[1]).mean()
+
+
 class BiasTable(Biased):
     """The bias in an embedding whose name begins as that of the rows, and features that are not trained."""
 

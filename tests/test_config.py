@@ -187,6 +187,15 @@ class TestRecBoleSpelling:
         assert _run(config).sampler_type is None
         assert config["train_neg_sample_args"]["alpha"] == 0.5
 
+    @pytest.mark.parametrize(("given", "power"), [({"alpha": 1.0}, 1.0), ({"alpha": 0.0}, 0.0), ({}, 0.75)])
+    def test_popularity_has_recboles_exponent(self, given: dict[str, float], power: float) -> None:
+        whole = {"distribution": "popularity", "sample_num": 1, "dynamic": False, "candidate_num": 0, **given}
+        options = _run(_config(neg_sampler="popularity", train_neg_sample_args=whole)).sampler_options
+        assert options.power == power
+        whole = {"distribution": "uniform", "sample_num": 1, "dynamic": False, "candidate_num": 0, "alpha": 1.0}
+        options = _run(_config(neg_sampler="popularity", train_neg_sample_args=whole)).sampler_options
+        assert options.power == 0.75
+
     def test_contradiction(self) -> None:
         with pytest.raises(
             ValueError, match=r"neg_sampler='ahns' and train_neg_sample_args distribution='dns' disagree"
@@ -243,6 +252,11 @@ class TestRecBoleSpelling:
             {"train_neg_sample_args": {"distribution": "popularity"}, "neg_sampler": "dns"},
             {"train_neg_sample_args": {"distribution": "dns", "alpha": 0.5}},
             {"train_neg_sample_args": {"distribution": "dns", "dynamic": True}},
+            {
+                "train_neg_sample_args": {"distribution": "popularity", "alpha": 0.5},
+                "neg_sampler": "popularity",
+                "neg_sampler_power": 0.6,
+            },
         ],
     )
     def test_other_contradictions(self, values: dict[str, Any]) -> None:

@@ -73,7 +73,9 @@ def contrast(one: Tensor, other: Tensor, ids: Tensor, temperature: float) -> Ten
     """
     nodes = torch.unique(ids)
     first, second = functional.normalize(one[nodes], dim=-1), functional.normalize(other[nodes], dim=-1)
-    return functional.cross_entropy(first / temperature @ second.T, torch.arange(nodes.numel(), device=nodes.device))
+    with torch.autocast(nodes.device.type, enabled=False):  # cosines over a small temperature
+        cosines = first / temperature @ second.T
+    return functional.cross_entropy(cosines, torch.arange(nodes.numel(), device=nodes.device))
 
 
 def checked_temperature(config: Any) -> float:

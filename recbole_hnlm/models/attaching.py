@@ -84,9 +84,11 @@ def attach_parts(model: Any, config: Any, dataset: Any, run: RunOptions) -> None
 
 def hook_losses(model: Any, run: RunOptions) -> None:
     """Let several negatives of a pair, or a loss of ours, enter the base's ranking loss."""
-    if run.joint_loss:
-        for module in list(model.modules()):
-            if isinstance(module, BPRLoss):
-                module.register_forward_hook(JointLossHook(model))
+    losses = [module for module in model.modules() if isinstance(module, BPRLoss)]
+    if run.joint_loss and losses:
+        hook = JointLossHook(model)
+        for module in losses:
+            module.register_forward_hook(hook, with_kwargs=True)
+        model.hnlm.joint = hook if run.weighs_negatives else None
     if run.ranking is not None:
         hook_ranking_loss(model)

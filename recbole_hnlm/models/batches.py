@@ -5,6 +5,7 @@ Shapes: ``B`` pairs of a batch, ``K`` negatives per pair, ``M = B K`` rows, ``D`
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -89,8 +90,25 @@ class JointLossHook:
 
     def __init__(self, model: Any) -> None:
         self.model = model
+        self._taken = False
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+    def check_taken(self, model: str) -> None:
+        """Refuse to go on with a model whose BPR loss was not that of the step's rows, once after every step.
+
+        Raises:
+            RuntimeError: Naming the model and the remedy.
+        """
+        taken, self._taken = self._taken, False
+        if not taken:
+            raise RuntimeError(
+                f"{model} has a BPRLoss and did not give it a score for each row of the batch, so the weights of "
+                "negatives do not reach its loss; take a sampler that has none, e.g. neg_sampler: dns, without "
+                "hnlm_use: extra"
+            )
+
+    def __call__(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
+    ) -> Tensor | None:
         """The joint loss in place of the mean over all rows, where the batch has several negatives per pair."""
         step: StepRows | None = self.model._step_rows
         if step is None:
@@ -100,8 +118,12 @@ class JointLossHook:
         importance = several.importance if several is not None else None
         shaped = weights if weights is not None else importance
         times = shaped.shape[1] if shaped is not None else self.model.hnlm.run.negatives
-        pos_scores, neg_scores = args
-        if times == 1 or pos_scores.dim() != 1 or pos_scores.numel() != step.ids.numel():
+        scores = inspect.signature(module.forward).bind(*args, **kwargs).args
+        pos_scores, neg_scores = (one.reshape(-1) for one in scores[:2])
+        if not pos_scores.numel() == neg_scores.numel() == step.ids.numel():
+            return None
+        self._taken = True
+        if times == 1:
             return None
         blocks = neg_scores.view(times, -1).T  # (B, K)
         if importance is not None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_hnlm.generators import restore, seed_of_rank
+from recbole_hnlm.models.batches import JointLossHook
 from recbole_hnlm.models.comparators.base import Comparator, MergingComparator, Step, read_instead
 from recbole_hnlm.models.drawn import check_candidates, check_drawn, check_term, reads_hops
 from recbole_hnlm.models.guarding import attach_guard
@@ -53,6 +54,7 @@ class HardNegativeHead(nn.Module):
         self.ranking = RankingTerm(run.ranking, interactions, self.generator) if run.ranking is not None else None
         self.text_head: TextHead | None = None
         self.comparator: Comparator | None = None
+        self.joint: JointLossHook | None = None
         self.warned = False
         """Whether the user was told that no trainer tells the epoch."""
         self.epoch: int | None = None
@@ -84,6 +86,16 @@ class HardNegativeHead(nn.Module):
     def needs_view(self) -> bool:
         """Whether a step reads the model's embeddings before the base's loss does."""
         return any(part is not None for part in (self.sampler, self.text_head, self.comparator, self.ranking))
+
+    def check_losses(self, model: str) -> None:
+        """Refuse to go on with a model whose loss took nothing of what was made for it, after every step.
+
+        Raises:
+            RuntimeError: Naming the model and the remedy.
+        """
+        for part in (self.ranking, self.joint):
+            if part is not None:
+                part.check_taken(model)
 
     @property
     def needs_hops(self) -> bool:

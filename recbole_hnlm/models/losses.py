@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from recbole_hnlm.models.precision import widened, without_autocast
+
 
 class _ScaledGradient(torch.autograd.Function):
     """Identity whose gradient is multiplied by a factor."""
@@ -68,7 +70,8 @@ class InfoNCELoss(nn.Module):
         """The mean loss of the anchors."""
         if anchors.shape[0] == 0:
             return anchors.sum()
-        logits = (anchors / self.temperature) @ targets.T  # (B, B)
+        with without_autocast(anchors.device):
+            logits = (widened(anchors) / self.temperature) @ widened(targets).T  # (B, B)
         twin = ids.unsqueeze(1) == ids.unsqueeze(0)
         twin.fill_diagonal_(False)
         logits.masked_fill_(twin, float("-inf"))

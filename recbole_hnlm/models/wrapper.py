@@ -144,8 +144,7 @@ class HardNegativeMixin(CommittingMixin):
             if head.ranking is not None:
                 head.ranking.end()
         self._check_consumed(step)
-        if head.ranking is not None:
-            head.ranking.check_taken(self.hnlm_base.__name__)
+        head.check_losses(self.hnlm_base.__name__)
         _observe(head, negatives.weights, step, (users, positives), view)
         times = users.numel() if self._sums_over_pairs else 1
         return _joined(head, loss, head.extra_losses(users, positives, negatives.ids, view, rows), times)

@@ -13,10 +13,10 @@ class GuardOptions:
 
     guard: Literal["none", "score", "text", "tree"] = "none"
     """What a candidate is judged by. ``score`` = the model's score under training, as its ``predict`` gives it: an
-    inner product without a fixed scale (BPR, LightGCN), a probability (NeuMF); ``text`` = cosine of the mean of the
-    user's item texts with the candidate's text, under ``neg_sampler: hnlm``; ``tree`` = the false-negative score in
-    [0, 1] that is made for ``dtl``, with any sampler. A candidate that cannot be judged (no text) passes. Judging costs
-    one more look at every candidate."""
+    inner product without a fixed scale (BPR, LightGCN), a probability (NeuMF); ``text`` = cosine of the user's text
+    (``hnlm_user_text``: mean of the items, or the profile) with the candidate's, under ``neg_sampler: hnlm``; ``tree``
+    = the false-negative score in [0, 1] that is made for ``dtl``, with any sampler. A candidate that cannot be judged
+    (no text) passes. Judging costs one more look at every candidate."""
     guard_max_score: float | None = None
     """Candidates that score above it are not used; ``None`` = no such limit. In the unit of what judges: a cosine in
     [-1, 1) for ``text``, a probability below 1 for ``tree``; inner products grow in training, so a fixed limit on them

@@ -112,8 +112,13 @@ class RunOptions:
     @property
     def joint_loss(self) -> bool:
         """Whether several negatives of a pair enter one term of the loss."""
-        weighs = self.sampler_type is not None and self.sampler_type.weighs
-        return self.negatives > 1 or weighs or (self.hnlm is not None and self.hnlm.brings_extra)
+        return self.negatives > 1 or self.weighs_negatives
+
+    @property
+    def weighs_negatives(self) -> bool:
+        """Whether negatives carry weights, which only a loss that takes them can heed."""
+        by_rule = self.sampler_type is not None and self.sampler_type.weighs
+        return by_rule or (self.hnlm is not None and self.hnlm.brings_extra)
 
     @property
     def adam(self) -> str:

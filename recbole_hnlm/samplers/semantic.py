@@ -78,7 +78,8 @@ class SemanticOptions(CandidateOptions):
     """Options of :class:`SemanticSampler`."""
 
     candidates: int | None = 8
-    """Candidates drawn per pair, with replacement; fewer than an id-only rule takes, as grounded ones are hard."""
+    """Candidates drawn per pair, with replacement; fewer than an id-only rule takes, as grounded ones are hard; one
+    under the rule ``random``."""
     share: float = 0.1
     """Share of the candidates that are grounded items of the pair, in [0, 1]; the others are uniform. Keep it small:
     items near in text are often false negatives. With five text neighbours a pair, BPR on amazon-office fell from
@@ -114,6 +115,11 @@ class SemanticSampler(CandidateSampler):
         self.table: GroundedTable | None = None
         self._warned = False
         self._rule = _build_rule(options, interactions, generator)
+
+    @property
+    def candidates_per_negative(self) -> int:
+        """``C`` of the options; at random one is as good as the best of many."""
+        return 1 if self._rule is None else super().candidates_per_negative
 
     def use(self, table: GroundedTable) -> None:
         """Draw from ``table`` from now on."""

@@ -217,3 +217,14 @@ class TestUnitRows:
     @pytest.mark.parametrize("scale_free", [True, False])
     def test_empty_batch(self, scale_free: bool) -> None:
         assert unit_rows(torch.zeros(0, 3), scale_free).shape == (0, 3)
+
+
+def test_cosines_over_a_small_temperature_stay_in_single_precision_under_autocast() -> None:
+    from recbole_hnlm.graph_models.noise import contrast
+
+    rows = [functional.normalize(torch.randn(64, 16), dim=1) for _ in range(2)]
+    ids = torch.arange(64)
+    for loss in (lambda: InfoNCELoss(0.05)(*rows, ids), lambda: contrast(*rows, ids, 0.05)):
+        expected = loss()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            torch.testing.assert_close(loss(), expected)

@@ -99,6 +99,32 @@ def test_what_a_loss_indexes_by_made_rows_is_told(folder: Path) -> None:
         run_of(folder, own_models.Popular, neg_sampler="mixgcf")
 
 
+WEIGHTED: list[dict[str, Any]] = [{"neg_sampler": "softmax", "neg_sampler_candidates": 8},
+                                  {**OWN_START, "hnlm_use": "extra", "hnlm_alpha": 0.5}]  # fmt: skip
+SEVERAL = [*WEIGHTED, {"neg_sampler": "uniform", "neg_sampler_num": 4}]
+
+
+@pytest.mark.parametrize("values", SEVERAL)
+@pytest.mark.parametrize("name", ["Columns", "Named"])
+def test_several_negatives_enter_one_loss_however_it_is_called(folder: Path, name: str, values: dict[str, Any]) -> None:
+    losses = []
+    for model in (own_models.Biased, getattr(own_models, name)):
+        artefacts = {"hnlm_artefact_dir": str(folder / "artefacts")} if values["neg_sampler"] == "hnlm" else {}
+        wrapped, loaders, _ = made(folder, model, **{**LOAD, **artefacts, **values})
+        with torch.no_grad():
+            for parameter in wrapped.parameters():
+                parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view_as(parameter).sin_())
+        losses.append(first_loss(wrapped, loaders))
+    torch.testing.assert_close(losses[1], losses[0])
+
+
+@pytest.mark.parametrize("values", WEIGHTED)
+def test_a_loss_that_takes_no_weights_is_refused_at_the_first_step(folder: Path, values: dict[str, Any]) -> None:
+    with pytest.raises(RuntimeError, match="Unused has a BPRLoss and did not give it a score.*neg_sampler: dns"):
+        run_of(folder, own_models.Unused, **values)
+    run_of(folder, own_models.Unused, neg_sampler="dns", neg_sampler_num=2)
+
+
 @pytest.mark.parametrize("sampler", ["recbole", "uniform", "dns"])
 @pytest.mark.parametrize("name", ["Makers", "MakersOfPoints"])
 def test_features_of_negatives_are_theirs(folder: Path, name: str, sampler: str) -> None:
