@@ -21,6 +21,7 @@ from recbole_hnlm.options.general import GeneralOptions
 from recbole_hnlm.options.loss import RANKING_KEY
 from recbole_hnlm.options.parsing import option_keys
 from recbole_hnlm.recbole_spelling import later_of_two, translate_recbole_spelling
+from recbole_hnlm.recbole_values import check_recbole_values
 from recbole_hnlm.run_options import RunOptions, base_sampler_of, parse_given
 from recbole_hnlm.run_options.checks import (
     BASE_SAMPLER_KEY,
@@ -33,7 +34,6 @@ from recbole_hnlm.run_options.checks import (
 from recbole_hnlm.samplers import SAMPLERS
 from recbole_hnlm.training.processes import join_group
 from recbole_hnlm.user_settings import (
-    check_recbole_values,
     overruled,
     read_settings_files,
     refuse_to_save_loaders,

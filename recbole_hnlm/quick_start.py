@@ -51,8 +51,9 @@ def run_recbole_hnlm(
         config_class: How the settings are read; ``PlainConfig`` leaves out all that is ours.
 
     Returns:
-        RecBole's result dictionary, plus under ``"hnlm"`` the options, seconds per stage, epochs, the curve of
-        validation (epoch, seconds of training, score), negatives' statistics, peak memory of the process on the host
+        RecBole's result dictionary, plus under ``"hnlm"`` the options, pairs of train, valid and test, seconds per
+        stage, epochs, the curve of validation (epoch, seconds of training, score), negatives' statistics, peak memory
+        of the process on the host
         (``peak_memory_mib``) and of model, training and test on a CUDA device (``peak_gpu_memory_mib``, else None). Of
         several processes: losses and statistics are means over them, seconds and memory those of this one.
 
@@ -149,6 +150,7 @@ def train(config: HNLMConfig, loaders: tuple[Any, Any, Any], saved: bool = True)
         "test_result": test_result,
         "hnlm": {
             "options": _told_options(run, model),
+            "pairs": [0 if loader is None else len(loader._dataset) for loader in loaders],
             "epochs": len(seconds),
             "best_epoch": trainer.best_epoch,
             "fit_seconds": fit_seconds,

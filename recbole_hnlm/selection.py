@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,33 @@ def check_held_out(config: Any, held_out: Sequence[Any]) -> None:
         raise ValueError("hnlm_log_false_negatives counts held-out positives; the split holds none out; remove it")
 
 
+def check_parts(config: Any, parts: Sequence[Any]) -> None:
+    """Refuse a split of which a part is empty: nothing would stop the training, or nothing be told of it.
+
+    Args:
+        config: The run's configuration.
+        parts: RecBole's datasets of training, validation and test.
+
+    Raises:
+        ValueError: If so.
+    """
+    sizes = [len(part) for part in parts]
+    if 0 in sizes:
+        raise ValueError(
+            f"eval_args={config['eval_args']} leaves {sizes} pairs of {config['dataset']} for train, valid and test; "
+            "all three are needed, so raise the smallest share or filter less"
+        )
+
+
+def _check_held_out_parts(split: Mapping[str, Any]) -> None:
+    shares, left_out = split.get("RS") or (1, 1, 1), split.get("LS") or "valid_and_test"
+    if 0 in shares or left_out != "valid_and_test":
+        raise ValueError(
+            f"eval_args: split: {dict(split)} has no validation or no test part, and one chooses, the other "
+            "tells; take e.g. RS: [8,1,1] or LS: valid_and_test"
+        )
+
+
 def check_selection(config: Any) -> None:
     """Refuse a run that validation could not choose, or in which the test would.
 
@@ -75,6 +102,8 @@ def check_selection(config: Any) -> None:
             "chooses; set eval_step between 1 and epochs"
         )
     check_valid_metric(config)
+    if not config["benchmark_filename"]:
+        _check_held_out_parts(config["eval_args"]["split"])
     parts = config["benchmark_filename"] or []
     held_out = [Path(str(config["data_path"])) / f"{config['dataset']}.{part}.inter" for part in parts[1:]]
     if (

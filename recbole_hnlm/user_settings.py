@@ -11,15 +11,8 @@ from typing import Any
 import yaml
 
 from recbole_hnlm.options import SAMPLER_KEY
-from recbole_hnlm.options.parsing import coerce
 
 logger = logging.getLogger(__name__)
-_NUMBERS: dict[str, type] = {
-    **dict.fromkeys(("epochs", "train_batch_size", "eval_batch_size", "eval_step", "stopping_step", "seed"), int),
-    **dict.fromkeys(("loss_decimal_place", "metric_decimal_place"), int),
-    **dict.fromkeys(("learning_rate", "weight_decay"), float),
-}
-"""Settings of RecBole's that it compares with numbers, wherever that leads."""
 
 
 @contextlib.contextmanager
@@ -103,38 +96,6 @@ def overruled(layers: Sequence[Mapping[str, Any]], key: str) -> set[str]:
         if key in layer and layer[key] != value:
             last, value = place, layer[key]
     return {name for layer in layers[:last] for name in layer} - {name for layer in layers[last:] for name in layer}
-
-
-def check_recbole_values(values: Mapping[str, Any]) -> None:
-    """Refuse values of RecBole's own settings that would fail later without their name.
-
-    Raises:
-        TypeError: If one is no number, where RecBole needs a number, or no mapping.
-        ValueError: If a batch is empty, a split by ratio has other than three shares, or negatives are named in
-            RecBole's place for a mapping.
-    """
-    for key, kind in _NUMBERS.items():
-        if values.get(key) is None:
-            continue
-        number = coerce(key, values[key], kind)
-        if key.endswith("batch_size") and number < 1:
-            raise ValueError(f"{key}={number} should be at least 1")
-    clipping = values.get("clip_grad_norm")
-    if clipping and not isinstance(clipping, Mapping):
-        raise TypeError(f"clip_grad_norm={clipping!r} should be a mapping, e.g. {{'max_norm': {clipping}}}")
-    asked = values.get("eval_args")
-    how = asked.get("split") if isinstance(asked, Mapping) else None
-    shares = how.get("RS") if isinstance(how, Mapping) else None
-    numbers = isinstance(shares, (list, tuple)) and all(isinstance(share, int | float) for share in shares)
-    if shares is not None and not (numbers and len(shares) == 3):
-        raise ValueError(
-            f"eval_args: split: RS: {shares!r} should be the shares of train, valid and test, e.g. [8,1,1]"
-        )
-    negatives = values.get("train_neg_sample_args")
-    if not isinstance(negatives, Mapping) and negatives not in (None, "None"):
-        raise ValueError(
-            f"train_neg_sample_args={negatives!r} should map RecBole's keys to values; neg_sampler names a sampler"
-        )
 
 
 def refuse_to_save_loaders(values: Mapping[str, Any]) -> None:

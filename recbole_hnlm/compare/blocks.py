@@ -47,7 +47,7 @@ class Line:
 
     Attributes:
         outcome: Where its figures come from.
-        valid: Mean of the validation score over the row's seeds.
+        valid: Mean of the validation score over the row's seeds, higher is better.
         figures: Figure by metric.
     """
 
@@ -59,6 +59,11 @@ class Line:
     def name(self) -> str:
         """The row's name."""
         return self.outcome.cell.row.name
+
+    @property
+    def valid_score(self) -> float:
+        """Mean of the validation score as it was measured, of metrics where less is better too."""
+        return self.valid if self.outcome.done[0]["higher_is_better"] else -self.valid
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ class Block:
         others: Rows without, failed or unfinished.
         shared: Seeds that every ranked row has; ranks are by their runs alone.
         held_out: Test pairs for each training pair where seeds split anew; 0 for one split, None if unknown.
+        asked: Row that the user asks the others to be held against; None where validation chooses.
     """
 
     dataset: str
@@ -82,6 +88,7 @@ class Block:
     others: tuple[Outcome, ...]
     shared: tuple[int, ...] = ()
     held_out: float | None = 0.0
+    asked: str | None = None
 
     @property
     def title(self) -> str:
@@ -126,14 +133,15 @@ def _block(dataset: str, backbone: str, outcomes: list[Outcome], against: str | 
     base = against if against in names else best_by_validation([one for one in whole if one.cell.row.kind in ID_ONLY])
     shared = _shared_seeds(whole)
     metrics = list(told[0].done[0]["test"]) if told else []
-    held_out = held_out_share(told[0].cell.values) if told else 0.0
+    runs = [run for outcome in told for run in outcome.done]
+    held_out = held_out_share(told[0].cell.values, runs) if told else 0.0
     columns = {metric: _figures(told, metric, (base, held_out), shared) for metric in metrics}
     lines = tuple(
         Line(outcome, _valid_mean(outcome), {metric: columns[metric][place] for metric in metrics})
         for place, outcome in enumerate(told)
     )
     others = tuple(outcome for outcome in outcomes if outcome not in told)
-    return Block(dataset, backbone, base, lines, others, shared, held_out)
+    return Block(dataset, backbone, base, lines, others, shared, held_out, against)
 
 
 def _shared_seeds(outcomes: Sequence[Outcome]) -> tuple[int, ...]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from recbole_hnlm.compare.blocks import Block
 from recbole_hnlm.compare.fitness import refuse_unfit_cells
-from recbole_hnlm.compare.ledger import Ledger
-from recbole_hnlm.compare.outcomes import job, replay
+from recbole_hnlm.compare.ledger import OK, Ledger
+from recbole_hnlm.compare.outcomes import Outcome, job, replay
 from recbole_hnlm.compare.plan import Cell, cells_of
 from recbole_hnlm.compare.pool import Pool, Start, start_in_child, stoppable
 from recbole_hnlm.compare.progress import Progress
@@ -112,11 +112,19 @@ def compare(
     folder = asked.out
     with Ledger(folder) as ledger:
         write_plan(folder, cells, asked.against)
-        known = [cell.runs - replay(cell, ledger).missing for cell in cells]
+        known = [_known(replay(cell, ledger), retry_failed) for cell in cells]
         with stoppable(lambda: report(folder, asked.against)), Progress(cells, known, show) as progress:
             pool = Pool(ledger, start or start_in_child(folder), asked.processes, retry_failed, progress)
             pool.run([job(cell, ledger) for cell in cells])
     return report(folder, asked.against)
+
+
+def _known(outcome: Outcome, retry_failed: bool) -> int:
+    """Runs of a cell that will not be trained now."""
+    cell = outcome.cell
+    later = [record for record in outcome.records if record["seed"] != cell.seeds[0]]  # the first one's are trials
+    failed = outcome.trials_failed + sum(record["status"] != OK for record in later)
+    return max(0, cell.runs - outcome.missing - (failed if retry_failed else 0))
 
 
 def report(folder: Path, against: str | None = None) -> list[Block]:

@@ -15,6 +15,7 @@ from recbole_hnlm.compare.plan import Cell, CompareConfig, naming
 from recbole_hnlm.data_source import load_dataset
 from recbole_hnlm.models.abilities import fitness
 from recbole_hnlm.run_options import RunOptions
+from recbole_hnlm.selection import check_parts
 
 logger = logging.getLogger(__name__)
 _NOT_THE_MODELS = ("neg_sampler", "hnlm_", "llm_", "ranking_loss", "comparator_")
@@ -61,7 +62,9 @@ class _Models:
     def _made(self, config: CompareConfig, cell: Cell) -> Callable[[RunOptions], None] | None:
         name = canonical([config.model_class.__module__.partition(".")[0], shaping(cell.values)])
         if name not in self._splits:
-            self._splits[name] = load_dataset(config).build()[0]
+            parts = load_dataset(config).build()
+            check_parts(config, parts)
+            self._splits[name] = parts[0]
         try:
             return fitness(config, self._splits[name])
         except (ValueError, TypeError):

@@ -7,7 +7,7 @@ from typing import Any
 
 from recbole.utils.argument_list import dataset_arguments
 
-_METRICS = ("topk", "metrics", "valid_metric")
+_METRICS = ("topk", "metrics", "valid_metric", "masked_filename", "repeatable")
 _NAMED_APART = ("seed", "model", "dataset")
 
 
@@ -19,6 +19,11 @@ def shaping(values: Mapping[str, Any]) -> dict[str, Any]:
 def measuring(values: Mapping[str, Any]) -> dict[str, Any]:
     """Those, and what is measured."""
     return {**shaping(values), **{key: value for key, value in values.items() if key in _METRICS}}
+
+
+def evaluation(config: Any) -> dict[str, Any]:
+    """How a run splits and ranks, with what RecBole takes for the kind of model where nobody says it."""
+    return {"eval_args": config["eval_args"], "repeatable": bool(config["repeatable"])}
 
 
 def refuse_apart(space: Iterable[str]) -> None:

@@ -68,6 +68,11 @@ def _test_notes(block: Block) -> list[str]:
     """How p values were made, and what they cannot be with so few seeds."""
     if block.base is None:
         return []
+    asked = [f"Asked for against {block.asked}, which has no figures here; {block.base} is the best by validation."]
+    return [*(asked if block.asked not in (None, block.base) else []), *_p_notes(block)]
+
+
+def _p_notes(block: Block) -> list[str]:
     columns = [[line.figures[metric] for line in block.lines] for metric in block.metrics]
     tests = max((sum(figure.p_wilcoxon is not None for figure in column) for column in columns), default=0)
     if not tests:
@@ -79,8 +84,11 @@ def _test_notes(block: Block) -> list[str]:
         f"({tests} test{'s' * (tests > 1)} a column)."
     ]
     notes += _split_notes(block.held_out)
-    if any(figure.p_t is None and figure.p_wilcoxon is not None for column in columns for figure in column):
+    untold = [figure for column in columns for figure in column if figure.against and figure.p_t is None]
+    if any(figure.p_wilcoxon is not None for figure in untold):
         notes.append("No p t where all seeds differ by the same: nothing tells how the difference varies.")
+    if any(figure.p_wilcoxon is None and figure.against.seeds > 1 for figure in untold if figure.against):
+        notes.append("No p where seeds change neither row: its runs are copies of one another.")
     if 1 in pairs:
         notes.append(f"Rows that share one seed with {block.base} have no p-value.")
     few = [seeds for seeds in sorted(pairs, reverse=True) if seeds > 1 and least_wilcoxon(seeds) > 0.05]

@@ -13,9 +13,9 @@ from recbole.utils import ModelType
 from recbole_hnlm.compare.checks import check_artefact_dir, check_text
 from recbole_hnlm.compare.defaults import defaults_of, start_of
 from recbole_hnlm.compare.ledger import RunSetting, digest
-from recbole_hnlm.compare.measuring import measuring, refuse_apart
+from recbole_hnlm.compare.measuring import evaluation, measuring, refuse_apart
 from recbole_hnlm.compare.rows import ID_ONLY, Grid, Row, rows_of
-from recbole_hnlm.compare.spaces import L2, Point, Space, is_packaged, packaged_rows, read_space
+from recbole_hnlm.compare.spaces import L2, Point, Space, is_packaged, resolved_for
 from recbole_hnlm.config import HNLMConfig
 from recbole_hnlm.data_source import check_dataset_files, data_digest, load_dataset, named_files_digest
 from recbole_hnlm.options.chat import ASKING_KEYS
@@ -61,6 +61,7 @@ class Cell:
         data: Hash of the dataset's files.
         code: Hash of the files with classes of the user's own and of files that settings name; empty without any.
         defaults: Our options that neither ``values`` nor a point gives, as a run takes them; no part of any key.
+        evaluated: How a run splits and ranks, see :func:`~recbole_hnlm.compare.measuring.evaluation`; likewise.
     """
 
     dataset: str
@@ -75,6 +76,7 @@ class Cell:
     data: str = ""
     code: str = ""
     defaults: Mapping[str, str] = field(default_factory=dict, compare=False)
+    evaluated: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def setting(self, point: Point, seed: int) -> RunSetting:
         """The run of this cell at a point with a seed."""
@@ -200,7 +202,7 @@ def _cell(request: Request, dataset: str, row: Row, shared: dict[str, Any]) -> t
     check_artefact_dir(config, request.seeds)
     if config["MODEL_TYPE"] is ModelType.TRADITIONAL:  # RecBole trains it for one epoch
         values["eval_step"] = 1
-    space = _resolved(row.space, config, fixed)
+    space = resolved_for(config, row.space, fixed)
     untuned = CompareConfig(row.model, dataset, config_dict=values)
     start, defaults = start_of(space, untuned), defaults_of(untuned, {*values, *space})
     local = {**QUIET, **{key: values.pop(key) for key in _NOT_WHAT if key in values}}
@@ -211,20 +213,9 @@ def _cell(request: Request, dataset: str, row: Row, shared: dict[str, Any]) -> t
     named = [str(name) for name in (row.model, *(values.get(key, "") for key in _CLASSES))]
     code, files = source_digest([name for name in named if ":" in name]), named_files_digest(values)
     digests = data_digest(config), digest([code, files]) if files else code
-    cell = Cell(dataset, block, row, values, local, space, start, budget, request.seeds, *digests, defaults)
+    told = defaults, evaluation(config)
+    cell = Cell(dataset, block, row, values, local, space, start, budget, request.seeds, *digests, *told)
     return cell, dropped.union(config.unread)
-
-
-def _resolved(space: Space, config: HNLMConfig, fixed: set[str]) -> Space:
-    """The space without what is fixed, and with ``l2`` under the name that the model reads."""
-    resolved = dict(space)
-    if L2 in resolved:
-        knob = resolved.pop(L2)
-        if config["reg_weight"] is not None:
-            resolved["reg_weight"] = resolved.get("reg_weight", knob)
-        else:
-            resolved.update(read_space({"weight_decay": packaged_rows()["weight_decay"]}))
-    return {key: knob for key, knob in resolved.items() if key not in fixed}
 
 
 @contextlib.contextmanager

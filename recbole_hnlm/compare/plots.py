@@ -56,8 +56,9 @@ def convergence(block: Block) -> str:
 
 
 def _plain(name: str) -> str:
-    """A name in which matplotlib reads no formula."""
-    return name.replace("$", r"\$")
+    """A name in which matplotlib reads no formula, and that a legend does not leave out."""
+    told = name.replace("$", r"\$")
+    return f" {told}" if told.startswith("_") else told
 
 
 def svg_element(figure: Figure) -> str:

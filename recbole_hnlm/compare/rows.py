@@ -164,8 +164,11 @@ def _own(name: str, given: Mapping[str, Any], models: Iterable[str]) -> Iterator
     if not used:
         raise ValueError(f"row {name!r} names no model and there are no --models; add model: NAME to it")
     for model in used:
+        if given.get("model") is not None and not isinstance(given["model"], str):
+            raise ValueError(f"row {name!r} names model {given['model']!r}; one row has one model, a name")
         if "space" in given:
-            space = {**_common_space(model), **read_space(given["space"])}
+            alone = kind == "baseline" and (packaged_rows()["baseline"].get(model) or {}).get("alone")
+            space = {**({} if alone else _common_space(model)), **read_space(given["space"])}
         elif kind == "baseline":
             space = dict(_packaged("baseline", model, model).space)
         elif comparator is not None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from recbole.utils import ModelType
+
 from recbole_hnlm.config import packaged_defaults
 
 Point = dict[str, Any]
+_OF_OPTIMIZERS = ("learning_rate", "weight_decay")
 L2 = "l2"
 """Stands for ``reg_weight`` where the model has one, else for the optimizer's ``weight_decay``."""
 
@@ -111,6 +114,26 @@ def _packaged_knobs() -> frozenset[tuple[str, Knob]]:
 def is_packaged(key: str, knob: Knob) -> bool:
     """Whether the package tunes a setting so, and its values need no trial."""
     return (key, knob) in _packaged_knobs()
+
+
+def resolved_for(config: Any, space: Space, fixed: Collection[str]) -> Space:
+    """A space without what is fixed, with ``l2`` under the name that the model reads, and without an optimizer's
+    settings where none trains the model.
+
+    Args:
+        config: The configuration of a run.
+        space: The space of a row.
+        fixed: Settings that are not tuned.
+    """
+    resolved = dict(space)
+    if L2 in resolved:
+        knob = resolved.pop(L2)
+        if config["reg_weight"] is not None:
+            resolved["reg_weight"] = resolved.get("reg_weight", knob)
+        else:
+            resolved.update(read_space({"weight_decay": packaged_rows()["weight_decay"]}))
+    unread = _OF_OPTIMIZERS if config["MODEL_TYPE"] is ModelType.TRADITIONAL else ()
+    return {key: knob for key, knob in resolved.items() if key not in fixed and key not in unread}
 
 
 def in_digits(value: float) -> float:

@@ -36,7 +36,8 @@ class Difference:
             knows how many pairs are held out.
         p_wilcoxon: Two-sided p of the Wilcoxon signed-rank test, with ties where figures of 6 decimals cannot tell
             sizes apart; exact to 13 seeds, from there on by the normal approximation where there are ties, as scipy
-            does it; None with fewer than two seeds.
+            does it; None with fewer than two seeds, and where seeds change neither row: copies of a run
+            are no further evidence.
     """
 
     percent: float
@@ -67,11 +68,12 @@ def difference(
         return Difference(float(percent), len(seeds), 1.0, None if held_out is None else 1.0, 1.0)
     rounding = _ROUNDING * max(np.abs(a).max(), np.abs(b).max())
     same = np.ptp(a - b) <= rounding
+    copies = np.ptp(a) <= rounding and np.ptp(b) <= rounding
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of figures that are no numbers
         p_t = None if same else _number(stats.ttest_rel(a, b).pvalue)
         p_resampled = None if same or held_out is None else _number(_resampled_p(a - b, held_out))
-        p_wilcoxon = _number(stats.wilcoxon(_with_ties(a - b, rounding)).pvalue)
+        p_wilcoxon = None if copies else _number(stats.wilcoxon(_with_ties(a - b, rounding)).pvalue)
     return Difference(float(percent), len(seeds), p_t, p_resampled, p_wilcoxon)
 
 

@@ -57,15 +57,20 @@ def write_plan(folder: Path, cells: Sequence[Cell], against: str | None) -> list
 
 
 def _refuse_incomparable(folder: Path, cells: Sequence[Cell]) -> None:
-    first: dict[str, Cell] = {}
+    first: dict[tuple[str, str], Cell] = {}
     for cell in cells:
-        one, other = first.setdefault(cell.dataset, cell).measured_on, cell.measured_on
-        differs = [key for key in {**one, **other} if canonical(one.get(key)) != canonical(other.get(key))]
-        if differs:
-            raise ValueError(
-                f"{cell.label} and {first[cell.dataset].label} of {folder} differ in {', '.join(differs)}, so they "
-                "cannot stand in one table; give all rows the same, or name another --out"
-            )
+        for kind in ("measured_on", "evaluated"):
+            other = getattr(cell, kind)
+            if not other:  # a plan of before this was kept
+                continue
+            known = first.setdefault((cell.dataset, kind), cell)
+            one = getattr(known, kind)
+            if differs := [key for key in {**one, **other} if canonical(one.get(key)) != canonical(other.get(key))]:
+                told = "; ".join(f"{key} {other.get(key)!r} and {one.get(key)!r}" for key in differs)
+                raise ValueError(
+                    f"{cell.label} and {known.label} of {folder} differ in {', '.join(differs)}, so they cannot stand "
+                    f"in one table ({told}); give all rows the same, or name another --out"
+                )
 
 
 def read_plan(folder: Path) -> tuple[list[Cell], str | None]:
@@ -90,7 +95,7 @@ def _described(cell: Cell) -> dict[str, Any]:
         "dataset": cell.dataset, "data": cell.data, "backbone": cell.block, "row": row.name, "kind": row.kind,
         "model": row.model, "values": cell.values, "space": _space(cell.space), "start": cell.start,
         "trials": cell.budget, "seeds": list(cell.seeds), "made_by": row.values,
-        "defaults": cell.defaults, **({"code": cell.code} if cell.code else {}),
+        "defaults": cell.defaults, "evaluated": cell.evaluated, **({"code": cell.code} if cell.code else {}),
     }  # fmt: skip
 
 
@@ -103,5 +108,5 @@ def _read(told: dict[str, Any]) -> Cell:
     space, block = read_space(dict(told["space"])), told["backbone"]
     row = Row(told["row"], told["model"], told["kind"], told["made_by"], space, everywhere=not block)
     seeds = tuple(told["seeds"])
-    known = told["data"], told.get("code", ""), told.get("defaults", {})
+    known = told["data"], told.get("code", ""), told.get("defaults", {}), told.get("evaluated", {})
     return Cell(told["dataset"], block, row, told["values"], {}, space, told["start"], told["trials"], seeds, *known)

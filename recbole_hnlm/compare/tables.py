@@ -160,7 +160,7 @@ def _csv_row(block: Block, line: Line, metric: str) -> list[Any]:
     if against is not None:
         resampled = against.p_resampled, figure.p_resampled
         tests = [against.percent, against.p_t, figure.p_t, *resampled, against.p_wilcoxon, figure.p_wilcoxon]
-    figures = map(_number, (figure.mean, figure.deviation, line.valid))
+    figures = map(_number, (figure.mean, figure.deviation, line.valid_score))
     return [
         *(block.dataset, block.backbone, line.name, cell.row.kind, cell.row.model, metric, *figures, runs),
         *(block.base or "", *map(_number, tests), line.outcome.tried, canonical(line.outcome.point or {})),

@@ -19,6 +19,7 @@ Score = float | None
 """Validation score, higher is better; None where the run failed."""
 Search = Generator[list[RunSetting], list[Score], "Tuned"]
 
+_ASKED_ANEW = 20
 STARTUP_TRIALS = 5
 """Random trials before the first informed one. Constant: a larger budget goes on where a smaller one ended."""
 
@@ -62,8 +63,7 @@ def search(cell: Cell, points: Sequence[Point] | None = None) -> Search:
     distributions = {key: _distribution(knob) for key, knob in cell.space.items()}
     _tell_start(study, cell, distributions, found[0])
     while len(tried) < cell.budget:
-        trial = study.ask(distributions)
-        point = {key: _value(knob, trial.params[key]) for key, knob in cell.space.items()}
+        trial, point = _ask(study, cell, distributions, tried)
         tried.append(point)
         (score,) = yield [cell.setting(point, seed)]
         found.append(score)
@@ -72,6 +72,20 @@ def search(cell: Cell, points: Sequence[Point] | None = None) -> Search:
         else:
             study.tell(trial, score)
     return Tuned(tuple(tried), tuple(found))
+
+
+def _ask(
+    study: optuna.Study, cell: Cell, distributions: dict[str, Any], tried: Sequence[Point]
+) -> tuple[optuna.Trial, Point]:
+    """The next trial; of a few choices one that was not tried, if asking a few times finds one."""
+    again = 0
+    while True:
+        trial = study.ask(distributions)
+        point = {key: _value(knob, trial.params[key]) for key, knob in cell.space.items()}
+        if point not in tried or again == _ASKED_ANEW:
+            return trial, point
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        again += 1
 
 
 def _study(cell: Cell) -> optuna.Study:

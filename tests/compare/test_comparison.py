@@ -16,10 +16,10 @@ import pytest
 from compare_runs import Ended, Fake, cells, compared, request, share
 
 from recbole_hnlm import cli
-from recbole_hnlm.compare.command import report
+from recbole_hnlm.compare.command import _known, report
 from recbole_hnlm.compare.ledger import FAILED, STOPPED, Ledger, Record, RunSetting
 from recbole_hnlm.compare.outcomes import job, replay
-from recbole_hnlm.compare.plan import Request
+from recbole_hnlm.compare.plan import Request, cells_of
 from recbole_hnlm.compare.pool import Pool
 from recbole_hnlm.compare.progress import Progress
 from recbole_hnlm.compare.runner import run_values
@@ -328,7 +328,7 @@ def test_runs_on_other_files_of_the_same_name_are_other_runs(tmp_path: Path, dat
     assert homes[0] == homes[1] != homes[2]
 
 
-@pytest.mark.parametrize("values", [{"user_inter_num_interval": "[3,inf)"}, {"topk": [10, 20]}])
+@pytest.mark.parametrize("values", [{"user_inter_num_interval": "[3,inf)"}, {"topk": [10, 20]}, {"repeatable": True}])
 def test_rows_of_another_split_or_metric_do_not_join_the_table(
     tmp_path: Path, data: Path, values: dict[str, Any]
 ) -> None:
@@ -340,6 +340,46 @@ def test_rows_of_another_split_or_metric_do_not_join_the_table(
     with pytest.raises(ValueError, match=f"BPR / dns and .* differ in {next(iter(values))}, so they cannot stand"):
         compared(tmp_path, replace(more, shared={**more.shared, **values}), fake)
     assert fake.trained == [] and (tmp_path / "plan.json").read_bytes() == plan
+
+
+def test_a_model_that_recbole_evaluates_otherwise_stands_in_no_table_of_others(tmp_path: Path, data: Path) -> None:
+    """A sequential model's split is by time and leaves one out, and it ranks what a user has."""
+    rows = {"GRU4Rec": {"neg_sampler": "none", "model": "GRU4Rec", "train_neg_sample_args": None, "space": {}}}
+    loaded = {"load_col": {"inter": ["user_id", "item_id", "timestamp"]}}
+    asked = request(data, neg_samplers=("uniform",), rows=rows, tune=1)
+    with pytest.raises(ValueError, match="differ in eval_args, repeatable, so they cannot stand in one table .*'LS'"):
+        compared(tmp_path, replace(asked, shared={**asked.shared, **loaded}), Fake())
+
+
+def test_a_plan_of_before_the_evaluation_was_kept_takes_further_rows(tmp_path: Path, data: Path) -> None:
+    compared(tmp_path, request(data, neg_samplers=("uniform",), tune=1), Fake())
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    del plan["cells"][0]["evaluated"]
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    (block,) = compared(tmp_path, request(data, neg_samplers=("dns",), tune=1), Fake())
+    assert [line.name for line in block.lines] == ["uniform", "dns"]
+
+
+def test_of_a_few_choices_none_is_tried_twice(tmp_path: Path, data: Path) -> None:
+    rows = {"mine": {"neg_sampler": "dns", "space": {"neg_sampler_candidates": [2, 4, 8, 16]}}}
+    fixed = {"learning_rate": 0.001, "weight_decay": 0.0}
+    asked = request(data, neg_samplers=(), rows=rows, tune=4, seeds=1)
+    fake = Fake()
+    compared(tmp_path, replace(asked, shared={**asked.shared, **fixed}), fake)
+    tried = [setting.values["neg_sampler_candidates"] for setting in fake.trained]
+    assert sorted(tried) == [2, 4, 8, 16] or len(set(tried)) == len(tried) == 4  # the start is the default, 8 or 32
+    fake = Fake()
+    asked = replace(request(data, neg_samplers=(), rows=rows, tune=9, seeds=1), shared={**asked.shared, **fixed})
+    compared(tmp_path / "all", asked, fake)
+    assert len({setting.values["neg_sampler_candidates"] for setting in fake.trained}) >= 4
+
+
+def test_runs_that_failed_are_left_to_train_where_they_are_tried_again(tmp_path: Path, data: Path) -> None:
+    asked = request(data, neg_samplers=("uniform", "dns"), tune=2)
+    compared(tmp_path, asked, Fake(failing=("dns",)))
+    outcomes = [replay(cell, Ledger(tmp_path)) for cell in cells_of(asked)]
+    assert [_known(one, retry_failed=False) for one in outcomes] == [4, 4]
+    assert [_known(one, retry_failed=True) for one in outcomes] == [4, 2]
 
 
 def test_an_interrupted_search_is_told_as_far_as_it_is(tmp_path: Path, data: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from compare_runs import request
 from recbole_runs import write_dataset
 
+from recbole_hnlm.compare.fitness import refuse_unfit_cells
 from recbole_hnlm.compare.plan import cells_of
 from recbole_hnlm.compare.request import read_request
 from recbole_hnlm.compare.rows import Grid
@@ -53,6 +54,56 @@ def test_a_space_of_ones_own_with_values_that_can_be_taken_is_planned(data: Path
     (cell,) = (one for one in cells_of(request(data, rows={"mine": {"neg_sampler": "dns", "space": space}}))
                if one.row.name == "mine")  # fmt: skip
     assert cell.space["neg_sampler_candidates"].choices == (2, 6) and cell.space["learning_rate"].high == 0.02
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"val_interval": {"user_id": ">=4"}},
+            "val_interval of user_id='>=4' is no interval, and RecBole would filter nothing",
+        ),
+        ({"user_inter_num_interval": 5}, "user_inter_num_interval=5 is no interval"),
+        ({"item_inter_num_interval": "[5,]"}, "item_inter_num_interval=.5. is no interval"),
+        ({"eval_args": {"orders": "TO"}}, "eval_args has 'orders', which nothing reads; did you mean 'order'"),
+        ({"eval_args": {"mode": {"valdi": "uni20"}}}, "eval_args: mode has 'valdi', which nothing reads.*'valid'"),
+        ({"eval_args": {"split": {"RS": [8, 1, 1], "LS": "valid_and_test"}}}, "either RS or LS"),
+        ({"eval_args": {"split": {"RS": [0.8, 0.0, 0.2]}}}, "no validation or no test part"),
+        ({"eval_args": {"split": {"RS": [8, 2, 0]}}}, "no validation or no test part"),
+        ({"eval_args": {"split": {"LS": "valid_only"}, "order": "RO"}}, "no validation or no test part"),
+        ({"learner": "sgdd"}, "learner='sgdd' is none of .*did you mean 'sgd'"),
+        ({"epochs": 20.0}, "epochs=20.0 should be a whole number, e.g. 20"),
+    ],
+)
+def test_what_recbole_would_pass_over_is_refused(values: dict[str, Any], message: str, data: Path) -> None:
+    asked = request(data)
+    with pytest.raises((ValueError, TypeError), match=message):
+        cells_of(replace(asked, shared={**asked.shared, **values}))
+
+
+def test_a_part_that_comes_out_empty_is_refused_before_training(tmp_path: Path) -> None:
+    """Of two pairs a user the test has one, and validation none."""
+    write_dataset(tmp_path)
+    path = tmp_path / "tiny" / "tiny.inter"
+    head, *lines = path.read_text().splitlines()
+    path.write_text("\n".join([head, *(line for place, line in enumerate(lines) if place % 16 < 2)]) + "\n")
+    with pytest.raises(ValueError, match=r"row 'uniform'.*leaves .60, 0, 60. pairs of tiny for train, valid and test"):
+        refuse_unfit_cells(cells_of(request(tmp_path)))
+
+
+def test_what_no_optimizer_trains_is_not_tuned_by_one(data: Path) -> None:
+    baselines = ("SLIMElastic", "ADMMSLIM", "AsymKNN", "Random", "EASE")
+    wide = {"EASE wide": {"neg_sampler": "none", "model": "EASE", "space": {"reg_weight": {"low": 1, "high": 9}}},
+            "SLIM": {"neg_sampler": "none", "model": "SLIMElastic", "space": {"alpha": [0.1, 0.2]}}}  # fmt: skip
+    made = {cell.row.name: cell for cell in cells_of(request(data, neg_samplers=(), baselines=baselines, rows=wide))}
+    assert not any({"learning_rate", "weight_decay"} & set(cell.space) for cell in made.values())
+    assert {name: cell.budget for name, cell in made.items()} == {**dict.fromkeys(made, 4), "Random": 1}
+    assert list(made["EASE wide"].space) == ["reg_weight"] and list(made["SLIM"].space) == ["alpha"]
+
+
+def test_a_row_has_one_model(data: Path) -> None:
+    with pytest.raises(ValueError, match="row 'a' names model .*one row has one model"):
+        cells_of(request(data, rows={"a": {"neg_sampler": "dns", "model": ["BPR", "LightGCN"]}}))
 
 
 def test_a_key_of_a_row_that_nothing_reads_is_refused(data: Path) -> None:

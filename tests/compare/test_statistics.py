@@ -61,6 +61,8 @@ def test_splits_that_overlap_by_hand() -> None:
 )
 def test_what_a_split_holds_out(values: dict[str, Any], share: float | None) -> None:
     assert held_out_share(values) == (share if share is None else pytest.approx(share))
+    counted = held_out_share(values, [{"pairs": [600, 200, 200]}, {"pairs": [500, 250, 250]}, {}])
+    assert counted == (0 if share == 0 else pytest.approx((1 / 3 + 1 / 2) / 2))
 
 
 def test_pairs_are_made_by_seed_and_not_by_place() -> None:
@@ -94,6 +96,16 @@ def test_equal_differences_are_no_certainty(seeds: int) -> None:
     assert told is not None and told.p_t is not None and told.p_t < 0.001
 
 
+@pytest.mark.parametrize("seeds", [2, 8])
+def test_copies_of_one_run_are_no_evidence(seeds: int) -> None:
+    """EASE and Pop on a split that all seeds share: more seeds would make any p as small as one likes."""
+    told = difference(dict.fromkeys(range(seeds), 0.3), dict.fromkeys(range(seeds), 0.2), 0.0)
+    assert told is not None and (told.p_t, told.p_resampled, told.p_wilcoxon) == (None, None, None)
+    varied = {seed: 0.3 + 0.01 * seed for seed in range(seeds)}
+    told = difference(varied, dict.fromkeys(range(seeds), 0.2))
+    assert told is not None and told.p_wilcoxon is not None
+
+
 def test_figures_that_are_no_numbers_have_no_p() -> None:
     told = difference({1: math.nan, 2: 0.2, 3: 0.3}, {1: 0.1, 2: 0.1, 3: 0.1})
     assert told is not None and (told.p_t, told.p_wilcoxon) == (None, None)
@@ -119,7 +131,8 @@ def test_five_seeds_are_too_few_for_wilcoxon() -> None:
 )
 def test_wilcoxon_is_exact_with_ties_and_zeros(differences: list[int], p: float) -> None:
     """No normal approximation, which would fall below what so few seeds can give."""
-    told = difference(dict(enumerate(float(10 + one) for one in differences)), dict.fromkeys(range(5), 10.0))
+    theirs = {seed: 10.0 + seed for seed in range(5)}
+    told = difference({seed: theirs[seed] + one for seed, one in enumerate(differences)}, theirs)
     assert told is not None and told.p_wilcoxon == pytest.approx(p)
 
 

@@ -249,6 +249,33 @@ def test_the_least_is_best_where_less_is_better() -> None:
     assert ranks == {"giniindex@20": [2, 0, 1], "recall@20": [2, 1, 0]}
 
 
+def test_the_validation_score_is_told_as_it_was_measured() -> None:
+    row = outcome("uniform", [0.1, 0.1], [0.7, 0.9])
+    assert blocks_of([row])[0].lines[0].valid_score == pytest.approx(0.8)
+    for record in row.records:
+        record["higher_is_better"] = False
+    assert blocks_of([row])[0].lines[0].valid_score == pytest.approx(0.8)
+    assert f"{0.8:.6f}"[:3] in comma_separated(blocks_of([row]))
+
+
+def test_a_row_that_was_asked_for_and_is_not_there_is_told(outcomes: list[Outcome]) -> None:
+    assert not any("Asked for against" in note for note in notes_of(blocks_of(outcomes, "dns")[0]))
+    outcomes[1] = replace(outcomes[1], missing=1)
+    (block,) = blocks_of(outcomes, "dns")
+    assert block.base == "EASE"
+    assert "Asked for against dns, which has no figures here; EASE is the best by validation." in notes_of(block)
+
+
+def test_copies_of_runs_are_told() -> None:
+    rows = [outcome(name, [value] * 3, [value] * 3, "baseline") for name, value in (("EASE", 0.3), ("Pop", 0.2))]
+    (block,) = blocks_of(rows)
+    assert accuracy_table(block).rows[1][3:6] == ("-", "-", "-")
+
+
+def test_a_name_that_begins_with_a_line_is_in_the_legend() -> None:
+    assert plots._plain("_mine").strip() == "_mine" != plots._plain("_mine")
+
+
 def test_the_table_by_hand(outcomes: list[Outcome]) -> None:
     """dns against EASE: differences .1 and .1, so t has no p; three tests a column; signs alike: p 2/4."""
     (block,) = blocks_of(outcomes)
