@@ -31,6 +31,7 @@ PEERS = {
     "peers-bpr-movietweetings": "movietweetings", "peers-movietweetings": "movietweetings",
     "peers-bpr-goodbooks": "goodbooks", "peers-goodbooks": "goodbooks",
     "peers-ngcf": "amazon-office", "peers-simgcl": "amazon-office", "peers-sgl": "amazon-office",
+    "trials-movietweetings": "movietweetings", "trials-ml-100k": "ml-100k",
     "sparing": "amazon-office", "sparing-movietweetings": "movietweetings", "sparing-ml-100k": "ml-100k",
 }  # fmt: skip
 """Folders of ``results/`` with a table of ``compare`` -> the dataset in it."""
