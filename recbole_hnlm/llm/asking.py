@@ -96,7 +96,7 @@ class _Stage:
                 del left[key]
                 yield key, answer
         except ServerSilent as error:
-            logger.warning("%s: %d of them are lost for good: %s", self._counts.stage, len(left), error)
+            logger.warning("%s: %d of them stay lost: %s", self._counts.stage, len(left), error)
         for key, request in left.items():
             self._counts.fail(key, reasons[request.key], lost=True)
             yield key, None

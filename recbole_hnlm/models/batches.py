@@ -119,9 +119,10 @@ class JointLossHook:
         shaped = weights if weights is not None else importance
         times = shaped.shape[1] if shaped is not None else self.model.hnlm.run.negatives
         scores = inspect.signature(module.forward).bind(*args, **kwargs).args
-        pos_scores, neg_scores = (one.reshape(-1) for one in scores[:2])
-        if not pos_scores.numel() == neg_scores.numel() == step.ids.numel():
+        rows = step.ids.numel()
+        if any(one.numel() != rows or one.shape[0] != rows for one in scores[:2]):
             return None
+        pos_scores, neg_scores = (one.reshape(-1) for one in scores[:2])
         self._taken = True
         if times == 1:
             return None

@@ -176,7 +176,7 @@ def test_a_server_that_is_silent_at_the_end_of_a_stage_leaves_it_with_what_it_ha
     answers, counts = _run(Silent(dict.fromkeys(late, 2)))
     assert sorted(key for key, answer in answers.items() if answer is None) == sorted(late) and len(answers) == N
     assert (counts.requests, counts.answered, counts.failed, counts.lost) == (N, N - len(late), len(late), len(late))
-    assert counts.waiting == {} and "of them are lost for good: 2 requests in a row failed" in caplog.text
+    assert counts.waiting == {} and "of them stay lost: 2 requests in a row failed" in caplog.text
     silent = Silent({})
     silent.patience = 0
     with pytest.raises(ServerSilent):
